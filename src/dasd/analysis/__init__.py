@@ -1,0 +1,1 @@
+"""What does the teacher do to a rollout, token by token?"""

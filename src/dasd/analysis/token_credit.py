@@ -1,0 +1,73 @@
+"""The credit of single rollouts, token by token: what a report colours.
+
+Scores completions that are already on file (their token ids, never their text) with plain transformers, student and teacher,
+and assigns credit as training would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dasd.credit import Method, TokenSignals, assign_credit
+from dasd.tasks.base import Problem
+from dasd.teacher.context import PrivilegedContext, Prompt, tokenize_prompt
+
+
+@torch.no_grad()
+def score_completion(model: Any, prompt: list[int], completion: list[int], temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """(T,) log-probs of the completion's tokens and (T,) full-vocabulary entropies, nats, float32."""
+    ids = torch.tensor([prompt + completion], device=model.device)
+    logits = model(input_ids=ids, logits_to_keep=len(completion) + 1).logits[0, :-1].float() / temperature
+    logps = logits.log_softmax(-1)
+    chosen = logps.gather(-1, ids[0, len(prompt) :, None])[:, 0]
+    return chosen, -(logps.exp() * logps).sum(-1)
+
+
+def token_credit(
+    model: Any, tokenizer: Any, problem: Problem, token_ids: list[int], advantage: float, method: Method,
+    context: PrivilegedContext, temperature: float = 1.0,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """For each token its text, omega (0 for methods without direction), entropy, gap and advantage.
+
+    Raises ValueError for a problem without the context's reference.
+    """
+    student_prompt: Prompt = [{"role": "user", "content": problem.problem}]
+    teacher_prompt = context.prompt({"prompt": student_prompt, "solution": problem.solution})
+    if teacher_prompt is None:
+        raise ValueError(f"problem {problem.id} has no {context.kind} for the teacher to see")
+    student, entropies = score_completion(model, tokenize_prompt(tokenizer, student_prompt), token_ids, temperature)
+    teacher, _ = score_completion(model, tokenize_prompt(tokenizer, teacher_prompt), token_ids, temperature)
+    signals = TokenSignals(
+        student[None], teacher[None], entropies[None], torch.ones_like(student[None]), student.new_tensor([advantage])
+    )
+    credit = assign_credit(signals, method)
+    omega = torch.zeros_like(credit.advantages) if credit.omega is None else credit.omega
+    columns = {"omega": omega, "entropy": signals.entropy, "gap": signals.gap, "advantage": credit.advantages}
+    values = {name: tensor[0].tolist() for name, tensor in columns.items()}
+    return [
+        {"text": tokenizer.decode([token]), **{name: round(values[name][i], 5) for name in values}}
+        for i, token in enumerate(token_ids)
+    ]
+
+
+def choose_rollouts(records: Sequence[Mapping[str, Any]], count: int = 3) -> list[tuple[Mapping[str, Any], float]]:
+    """Rollouts worth a look, each with its advantage in its problem's group: long ones, right and wrong in turn, of problems
+    that are sometimes solved."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(record["problem_id"], []).append(record)
+    chosen: list[tuple[Mapping[str, Any], float]] = []
+    for group in sorted(groups.values(), key=lambda g: -max(len(r["token_ids"]) for r in g)):
+        rewards = [float(record["status"] == "correct") for record in group]
+        mean = sum(rewards) / len(rewards)
+        want = float(len(chosen) % 2 == 0)
+        if 0.25 <= mean <= 0.75 and len(chosen) < count:
+            std = (sum((reward - mean) ** 2 for reward in rewards) / (len(rewards) - 1)) ** 0.5
+            fitting = [record for record, reward in zip(group, rewards, strict=True) if reward == want]
+            longest = max(fitting, key=lambda record: len(record["token_ids"]))
+            chosen.append((longest, (want - mean) / (std + 1e-4)))
+    return chosen

@@ -1,0 +1,182 @@
+"""The `dasd` command. Heavy imports stay inside the commands, so that help and typing errors answer at once.
+
+Exit codes: 0 done, 1 the run failed, 2 bad input. Bad input gets one message and no traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from dasd.config import BadInput, EvalConfig, RunConfig, load_config, nearest, validate
+
+QUICKSTART = Path(__file__).parent / "assets" / "quickstart.yaml"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command and returns its exit code."""
+    parser = build_parser()
+    known, overrides = parser.parse_known_args(arguments)
+    if not hasattr(known, "command"):
+        parser.print_help()
+        return 2
+    _quiet_libraries()
+    try:
+        return known.command(known, overrides) or 0
+    except BadInput as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        return _fail("stopped; give the same command again to go on from where it was", 1)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        return _fail(f"{error.strerror}: {error.filename or ''}; what was written before is intact", 1)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="dasd",
+        description="Direction-adaptive self-distillation for reasoning models.",
+        epilog="Any setting can be given as --dotted.key VALUE, e.g. dasd train config.yaml --method.beta 0.2",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, command: Callable, help: str, settings: type[BaseModel] | None = None) -> argparse.ArgumentParser:
+        epilog = f"settings, given as --key VALUE:\n{_list_settings(settings)}" if settings else None
+        child = commands.add_parser(
+            name, help=help, description=help, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        child.set_defaults(command=command)
+        return child
+
+    add("quickstart", _quickstart, "evaluate the bundled model, train it, evaluate again, report", RunConfig)
+    child = add("train", _train, "train as a YAML config says", RunConfig)
+    child.add_argument("config", type=Path, help="YAML file")
+    child = add("eval", _evaluate, "sample a model on test problems, grade, summarise", EvalConfig)
+    child.add_argument("model", help="'bundled', a model folder, or a hub id")
+    child.add_argument("--output", type=Path, help="folder for samples.jsonl and summary.json (default: runs/eval/MODEL)")
+    child = add("report", _report, "write report.html for a run folder")
+    child.add_argument("run", type=Path, help="run folder")
+    child = add("doctor", _doctor, "check environment, config and data before a run", RunConfig)
+    child.add_argument("config", type=Path, nargs="?", help="YAML file; without one, the quickstart's")
+    return parser
+
+
+def _quickstart(known: argparse.Namespace, overrides: list[str]) -> None:
+    config = load_config(RunConfig, QUICKSTART, overrides)
+    from dasd.quickstart import quickstart
+
+    quickstart(config)
+
+
+def _train(known: argparse.Namespace, overrides: list[str]) -> None:
+    config = load_config(RunConfig, known.config, overrides)
+    from dasd.progress import console
+    from dasd.report import build_report
+    from dasd.training.run import train
+
+    final = train(config)
+    console.print(f"Trained model: {final}\nReport: {build_report(Path(config.output))}", soft_wrap=True)
+
+
+def _evaluate(known: argparse.Namespace, overrides: list[str]) -> None:
+    config = load_config(EvalConfig, None, overrides)
+    config = validate(EvalConfig, config.model_dump() | {"model": config.model.model_dump() | {"path": known.model}})
+    output = known.output or Path("runs/eval") / known.model.strip("./").replace("/", "--")
+    from rich.table import Table
+
+    from dasd.evaluation.runner import run_evaluation, summarize
+    from dasd.progress import console
+
+    problems, records = run_evaluation(config, output, f"Sampling {known.model}")
+    summary = summarize(problems, records, config.num_samples)
+    table = Table(title=f"{known.model}: {len(problems)} problems, {config.num_samples} samples each")
+    for heading in ("figure", "value", "95 % interval"):
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    for name, (low, high) in summary["ci95"].items():
+        table.add_row(name, f"{summary[name]:.4f}", f"[{low:.4f}, {high:.4f}]")
+    console.print(table)
+    console.print(f"Samples and summary: {output}", soft_wrap=True)
+
+
+def _report(known: argparse.Namespace, overrides: list[str]) -> None:
+    _no_overrides(overrides)
+    from dasd.progress import console
+    from dasd.report import build_report
+
+    try:
+        path = build_report(known.run)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    console.print(f"Report: {path}", soft_wrap=True)
+
+
+def _doctor(known: argparse.Namespace, overrides: list[str]) -> int:
+    config = load_config(RunConfig, known.config or QUICKSTART, overrides)
+    from dasd.doctor import examine
+
+    return examine(config)
+
+
+def _no_overrides(overrides: list[str]) -> None:
+    if overrides:
+        raise BadInput(f"unexpected argument {overrides[0]!r}")
+
+
+def _list_settings(section: type[BaseModel], prefix: str = "") -> str:
+    lines = []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            lines.append(_list_settings(inner, f"{prefix}{name}."))
+            continue
+        choices = f" ({', '.join(map(str, get_args(inner)))})" if str(inner).startswith("typing.Literal") else ""
+        lines.append(f"  --{prefix + name:<34} {field.description}{choices} [{field.default}]")
+    return "\n".join(lines)
+
+
+def _quiet_libraries() -> None:
+    """Our progress and warnings are what a user should see, not the libraries' bars and notices."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(trl|transformers|accelerate|datasets|torch)\b")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("dasd").setLevel(logging.INFO)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"dasd: {message}", file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest command for a misspelt one."""
+
+    def error(self, message: str) -> Any:
+        if "invalid choice" in message and "'" in message:
+            word = message.split("'")[1]
+            names = ["quickstart", "train", "eval", "report", "doctor"]
+            message = f"unknown command {word!r}{nearest(word, names)} Commands: {', '.join(names)}"
+        print(f"dasd: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

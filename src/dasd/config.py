@@ -1,0 +1,217 @@
+"""What can be set, with every default in one place. No torch here: `--help` and a wrong key must answer at once.
+
+YAML in, typed models out. An unknown key is an error that names the nearest valid one. `BadInput` is what the command line
+turns into one message and exit code 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+BUNDLED = "bundled"
+T = TypeVar("T", bound=BaseModel)
+
+
+class BadInput(ValueError):
+    """The user gave something unusable; the message says what, why and what to do instead."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    """The policy to train. It is also the teacher."""
+
+    path: str = Field(BUNDLED, description="'bundled', a folder, or a hub id")
+    revision: str | None = Field(None, description="hub revision")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="type the weights are loaded in")
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+
+
+class ColumnsConfig(Section):
+    """Which columns of the dataset hold what."""
+
+    problem: str = Field("problem", description="the question")
+    answer: str = Field("answer", description="the gold answer")
+    solution: str | None = Field("solution", description="a worked reference; null: the dataset has none")
+
+
+class DataConfig(Section):
+    """Problems to train on."""
+
+    task: Literal["countdown", "math"] = Field("countdown", description="who grades: Countdown's verifier or math-verify")
+    source: str = Field(BUNDLED, description="'bundled' (Countdown), a hub id, or a local JSONL, JSON, Parquet or CSV file")
+    split: str = Field("train", description="split of the dataset")
+    columns: ColumnsConfig = ColumnsConfig()
+    limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first ones only; bundled: how many are made")
+    seed: int = Field(0, description="bundled: seed of the problems")
+
+
+class TeacherConfig(Section):
+    """What the teacher sees."""
+
+    context: Literal["solution"] = Field("solution", description="kind of privileged context")
+    template: str | None = Field(None, description="wording with {problem} and {context}; null: the kind's own")
+
+
+class MethodConfig(BaseModel):
+    """Token credit: a name of dasd.credit.METHODS and that method's own settings, checked where the method is defined."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field("dasd", description="dasd, grpo, conformity, novelty, fork_only or scaffold_only")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TrainingConfig(Section):
+    """How long and how fast. What is not here can be set in `trl`, by its name in `trl.GRPOConfig`."""
+
+    steps: Annotated[int, Field(gt=0)] = Field(100, description="optimisation steps")
+    rollouts_per_step: Annotated[int, Field(gt=0)] = Field(128, description="completions behind one optimisation step")
+    group_size: Annotated[int, Field(gt=1)] = Field(8, description="completions of one problem, compared with each other")
+    micro_batch_size: Annotated[int, Field(gt=0)] = Field(16, description="completions in one forward and backward pass")
+    num_iterations: Annotated[int, Field(gt=0)] = Field(1, description="times each batch of rollouts is used")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-6, description="peak learning rate")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up")
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = Field(
+        "dapo", description="how TRL weighs and averages tokens"
+    )
+    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="sampling temperature, also of all scores")
+    max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
+    save_steps: Annotated[int, Field(gt=0)] = Field(50, description="steps between checkpoints")
+    seed: int = Field(0, description="seed of data order and sampling")
+    trl: dict[str, Any] = Field(default_factory=dict, description="further fields of trl.GRPOConfig")
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> TrainingConfig:
+        if self.rollouts_per_step % self.group_size:
+            nearest = max(1, round(self.rollouts_per_step / self.group_size)) * self.group_size
+            raise ValueError(
+                f"rollouts_per_step ({self.rollouts_per_step}) must be a multiple of group_size ({self.group_size}), so that "
+                f"groups are whole: try rollouts_per_step: {nearest}"
+            )
+        if self.rollouts_per_step % self.micro_batch_size:
+            fits = [n for n in range(1, self.micro_batch_size + 1) if self.rollouts_per_step % n == 0]
+            raise ValueError(
+                f"rollouts_per_step ({self.rollouts_per_step}) must be a multiple of micro_batch_size "
+                f"({self.micro_batch_size}): try micro_batch_size: {fits[-1]}"
+            )
+        return self
+
+
+class RunConfig(Section):
+    """`dasd train`: everything that decides a run."""
+
+    output: str = Field("runs/train", description="folder of the run")
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    method: MethodConfig = MethodConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+class EvalConfig(Section):
+    """`dasd eval`: which problems, how many samples."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig(split="test", limit=200)
+    num_samples: Annotated[int, Field(gt=0)] = Field(16, description="samples of each problem")
+    temperature: Annotated[float, Field(ge=0)] = Field(1.0, description="0 is greedy")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="nucleus sampling")
+    max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
+    batch_size: Annotated[int, Field(gt=0)] = Field(256, description="completions sampled at once")
+    seed: int = Field(0, description="seed of the sampling")
+    with_context: bool = Field(False, description="sample as the teacher, with the reference in the prompt")
+
+
+def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
+    """A config from a YAML file and `--dotted.key value` overrides. Raises BadInput naming key, value and remedy."""
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BadInput(f"config {path} does not exist") from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise BadInput(f"config {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+        if loaded is not None and not isinstance(loaded, dict):
+            raise BadInput(f"config {path} must be a mapping of sections, got {type(loaded).__name__}")
+        values = loaded or {}
+    for key, value in _pairs(overrides):
+        _set(values, key.split("."), value, key)
+    return validate(kind, values)
+
+
+def validate(kind: type[T], values: Mapping[str, Any]) -> T:
+    """`values` as a config of this kind. Raises BadInput with one line for each fault."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise BadInput("\n".join(_explain(kind, fault) for fault in error.errors())) from None
+
+
+def dump_config(config: BaseModel) -> str:
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def nearest(word: str, choices: Sequence[str]) -> str:
+    """', did you mean X?' or nothing."""
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _pairs(overrides: Sequence[str]) -> list[tuple[str, Any]]:
+    pairs, rest = [], list(overrides)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise BadInput(f"unexpected argument {word!r}; overrides look like --training.steps 20")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise BadInput(f"{word} needs a value")
+            text = rest.pop(0)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        # YAML 1.1 reads 5e-5 as text.
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = float(value) if value[:1] in "0123456789.+-" else value
+        pairs.append((key.replace("-", "_"), value))
+    return pairs
+
+
+def _set(values: dict[str, Any], path: list[str], value: Any, key: str) -> None:
+    for part in path[:-1]:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise BadInput(f"--{key}: {part!r} is not a section")
+    values[path[-1]] = value
+
+
+def _explain(kind: type[BaseModel], fault: Any) -> str:
+    where = [str(part) for part in fault["loc"]]
+    key = ".".join(where)
+    if fault["type"] == "extra_forbidden":
+        section: Any = kind
+        for part in where[:-1]:
+            section = section.model_fields[part].annotation
+        names = list(section.model_fields)
+        return f"unknown key {key!r}{nearest(where[-1], names)} Valid here: {', '.join(names)}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message[:1].lower()}{message[1:]}, got {fault['input']!r}"

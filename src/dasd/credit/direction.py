@@ -1,0 +1,103 @@
+"""Direction-adaptive self-distillation: should this token move toward the privileged teacher, or away from it?
+
+    A_t = A_G + beta * omega_t * gap_bar_t,      omega_t = tanh((tau - H_t) / sigma_H) * sigmoid(|gap_bar_t| - 1)
+
+Low entropy (H_t < tau): omega > 0, attract. High entropy: omega < 0, repel. A_G is the verifier's advantage of the rollout,
+gap_bar the teacher-student gap in units of its own typical size. Source: arXiv 2605.22263; where the paper leaves a choice
+open it is a setting here. Imports torch only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from dasd.credit.signals import Credit, TokenSignals, masked_deviation, masked_mean, masked_quantile, tally
+
+
+@dataclass(frozen=True)
+class DirectionAdaptive:
+    """DASD and, by `route`, its ablations. Every statistic is of one rollout.
+
+    beta          weight of the teacher's term against the verifier's advantage; 0 is GRPO
+    rho           share of a rollout's tokens whose entropy lies above the threshold tau
+    route         tanh  smooth, tanh((tau - H) / sigma_H)        hard           sign(tau - H)
+                  attract  +1, uniform imitation                 repel          -1, uniform deviation
+                  fork_only  -1 where H > tau, else 0            scaffold_only  +1 where H <= tau, else 0
+    gate          multiply the route by sigmoid(|gap_bar| - 1): small gaps count less
+    gap_scale     unit of gap_bar: the rollout's mean |gap|, its standard deviation, or one nat. Never centred: that flips signs
+    gap_clip      gap_bar is clipped to [-gap_clip, gap_clip]
+    sigma_center  sigma_H is the mean absolute deviation of H from its mean, median, or tau ("quantile")
+
+    Raises ValueError for settings out of range.
+    """
+
+    beta: float = 0.1
+    rho: float = 0.2
+    route: Literal["tanh", "hard", "attract", "repel", "fork_only", "scaffold_only"] = "tanh"
+    gate: bool = True
+    gap_scale: Literal["mean_abs", "std", "none"] = "mean_abs"
+    gap_clip: float = 5.0
+    sigma_center: Literal["mean", "median", "quantile"] = "mean"
+
+    needs_teacher: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.beta >= 0:
+            raise ValueError(f"beta must be at least 0, got {self.beta}: direction is decided by entropy, not by beta's sign")
+        if not 0 < self.rho < 1:
+            raise ValueError(f"rho must lie between 0 and 1, got {self.rho}: it is the share of tokens that are repelled")
+        if not self.gap_clip > 0:
+            raise ValueError(f"gap_clip must be above 0, got {self.gap_clip}; use float('inf') for no clipping")
+        for name, table in (("route", _ROUTES), ("gap_scale", _GAP_SCALES), ("sigma_center", _SIGMA_CENTERS)):
+            if getattr(self, name) not in table:
+                raise ValueError(f"{name} must be one of {', '.join(table)}, got {getattr(self, name)!r}")
+
+    def __call__(self, signals: TokenSignals) -> Credit:
+        valid, entropy = signals.valid, signals.entropy
+        scale = _GAP_SCALES[self.gap_scale](signals)[:, None]
+        gap_bar = _divide(signals.gap, scale).clamp(-self.gap_clip, self.gap_clip)
+
+        tau = masked_quantile(entropy, valid, 1.0 - self.rho)[:, None]
+        sigma = masked_deviation(entropy, valid, _SIGMA_CENTERS[self.sigma_center](signals, self.rho))[:, None]
+        omega = _ROUTES[self.route](tau - entropy, sigma)
+        if self.gate:
+            omega = omega * torch.sigmoid(gap_bar.abs() - 1.0)
+        omega = omega.masked_fill(~valid, 0.0)
+
+        term = self.beta * omega * gap_bar
+        return Credit(signals.rollout_advantages + term, omega, tally(signals, term, omega, self.rho))
+
+
+def _divide(values: Tensor, scale: Tensor) -> Tensor:
+    """values / scale, and 0 where the scale is 0."""
+    return torch.where(scale > 0, values / torch.where(scale > 0, scale, 1.0), 0.0)
+
+
+def _std(signals: TokenSignals) -> Tensor:
+    gap, valid = signals.gap, signals.valid
+    return masked_mean((gap - masked_mean(gap, valid)[:, None]).square(), valid).sqrt()
+
+
+# Each takes `below` = tau - H (B, T), > 0 for low entropy, and sigma_H (B, 1).
+_ROUTES = {
+    "tanh": lambda below, sigma: torch.tanh(_divide(below, sigma)),
+    "hard": lambda below, sigma: below.sign(),
+    "attract": lambda below, sigma: torch.ones_like(below),
+    "repel": lambda below, sigma: -torch.ones_like(below),
+    "fork_only": lambda below, sigma: -(below < 0).float(),
+    "scaffold_only": lambda below, sigma: (below >= 0).float(),
+}
+_GAP_SCALES = {
+    "mean_abs": lambda signals: masked_mean(signals.gap.abs(), signals.valid),
+    "std": _std,
+    "none": lambda signals: torch.ones_like(signals.gap[:, 0]) if signals.gap.shape[1] else signals.gap.sum(-1),
+}
+_SIGMA_CENTERS = {
+    "mean": lambda signals, rho: masked_mean(signals.entropy, signals.valid),
+    "median": lambda signals, rho: masked_quantile(signals.entropy, signals.valid, 0.5),
+    "quantile": lambda signals, rho: masked_quantile(signals.entropy, signals.valid, 1.0 - rho),
+}

@@ -1,0 +1,198 @@
+"""What does credit assignment see, and what does it return?
+
+`TokenSignals` holds the few tensors every method needs, checked once; `Credit` holds one number a token. The statistics here
+are per rollout (one row), in float32, over valid tokens only: padding, batch order and micro-batch splits change nothing.
+Imports torch only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+_LARGEST = 1e30  # values are clamped here, so that sums over a rollout stay finite in float32
+
+
+@dataclass(frozen=True)
+class TokenSignals:
+    """The scores of a batch of completions, B rollouts of at most T tokens. Read as constants: no gradient flows through them.
+
+    student_logps     (B, T) nats  log p_student(y_t | x, y_<t), the student sees the problem alone
+    teacher_logps     (B, T) nats  log p_teacher(y_t | x, c, y_<t), the teacher sees privileged context c too
+    entropies         (B, T) nats  full-vocabulary entropy of the student at step t
+    completion_mask   (B, T)       1 = counts, 0 = padding; bool, integer or float
+    advantages        (B,)         verifier advantage of each rollout, > 0 better than its group
+
+    What stands at masked positions never matters, NaN included. Raises ValueError, naming the tensor and the first bad index,
+    for a wrong shape or dtype and for a non-finite value at a valid position.
+    """
+
+    student_logps: Tensor
+    teacher_logps: Tensor
+    entropies: Tensor
+    completion_mask: Tensor
+    advantages: Tensor
+
+    def __post_init__(self) -> None:
+        tensors = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name, tensor in tensors.items():
+            if not isinstance(tensor, Tensor):
+                raise ValueError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+        shape = self.student_logps.shape
+        if len(shape) != 2:
+            raise ValueError(f"student_logps must have shape (B, T), got {tuple(shape)}")
+        for name, tensor in tensors.items():
+            expected = shape[:1] if name == "advantages" else shape
+            if tensor.shape != expected:
+                raise ValueError(f"{name} must have shape {tuple(expected)} to match student_logps, got {tuple(tensor.shape)}")
+            if name != "completion_mask" and not tensor.is_floating_point():
+                raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
+        if self.completion_mask.is_complex():
+            raise ValueError(f"completion_mask must hold 0 and 1, got dtype {self.completion_mask.dtype}")
+        not_binary = (self.completion_mask != 0) & (self.completion_mask != 1)
+        _refuse_first(not_binary, "completion_mask", self.completion_mask, "expected 0 or 1")
+        for name in ("student_logps", "teacher_logps", "entropies"):
+            _refuse_first(
+                ~torch.isfinite(tensors[name]) & self.valid, name, tensors[name], "expected a finite value where the mask is 1"
+            )
+        _refuse_first(~torch.isfinite(self.advantages), "advantages", self.advantages, "expected a finite value")
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """(B, T) bool, the mask."""
+        return self.completion_mask != 0
+
+    @cached_property
+    def gap(self) -> Tensor:
+        """(B, T) float32 nats, `teacher_logps - student_logps`; > 0: the teacher prefers this token more. 0 where masked."""
+        return self._clean(self.teacher_logps) - self._clean(self.student_logps)
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """(B, T) float32 nats, `entropies` with 0 where masked."""
+        return self._clean(self.entropies)
+
+    @cached_property
+    def rollout_advantages(self) -> Tensor:
+        """(B, T) float32, each rollout's verifier advantage at each of its tokens. 0 where masked."""
+        return self.advantages.detach().float()[:, None] * self.valid
+
+    def _clean(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().float().masked_fill(~self.valid, 0.0).clamp(-_LARGEST, _LARGEST)
+
+
+@dataclass(frozen=True)
+class Credit:
+    """One number a token, and what can be said of the batch.
+
+    advantages  (B, T) float32, detached, 0 where the mask is 0
+    omega       (B, T) float32 in [-1, 1], > 0 attract to the teacher, < 0 repel; None for methods without direction
+    totals      sums over tokens behind `metrics`; they add up over micro-batches and processes
+    """
+
+    advantages: Tensor
+    omega: Tensor | None = None
+    totals: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Ratios of `totals`; a ratio without any token behind it is left out."""
+        return ratios({name: float(total) for name, total in self.totals.items()})
+
+
+def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """(B,) mean of each row's valid values; 0 for a row without any."""
+    return values.masked_fill(~valid, 0.0).sum(-1) / valid.sum(-1).clamp(min=1)
+
+
+def masked_quantile(values: Tensor, valid: Tensor, q: float) -> Tensor:
+    """(B,) quantile of each row's valid values, linearly interpolated as in `numpy.quantile`; 0 for a row without any.
+
+    Sorts instead of calling `torch.quantile`, which refuses more than 2**24 elements.
+    """
+    if values.shape[-1] == 0:
+        return values.new_zeros(values.shape[0])
+    ordered = values.masked_fill(~valid, torch.inf).sort(-1).values
+    count = valid.sum(-1)
+    position = q * (count - 1).clamp(min=0).to(torch.float64)  # float32 cannot count past 2**24
+    lower = position.floor().long()
+    upper = position.ceil().long()
+    low, high = (ordered.gather(-1, index[:, None])[:, 0] for index in (lower, upper))
+    quantile = low + (position - lower).to(values.dtype) * (high - low)
+    return torch.where(count > 0, quantile, 0.0)
+
+
+def masked_deviation(values: Tensor, valid: Tensor, center: Tensor) -> Tensor:
+    """(B,) mean absolute deviation of each row's valid values from its `center` (B,)."""
+    return masked_mean((values - center[:, None]).abs(), valid)
+
+
+def entropy_deciles(signals: TokenSignals) -> Tensor:
+    """(B, T) long, 0 (lowest) to 9: the decile of each valid token's entropy among its rollout's tokens; -1 where masked."""
+    ranks = signals.entropy.masked_fill(~signals.valid, torch.inf).argsort(dim=-1, stable=True).argsort(dim=-1)
+    count = signals.valid.sum(-1, keepdim=True).clamp(min=1)
+    return (10 * ranks // count).masked_fill(~signals.valid, -1)
+
+
+def tally(signals: TokenSignals, term: Tensor, omega: Tensor | None, rho: float) -> dict[str, Tensor]:
+    """Sums for `Credit.totals`; `term` (B, T) was added to the verifier's advantage, high means the top `rho` by entropy."""
+    valid, gap, before = signals.valid, signals.gap, signals.rollout_advantages
+    after, size = before + term, term.abs()
+    high = valid & (signals.entropy > masked_quantile(signals.entropy, valid, 1.0 - rho)[:, None])
+    low = valid & ~high
+    deciles = entropy_deciles(signals)[valid]
+    totals = {
+        "tokens": valid.sum(),
+        "gap_abs": gap.abs().sum(),
+        "high": high.sum(),
+        "gap_high": (gap * high).sum(),
+        "low": low.sum(),
+        "gap_low": (gap * low).sum(),
+        "term": size.sum(),
+        "verifier": before.abs().sum(),
+        "flipped": (before * after < 0).sum(),
+    }
+    counts = gap.new_zeros(10).index_add_(0, deciles, torch.ones_like(gap[valid]))
+    sums = gap.new_zeros(10).index_add_(0, deciles, gap[valid])
+    for decile in range(10):
+        totals[f"decile_{decile + 1}"], totals[f"gap_decile_{decile + 1}"] = counts[decile], sums[decile]
+    if omega is not None:
+        for side, chosen in (("attracted", omega > 0), ("repelled", omega < 0)):
+            totals[f"{side}"], totals[f"term_{side}"] = chosen.sum(), (size * chosen).sum()
+    return totals
+
+
+def ratios(totals: Mapping[str, float]) -> dict[str, float]:
+    """Metrics from summed `totals`: shares in [0, 1], gaps in nats.
+
+    tokens/attracted, tokens/repelled   share of tokens with omega > 0, < 0
+    credit/attracted, credit/repelled   share of the summed |term| on each side
+    credit/teacher                      summed |term| over summed |term| + |verifier advantage|
+    credit/sign_flips                   share of tokens whose advantage changes sign by the term
+    gap/abs, gap/high, gap/low          mean |gap|; mean gap of the tokens above and not above the entropy quantile
+    gap/decile_1 ... gap/decile_10      mean gap by entropy decile within the rollout
+    """
+    both = totals.get("term", 0.0) + totals.get("verifier", 0.0)
+    pairs = {
+        "tokens/attracted": ("attracted", totals.get("tokens")),
+        "tokens/repelled": ("repelled", totals.get("tokens")),
+        "credit/attracted": ("term_attracted", totals.get("term")),
+        "credit/repelled": ("term_repelled", totals.get("term")),
+        "credit/teacher": ("term", both),
+        "credit/sign_flips": ("flipped", totals.get("tokens")),
+        "gap/abs": ("gap_abs", totals.get("tokens")),
+        "gap/high": ("gap_high", totals.get("high")),
+        "gap/low": ("gap_low", totals.get("low")),
+        **{f"gap/decile_{d}": (f"gap_decile_{d}", totals.get(f"decile_{d}")) for d in range(1, 11)},
+    }
+    return {name: totals[part] / whole for name, (part, whole) in pairs.items() if part in totals and whole}
+
+
+def _refuse_first(bad: Tensor, name: str, tensor: Tensor, expected: str) -> None:
+    if bad.any():
+        index = tuple(bad.nonzero()[0].tolist())
+        raise ValueError(f"{name}{list(index)} is {tensor[index].item()}, {expected} ({int(bad.sum())} such values)")

@@ -1,0 +1,154 @@
+"""Where do the problems come from, and are they fit to be used?
+
+Bundled Countdown, a hub dataset, or local files; columns are mapped by config. Everything a user can get wrong here is found
+before anything is trained or sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dasd.config import BUNDLED, BadInput, DataConfig, nearest
+from dasd.tasks.base import GradeStatus, Problem, Task
+from dasd.tasks.countdown import SPLIT_SHARES, make_problems
+
+BUNDLED_COUNT = 1000
+_READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+
+
+def load_problems(config: DataConfig) -> list[Problem]:
+    """The problems of a config, in the dataset's order. Raises BadInput."""
+    if config.source == BUNDLED:
+        if config.task != "countdown":
+            raise BadInput(f"data.source 'bundled' has Countdown problems only, got data.task: {config.task}")
+        if config.split not in SPLIT_SHARES:
+            splits = list(SPLIT_SHARES)
+            raise BadInput(f"data.split {config.split!r} is not one of {', '.join(splits)}{nearest(config.split, splits)}")
+        try:
+            return make_problems(config.limit or BUNDLED_COUNT, config.seed, config.split)
+        except ValueError as error:
+            raise BadInput(str(error)) from None
+    rows = _load_rows(config)
+    columns = config.columns
+    wanted = {"problem": columns.problem, "answer": columns.answer}
+    if columns.solution is not None:
+        wanted["solution"] = columns.solution
+    for role, column in wanted.items():
+        if column not in rows.column_names:
+            have = ", ".join(rows.column_names)
+            remedy = " or null if there is none" if role == "solution" else ""
+            raise BadInput(
+                f"{config.source} has no column {column!r}{nearest(column, rows.column_names)} It has: {have}. "
+                f"Set data.columns.{role} to the right one{remedy}."
+            )
+    if config.limit is not None:
+        rows = rows.select(range(min(config.limit, len(rows))))
+    if len(rows) == 0:
+        raise BadInput(f"{config.source} has no rows in split {config.split!r}")
+    problems = []
+    for index, row in enumerate(rows):
+        if row[columns.problem] is None or not str(row[columns.problem]).strip():
+            raise BadInput(f"{config.source}, row {index}: column {columns.problem!r} is empty; every row needs a problem")
+        if row[columns.answer] is None or not str(row[columns.answer]).strip():
+            raise BadInput(f"{config.source}, row {index}: column {columns.answer!r} is empty; every row needs a gold answer")
+        problems.append(
+            Problem(
+                id=str(index),
+                problem=str(row[columns.problem]),
+                answer=str(row[columns.answer]),
+                solution=None if columns.solution is None or row[columns.solution] is None else str(row[columns.solution]),
+            )
+        )
+    return problems
+
+
+def _load_rows(config: DataConfig) -> Any:
+    import datasets
+
+    path = Path(config.source)
+    looks_local = path.suffix in _READERS or config.source.startswith((".", "/", "~"))
+    try:
+        if path.is_file():
+            if path.suffix not in _READERS:
+                raise BadInput(f"data.source {config.source}: unknown file type {path.suffix!r}; use {', '.join(_READERS)}")
+            loaded = datasets.load_dataset(_READERS[path.suffix], data_files={config.split: str(path)})
+        elif path.is_dir():
+            loaded = datasets.load_dataset(str(path))
+        elif looks_local:
+            raise BadInput(f"data.source {config.source} does not exist")
+        else:
+            loaded = datasets.load_dataset(config.source)
+    except BadInput:
+        raise
+    except Exception as error:  # datasets raises many kinds for a wrong name, no network, a torn file
+        raise BadInput(
+            f"data.source {config.source} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from None
+    if config.split not in loaded:
+        raise BadInput(f"{config.source} has no split {config.split!r}; it has {', '.join(loaded)}")
+    return loaded[config.split]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing the preflight saw: `fatal` stops training, otherwise it is a warning."""
+
+    message: str
+    fatal: bool
+
+
+def check_problems(problems: Sequence[Problem], task: Task, needs_context: bool) -> list[Finding]:
+    """Gold answers that do not grade as right, duplicates, empty references."""
+    findings = []
+    wrong = [p for p in problems if task.grade(p, task.gold_completion(p)).status is not GradeStatus.CORRECT]
+    if wrong:
+        grade = task.grade(wrong[0], task.gold_completion(wrong[0]))
+        message = (
+            f"{len(wrong)} of {len(problems)} gold answers do not grade as right, first problem {wrong[0].id}: "
+            f"{task.gold_completion(wrong[0])[:80]!r} is {grade.status.value}. "
+            "Mend or drop these rows, or check data.task and data.columns."
+        )
+        findings.append(Finding(message, fatal=True))
+    duplicates = len(problems) - len({p.problem for p in problems})
+    if duplicates:
+        findings.append(Finding(f"{duplicates} problems occur more than once", fatal=False))
+    if needs_context:
+        empty = [p for p in problems if not (p.solution or "").strip()]
+        if len(empty) == len(problems):
+            message = (
+                "no problem has a reference solution, so there is no teacher: set data.columns.solution, or method.name: grpo"
+            )
+            findings.append(Finding(message, fatal=True))
+        elif empty:
+            message = (
+                f"{len(empty)} of {len(problems)} references are empty (first: problem {empty[0].id}); those rollouts get the "
+                "verifier's advantage alone"
+            )
+            findings.append(Finding(message, fatal=False))
+    return findings
+
+
+def check_lengths(
+    problems: Sequence[Problem],
+    prompt_length: Callable[[Problem], int],
+    max_completion_length: int,
+    context_length: int | None,
+) -> list[Finding]:
+    """Prompts that leave no room for a completion. `prompt_length` gives a problem's longest prompt in tokens."""
+    if context_length is None:
+        return []
+    lengths = [(prompt_length(problem), problem) for problem in problems]
+    long = [(length, p) for length, p in lengths if length + max_completion_length > context_length]
+    if not long:
+        return []
+    length, problem = max(long, key=lambda pair: pair[0])
+    message = (
+        f"{len(long)} of {len(problems)} prompts are too long: problem {problem.id} has {length} tokens (the teacher's prompt "
+        f"included) and with max_completion_length {max_completion_length} exceeds the model's context of {context_length}. "
+        f"Prompts are never cut: set training.max_completion_length to {max(context_length - length, 1)} or less, or drop "
+        "these rows."
+    )
+    return [Finding(message, fatal=True)]

@@ -1,0 +1,61 @@
+"""Is everything in order before a long run? Environment, config, model and data, one line each.
+
+Exit code 0 if a run can start, 2 if not.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from dasd.config import BadInput, RunConfig
+from dasd.credit import make_method
+from dasd.models import model_path
+from dasd.progress import console
+from dasd.teacher.context import PrivilegedContext
+from dasd.training.run import as_row, claim, prepare
+
+
+def examine(config: RunConfig) -> int:
+    """Prints what was found; returns the exit code."""
+    _line("ok", f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    _line(
+        "ok" if torch.cuda.is_available() else "note",
+        f"GPU: {torch.cuda.get_device_name()}"
+        if torch.cuda.is_available()
+        else "no GPU: fine for the bundled model, slow for others",
+    )
+    for package in ("trl", "transformers", "accelerate", "datasets", "peft", "math-verify"):
+        _line("ok", f"{package} {version(package)}")
+    for package in ("vllm", "trackio", "wandb"):
+        try:
+            _line("ok", f"{package} {version(package)}")
+        except PackageNotFoundError:
+            _line("note", f"{package} is not installed (optional: pip install 'dasd[{package}]')")
+    try:
+        claim(Path(config.output), config, write=False)
+        model, tokenizer, problems, _ = prepare(config)
+    except BadInput as error:
+        for message in str(error).splitlines():
+            _line("fail", message)
+        return 2
+    _line("ok", f"model {model_path(config.model)}: {model.num_parameters():,} parameters, vocabulary of {len(tokenizer)}")
+    _line("ok", f"data {config.data.source}: {len(problems)} problems, gold answers grade as right")
+    if make_method(config.method.name, config.method.settings).needs_teacher:
+        context = PrivilegedContext(config.teacher.context, config.teacher.template)
+        row = next(row for problem in problems if context.prompt(row := as_row(problem)) is not None)
+        for role, prompt in (("student", row["prompt"]), ("teacher", context.prompt(row))):
+            text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+            console.print(f"\nwhat the {role} sees:", style="bold")
+            console.print(text, markup=False, style="dim")
+    console.print("\nReady.", style="bold")
+    return 0
+
+
+def _line(status: str, message: str) -> None:
+    color = {"ok": "green", "note": "yellow", "fail": "red"}[status]
+    console.print(f"[{color}]{status:>4}[/{color}]  ", end="")
+    console.print(message, markup=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Sampling, grading and figures with intervals. Never imports `dasd.training`."""

@@ -1,0 +1,199 @@
+"""Evaluating a model on problems: sample, grade, write down, summarise.
+
+`samples.jsonl` holds each (problem, sample) once, with its token ids, so grading and figures can be repeated without
+sampling. A killed run goes on where it was: batches that are on file are not sampled again, and a batch that is sampled
+again gets its own seed, so the file ends the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dasd.config import BadInput, EvalConfig
+from dasd.data.problems import load_problems
+from dasd.evaluation.estimators import Estimate, difference_of_ratios, pass_at_k, ratio_of_sums
+from dasd.evaluation.health import BACKTRACKS, EPISTEMIC_MARKERS, count_phrases
+from dasd.evaluation.sampling import Sampled, SamplingParams, sample_batch
+from dasd.files import append_lines, read_lines, repair_lines, write_json
+from dasd.models import load_model
+from dasd.progress import Advance, track
+from dasd.tasks import make_task
+from dasd.tasks.base import GradeStatus, Problem, Task
+from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+
+SAMPLES = "samples.jsonl"
+Record = dict[str, Any]
+Sums = dict[str, tuple[np.ndarray, np.ndarray]]  # metric -> (numerators, denominators), one entry a problem
+
+
+def run_evaluation(config: EvalConfig, output: Path, label: str) -> tuple[list[Problem], list[Record]]:
+    """Loads model and problems, samples with a progress bar, writes `output/summary.json`. Raises BadInput."""
+    problems, task = load_problems(config.data), make_task(config.data.task)
+    model, tokenizer = load_model(config.model)
+    with track(label, len(problems) * config.num_samples) as advance:
+        records = evaluate(model, tokenizer, problems, task, config, output, advance)
+    size = {"num_problems": len(problems), "num_samples": config.num_samples}
+    write_json(output / "summary.json", size | summarize(problems, records, config.num_samples))
+    return problems, records
+
+
+def evaluate(
+    model: Any, tokenizer: Any, problems: Sequence[Problem], task: Task, config: EvalConfig, output: Path,
+    advance: Advance = lambda count: None,
+) -> list[Record]:  # fmt: skip
+    """Samples `config.num_samples` completions of each problem into `output/samples.jsonl`; `advance` is told of progress.
+
+    Raises BadInput where `output` holds samples made with other settings, or a prompt leaves no room for a completion.
+    """
+    identity = {"config": config.model_dump(mode="json"), "problems": [problem.id for problem in problems]}
+    _claim(output, identity)
+    prompts = [_prompt_ids(tokenizer, problem, config) for problem in problems]
+    limit = getattr(model.config, "max_position_embeddings", None)
+    longest = max(map(len, prompts))
+    if limit is not None and longest + config.max_completion_length > limit:
+        raise BadInput(
+            f"a prompt of {longest} tokens and max_completion_length {config.max_completion_length} exceed the model's context "
+            f"of {limit}: set --max_completion_length to {max(limit - longest, 1)} or less"
+        )
+    path = output / SAMPLES
+    known = {problem.id for problem in problems}
+    records = repair_lines(path, keep=lambda record: record["problem_id"] in known)
+    done = {(record["problem_id"], record["sample"]) for record in records}
+    pairs = [(index, sample) for index in range(len(problems)) for sample in range(config.num_samples)]
+    params = SamplingParams(config.max_completion_length, config.temperature, config.top_p)
+    for start in range(0, len(pairs), config.batch_size):
+        batch = pairs[start : start + config.batch_size]
+        missing = [(index, sample) for index, sample in batch if (problems[index].id, sample) not in done]
+        if missing:
+            seed = int(np.random.SeedSequence([config.seed, start]).generate_state(1)[0])
+            sampled = sample_batch(model, tokenizer, [prompts[index] for index, _ in batch], params, seed)
+            fresh = [
+                _record(problems[index], sample, text, task)
+                for (index, sample), text in zip(batch, sampled, strict=True)
+                if (index, sample) in set(missing)
+            ]
+            append_lines(path, fresh)
+            records += fresh
+        advance(len(batch))
+    return sorted(records, key=lambda record: record["sample"])
+
+
+def summarize(problems: Sequence[Problem], records: Iterable[Record], num_samples: int) -> Record:
+    """Every figure of a finished evaluation, with 95 % intervals clustered by problem under `ci95`."""
+    sums = metric_sums(problems, records, num_samples)
+    estimates = {name: ratio_of_sums(*pair) for name, pair in sums.items()}
+    curve = {name: value for name, value in estimates.items() if name.startswith("pass_at_")}
+    statuses: dict[str, int] = defaultdict(int)
+    for record in records:
+        statuses[record["status"]] += 1
+    return {
+        **{name: estimate.mean for name, estimate in estimates.items()},
+        "ci95": {name: estimate.ci95 for name, estimate in estimates.items()},
+        "pass_at_k": {name.removeprefix("pass_at_"): value.mean for name, value in curve.items()},
+        "pass_at_k_ci95": {name.removeprefix("pass_at_"): value.ci95 for name, value in curve.items()},
+        "statuses": dict(statuses),
+    }
+
+
+def compare(
+    problems: Sequence[Problem], before: Iterable[Record], after: Iterable[Record], num_samples: int
+) -> dict[str, Estimate]:
+    """`after` minus `before` for every figure, paired by problem."""
+    first, second = (metric_sums(problems, records, num_samples) for records in (before, after))
+    return {name: difference_of_ratios(first[name], second[name]) for name in first}
+
+
+def metric_sums(problems: Sequence[Problem], records: Iterable[Record], num_samples: int) -> Sums:
+    """Numerators and denominators of every figure, one entry a problem, in the order of `problems`.
+
+    avg_at_N share of samples that are right; pass_at_k unbiased; step_accuracy right over checkable steps;
+    epistemic_per_response, epistemic_per_100_words, backtracks_per_response counts in the text; mean_length in tokens;
+    truncated share of samples that ran out of tokens; claims_true share of the samples with an answer that are right.
+    """
+    by_problem: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        by_problem[record["problem_id"]].append(record)
+    groups = [by_problem[problem.id] for problem in problems]
+
+    def total(value: Callable[[Record], float]) -> np.ndarray:
+        return np.array([sum(map(value, group)) for group in groups], dtype=float)
+
+    samples = total(lambda r: 1)
+    correct = total(lambda r: r["status"] == GradeStatus.CORRECT)
+    answered = total(lambda r: r["status"] in (GradeStatus.CORRECT, GradeStatus.INCORRECT))
+    epistemic = total(lambda r: count_phrases(r["text"], EPISTEMIC_MARKERS))
+    ones = np.ones(len(groups))
+    ks = [2**i for i in range(int(math.log2(num_samples)) + 1)] + [num_samples]
+    return {
+        f"avg_at_{num_samples}": (correct, samples),
+        **{f"pass_at_{k}": (pass_at_k(samples, correct, k), ones) for k in sorted(set(ks))},
+        "step_accuracy": (total(lambda r: r["steps_right"]), total(lambda r: r["steps_checked"])),
+        "epistemic_per_response": (epistemic, samples),
+        "epistemic_per_100_words": (100 * epistemic, total(lambda r: len(r["text"].split()))),
+        "mean_length": (total(lambda r: len(r["token_ids"])), samples),
+        "backtracks_per_response": (total(lambda r: count_phrases(r["text"], BACKTRACKS)), samples),
+        "truncated": (total(lambda r: r["finish_reason"] == "length"), samples),
+        "claims_true": (correct, answered),
+    }
+
+
+def regrade(problems: Sequence[Problem], records: Iterable[Record], task: Task) -> list[Record]:
+    """The same samples with grades and step checks made anew."""
+    by_id = {problem.id: problem for problem in problems}
+    return [record | _grades(by_id[record["problem_id"]], record["text"], task) for record in records]
+
+
+def read_samples(folder: Path) -> list[Record]:
+    return read_lines(folder / SAMPLES)
+
+
+def _claim(output: Path, identity: Mapping[str, Any]) -> None:
+    """Marks the folder as this evaluation's; refuses one that belongs to another."""
+    import json
+
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "eval.json"
+    if not path.exists():
+        write_json(path, identity)
+        return
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    if theirs != json.loads(json.dumps(identity)):
+        changed = [key for key in identity["config"] if theirs["config"].get(key) != identity["config"][key]] or ["problems"]
+        raise BadInput(
+            f"{output} holds an evaluation with other settings ({', '.join(changed)}): give another --output, or delete it"
+        )
+
+
+def _prompt_ids(tokenizer: Any, problem: Problem, config: EvalConfig) -> list[int]:
+    row = {"prompt": [{"role": "user", "content": problem.problem}], "solution": problem.solution}
+    prompt = PrivilegedContext().prompt(row) if config.with_context else row["prompt"]
+    if prompt is None:
+        raise BadInput(f"problem {problem.id} has no reference to put into the prompt: leave out --with_context")
+    return tokenize_prompt(tokenizer, prompt)
+
+
+def _record(problem: Problem, sample: int, sampled: Sampled, task: Task) -> Record:
+    return {
+        "problem_id": problem.id,
+        "sample": sample,
+        "text": sampled.text,
+        "token_ids": sampled.token_ids,
+        "finish_reason": sampled.finish_reason,
+        **_grades(problem, sampled.text, task),
+    }
+
+
+def _grades(problem: Problem, text: str, task: Task) -> Record:
+    grade, steps = task.grade(problem, text), task.check_steps(problem, text)
+    return {
+        "status": grade.status.value,
+        "extracted": grade.extracted,
+        "steps_right": steps.right,
+        "steps_checked": steps.checked,
+    }

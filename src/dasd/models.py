@@ -1,0 +1,49 @@
+"""A model and its tokenizer from a config, or one clear reason why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dasd.assets import BASE_MODEL
+from dasd.config import BUNDLED, BadInput, ModelConfig
+
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
+
+
+def model_path(config: ModelConfig) -> str:
+    return str(BASE_MODEL) if config.path == BUNDLED else config.path
+
+
+def load_model(config: ModelConfig) -> tuple[Any, Any]:
+    """(model in evaluation mode, tokenizer). Raises BadInput for a missing folder, weights or chat template."""
+    path = model_path(config)
+    folder = Path(path)
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise BadInput(f"model.path {path} is not a model folder: it has no config.json{_hint(folder)}")
+        if not any(file for pattern in _WEIGHTS for file in folder.glob(pattern)):
+            raise BadInput(f"model.path {path} has no weights (model.safetensors): was its download or save cut off?")
+    elif path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise BadInput(f"model.path {path} does not exist")
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=config.dtype, **options)
+    except Exception as error:  # each library raises its own kinds: wrong name, no network, torn file
+        reason = " ".join(str(error).split())[:400]
+        raise BadInput(f"model.path {path} cannot be loaded: {type(error).__name__}: {reason}") from None
+    if tokenizer.chat_template is None:
+        raise BadInput(
+            f"model.path {path} has no chat template: give an instruction-tuned model, or add chat_template.jinja to its folder"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.eval(), tokenizer
+
+
+def _hint(folder: Path) -> str:
+    inside = sorted(path.parent for path in folder.glob("**/config.json"))
+    return f"; did you mean {inside[-1]}?" if inside else ""

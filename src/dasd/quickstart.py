@@ -1,0 +1,128 @@
+"""The main job, end to end: evaluate the base, train, evaluate again, report. What `dasd quickstart` runs.
+
+Each part goes on where it was if the job is killed and started again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from dasd.analysis.token_credit import choose_rollouts, token_credit
+from dasd.config import DataConfig, EvalConfig, ModelConfig, RunConfig
+from dasd.credit import make_method
+from dasd.evaluation.estimators import Estimate
+from dasd.evaluation.runner import compare, run_evaluation, summarize
+from dasd.files import write_json
+from dasd.models import load_model
+from dasd.progress import console
+from dasd.report import build_report
+from dasd.tasks.base import Problem
+from dasd.teacher.context import PrivilegedContext
+from dasd.training.run import claim, train
+
+CONFIG = Path(__file__).parent / "assets" / "quickstart.yaml"
+TEST_PROBLEMS = 200
+NUM_SAMPLES = 16
+SHOWN = {
+    "avg_at_16": ("Avg@16", "share of samples that are right"),
+    "pass_at_16": ("Pass@16", "share of problems solved by at least one of 16 samples"),
+    "step_accuracy": ("StepAcc", "share of checkable steps that are right"),
+    "epistemic_per_response": ("E(y)", "words of doubt a response"),
+    "backtracks_per_response": ("backtracks", "a response"),
+    "mean_length": ("length", "tokens a response"),
+}
+
+
+def quickstart(config: RunConfig) -> dict[str, Any]:
+    """Runs the job in `config.output` and returns what it writes to `summary.json`."""
+    output = Path(config.output)
+    clock = _Clock(output / "seconds.json")
+    claim(output, config)
+    evaluation = EvalConfig(
+        model=config.model,
+        data=DataConfig(**{**config.data.model_dump(), "split": "test", "limit": TEST_PROBLEMS}),
+        num_samples=NUM_SAMPLES,
+        temperature=config.training.temperature,
+        max_completion_length=config.training.max_completion_length,
+        batch_size=640,
+    )
+    problems, before = run_evaluation(evaluation, output / "before", "Evaluating the base model")
+    clock.save()
+    final = train(config)
+    clock.save()
+    trained = evaluation.model_copy(update={"model": ModelConfig(path=str(final))})
+    _, after = run_evaluation(trained, output / "after", "Evaluating the trained model")
+    differences = compare(problems, before, after, NUM_SAMPLES)
+    _write_rollouts(output, config, problems, before)
+    summary = {
+        "method": config.method.name,
+        "num_problems": len(problems),
+        "num_samples": NUM_SAMPLES,
+        "before": summarize(problems, before, NUM_SAMPLES),
+        "after": summarize(problems, after, NUM_SAMPLES),
+        "difference": {name: {"mean": d.mean, "ci95": d.ci95} for name, d in differences.items()},
+        "wall_s": round(clock.save(), 1),
+    }
+    write_json(output / "summary.json", summary)
+    report = build_report(output)
+    show(summary, differences)
+    console.print(f"Report: {report}\nTrained model: {final}\nTook {summary['wall_s']:.0f} s.", soft_wrap=True)
+    return summary
+
+
+def show(summary: dict[str, Any], differences: dict[str, Estimate]) -> None:
+    """The table at the end."""
+    table = Table(title=f"{summary['num_problems']} test problems, {summary['num_samples']} samples each")
+    for heading in ("", "before", "after", "difference, 95 % interval"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, (label, _) in SHOWN.items():
+        change = differences[name]
+        digits = 3 if name in ("avg_at_16", "pass_at_16", "step_accuracy") else 2
+        table.add_row(
+            label,
+            f"{summary['before'][name]:.{digits}f}",
+            f"{summary['after'][name]:.{digits}f}",
+            f"{change.mean:+.{digits}f}  [{change.low:+.{digits}f}, {change.high:+.{digits}f}]",
+        )
+    console.print(table)
+    console.print("; ".join(f"{label}: {meaning}" for label, meaning in SHOWN.values()) + ".", style="dim")
+
+
+def _write_rollouts(output: Path, config: RunConfig, problems: list[Problem], records: list[dict[str, Any]]) -> None:
+    """Three rollouts of the base model as the method saw them at the first step."""
+    model, tokenizer = load_model(config.model)
+    method = make_method(config.method.name, config.method.settings)
+    context = PrivilegedContext(config.teacher.context, config.teacher.template)
+    by_id = {problem.id: problem for problem in problems}
+    rollouts = []
+    for record, advantage in choose_rollouts(records):
+        problem = by_id[record["problem_id"]]
+        tokens = token_credit(
+            model, tokenizer, problem, record["token_ids"], advantage, method, context, config.training.temperature
+        )
+        rollouts.append({
+            "problem_id": problem.id, "problem": problem.problem, "reference": problem.solution,
+            "status": record["status"], "advantage": round(advantage, 4), "tokens": tokens,
+        })  # fmt: skip
+    write_json(output / "rollouts.json", {"rollouts": rollouts})
+
+
+class _Clock:
+    """Seconds of work, over kills and restarts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.started = path, time.monotonic()
+        try:
+            self.earlier = float(json.loads(path.read_text())["seconds"])
+        except (OSError, ValueError, KeyError):
+            self.earlier = 0.0
+
+    def save(self) -> float:
+        seconds = self.earlier + time.monotonic() - self.started
+        write_json(self.path, {"seconds": round(seconds, 1)})
+        return seconds

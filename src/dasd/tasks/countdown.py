@@ -1,0 +1,209 @@
+"""Countdown with a visible search: make a target from a few numbers, thinking aloud.
+
+    Use 3 7 8 to make 29.
+    perhaps 3 + 8 = 11, 11 * 7 = 77. check 77 > 29. alternatively 11 + 7 = 18. check 18 < 29.
+    wait, maybe 3 * 7 = 21, 21 + 8 = 29. check 29 = 29. answer: 3 * 7 = 21, 21 + 8 = 29.
+
+A completion is right when the steps after the last `answer:` are true equations of whole numbers, use every given number
+exactly once, and end at the target. Text is only matched against fixed patterns and compared as integers: nothing is ever
+evaluated as code, and a run of more than `MAX_DIGITS` digits is not a number here. `countdown_search` writes such texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck
+
+Step = tuple[int, str, int, int]  # (a, operator, b, result), read as "a operator b = result"
+
+OPERATORS = "+-*/"
+RESULT_LIMIT = 99  # results in bundled problems and written searches lie in 1..RESULT_LIMIT
+MAX_DIGITS = 6
+MAX_CHARS = 20_000  # no honest search is longer; only the last MAX_CHARS of a completion are read
+
+# [0-9] and never \d, which also matches the digits of other scripts.
+_NUMBER = rf"([0-9]{{1,{MAX_DIGITS}}})"
+_EQUATION = re.compile(rf"{_NUMBER} ?([-+*/]) ?{_NUMBER} ?= ?{_NUMBER}")
+_STEP = re.compile(rf"(?<![0-9.]){_EQUATION.pattern}(?![0-9])")
+_COMPARISON = re.compile(rf"\bcheck {_NUMBER} ?([<>=]) ?{_NUMBER}(?![0-9])")
+_ANSWER = "answer:"
+_PROBLEM = re.compile(rf"Use ({_NUMBER}(?: {_NUMBER})*) to make {_NUMBER}\.")
+
+
+def apply_operator(a: int, operator: str, b: int) -> int | None:
+    """Result of `a operator b` in whole numbers, or None where division leaves a remainder."""
+    match operator:
+        case "+":
+            return a + b
+        case "-":
+            return a - b
+        case "*":
+            return a * b
+        case "/":
+            return a // b if b != 0 and a % b == 0 else None
+    raise ValueError(f"operator {operator!r} is not one of {OPERATORS}")
+
+
+def write_step(step: Step) -> str:
+    a, operator, b, result = step
+    return f"{a} {operator} {b} = {result}"
+
+
+def write_problem(numbers: Sequence[int], target: int) -> str:
+    return f"Use {' '.join(map(str, numbers))} to make {target}."
+
+
+def read_problem(text: str) -> tuple[list[int], int]:
+    """Numbers and target of a problem's text. Raises ValueError for a text of another form."""
+    match = _PROBLEM.search(text)
+    if match is None:
+        raise ValueError(f"not a Countdown problem: {text[:80]!r}; expected a text like 'Use 3 7 8 to make 29.'")
+    return [int(number) for number in match[1].split()], int(match.groups()[-1])
+
+
+def read_answer(completion: str) -> tuple[str | None, list[Step] | None]:
+    """The text after the last `answer:` and its steps.
+
+    Text is None where there is no such mark; steps are None where the text is anything but equations joined by commas
+    with an optional full stop at the end.
+    """
+    _, mark, tail = completion[-MAX_CHARS:].rpartition(_ANSWER)
+    if not mark:
+        return None, None
+    text = tail.strip().removesuffix(".").strip()
+    steps: list[Step] = []
+    for part in text.split(","):
+        match = _EQUATION.fullmatch(part.strip())
+        if match is None:
+            return text, None
+        a, operator, b, result = match.groups()
+        steps.append((int(a), operator, int(b), int(result)))
+    return text, steps
+
+
+def is_solution(numbers: Sequence[int], target: int, steps: Sequence[Step]) -> bool:
+    """Whether the steps are true, use each of `numbers` once (and each result at most once), and end at `target`."""
+    available = Counter(numbers)
+    for a, operator, b, result in steps:
+        if apply_operator(a, operator, b) != result:
+            return False
+        for operand in (a, b):
+            if available[operand] == 0:
+                return False
+            available[operand] -= 1
+        available[result] += 1
+    return len(steps) > 0 and +available == Counter([target])
+
+
+@dataclass(frozen=True)
+class CountdownTask:
+    """Grades and step-checks Countdown completions; numbers and target are read from the problem's text."""
+
+    name: str = "countdown"
+
+    def gold_completion(self, problem: Problem) -> str:
+        """The problem's own reference, or where it has none the first solution there is."""
+        from dasd.tasks.countdown_search import all_chains  # the search writes in this module's language
+
+        if problem.solution is not None:
+            return f"{_ANSWER} {problem.solution}"
+        numbers, target = read_problem(problem.problem)
+        chain = next((chain for chain in all_chains(numbers) if chain and chain[-1][3] == target), ())
+        return f"{_ANSWER} {', '.join(map(write_step, chain))}"
+
+    def grade(self, problem: Problem, completion: str) -> Grade:
+        text, steps = read_answer(completion)
+        if text is None:
+            return Grade(GradeStatus.NO_ANSWER)
+        right = steps is not None and is_solution(*read_problem(problem.problem), steps)
+        return Grade(GradeStatus.CORRECT if right else GradeStatus.INCORRECT, extracted=text[:200])
+
+    def check_steps(self, problem: Problem, completion: str) -> StepCheck:
+        """Every equation and every comparison is a step.
+
+        An equation is right when its arithmetic holds and both operands are given numbers or results written before it;
+        a comparison is right when its relation holds and its right side is the target.
+        """
+        completion = completion[-MAX_CHARS:]
+        numbers, target = read_problem(problem.problem)
+        known = set(numbers)
+        right = checked = 0
+        for match in _STEP.finditer(completion):
+            a, operator, b, result = match.groups()
+            checked += 1
+            right += {int(a), int(b)} <= known and apply_operator(int(a), operator, int(b)) == int(result)
+            known.add(int(result))
+        for match in _COMPARISON.finditer(completion):
+            left, relation, reference = int(match[1]), match[2], int(match[3])
+            checked += 1
+            holds = left < reference if relation == "<" else left > reference if relation == ">" else left == reference
+            right += holds and reference == target
+        return StepCheck(right=right, checked=checked)
+
+
+@dataclass(frozen=True)
+class CountdownSpec:
+    """A distribution of problems: how many numbers, and the inclusive ranges of numbers and target."""
+
+    num_numbers: int = 3
+    number_range: tuple[int, int] = (1, 20)
+    target_range: tuple[int, int] = (10, 80)
+
+
+SPLIT_SHARES = {"pretrain": 60, "train": 25, "validation": 5, "test": 10}  # percent; pretrain makes the base model
+
+
+def problem_id(numbers: Sequence[int], target: int) -> str:
+    """Canonical name: the order in which numbers are shown does not make another problem."""
+    return f"{'-'.join(map(str, sorted(numbers)))}={target}"
+
+
+def split_of(numbers: Sequence[int], target: int) -> str:
+    """The split a problem belongs to, by a hash of its canonical name: the same whatever the seed, so splits never overlap."""
+    bucket = int.from_bytes(hashlib.sha256(problem_id(numbers, target).encode()).digest()[:8], "big") % 100
+    for split, share in SPLIT_SHARES.items():
+        if bucket < share:
+            return split
+        bucket -= share
+    raise AssertionError("split shares add up to 100")
+
+
+def make_problems(count: int, seed: int, split: str, spec: CountdownSpec | None = None) -> list[Problem]:
+    """`count` distinct solvable problems of one split, the same list for the same arguments.
+
+    Raises ValueError for an unknown split, and where the specification has too few problems.
+    """
+    from dasd.tasks.countdown_search import random_chain  # the search writes in this module's language
+
+    if split not in SPLIT_SHARES:
+        raise ValueError(f"split {split!r} is not one of {', '.join(SPLIT_SHARES)}")
+    spec = spec or CountdownSpec()
+    rng = random.Random(f"countdown/{split}/{seed}/{spec}")
+    problems: dict[str, Problem] = {}
+    low, high = spec.target_range
+    for _ in range(1000 + 40 * count):
+        if len(problems) == count:
+            break
+        numbers = [rng.randint(*spec.number_range) for _ in range(spec.num_numbers)]
+        chain = random_chain(numbers, rng)
+        if chain is None or not low <= (target := chain[-1][3]) <= high:
+            continue
+        name = problem_id(numbers, target)
+        if name not in problems and split_of(numbers, target) == split:
+            problems[name] = Problem(
+                id=name,
+                problem=write_problem(numbers, target),
+                answer=str(target),
+                solution=", ".join(map(write_step, chain)),
+            )
+    if len(problems) < count:
+        raise ValueError(
+            f"found only {len(problems)} of {count} {split} problems for {spec}: ask for fewer or widen its ranges"
+        )
+    return list(problems.values())

@@ -1,0 +1,1 @@
+"""Who the teacher is and what it sees."""

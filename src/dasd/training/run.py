@@ -1,0 +1,264 @@
+"""From a config to a trained model: `checkpoints/`, `metrics.jsonl`, `config.yaml`, `run.json`.
+
+A killed run goes on from its last complete checkpoint when the same command is given again; a finished one is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig
+
+from dasd.config import BadInput, RunConfig, dump_config, nearest
+from dasd.credit import make_method
+from dasd.data.problems import check_lengths, check_problems, load_problems
+from dasd.files import append_lines, repair_lines, write_json, write_text
+from dasd.models import load_model, model_path
+from dasd.progress import Advance, track
+from dasd.tasks import make_task
+from dasd.tasks.base import GradeStatus, Problem, Task
+from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.training.trainer import SelfDistillationConfig, SelfDistillationTrainer
+
+logger = logging.getLogger("dasd")
+METRICS = "metrics.jsonl"
+
+
+def train(config: RunConfig) -> Path:
+    """Trains, or goes on training, with a progress bar, and returns the folder of the final model.
+
+    Raises BadInput before anything is written, for whatever is wrong with config, model or data.
+    """
+    output = Path(config.output)
+    final = output / "checkpoints" / "final"
+    claim(output, config, write=False)
+    if is_complete(final):
+        return final
+    model, tokenizer, problems, task = prepare(config)
+    claim(output, config)
+    if not (output / "run.json").exists():
+        write_json(output / "run.json", provenance(config, tokenizer))
+    checkpoint = last_checkpoint(output / "checkpoints")
+    done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    repair_lines(output / METRICS, keep=lambda record: record["step"] <= done)
+    with track(f"Training with {config.method.name}", config.training.steps) as advance:
+        advance(done)
+        trainer = SelfDistillationTrainer(
+            model,
+            make_reward(task),
+            trainer_arguments(config),
+            train_dataset=as_dataset(problems),
+            processing_class=tokenizer,
+            callbacks=[_MetricsWriter(output / METRICS, advance)],
+        )
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.save_model(str(final))
+    return final
+
+
+def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
+    """Model, tokenizer, problems and task, all checked; warnings are logged. Raises BadInput."""
+    try:
+        method = make_method(config.method.name, config.method.settings)
+        context = PrivilegedContext(config.teacher.context, config.teacher.template)
+    except (ValueError, TypeError) as error:
+        raise BadInput(str(error)) from None
+    trainer_arguments(config)
+    problems, task = load_problems(config.data), make_task(config.data.task)
+    findings = check_problems(problems, task, needs_context=method.needs_teacher)
+    model, tokenizer = load_model(config.model)
+
+    def longest_prompt(problem: Problem) -> int:
+        row = as_row(problem)
+        prompts = [row["prompt"], context.prompt(row) if method.needs_teacher else None]
+        return max(len(tokenize_prompt(tokenizer, prompt)) for prompt in prompts if prompt is not None)
+
+    limit = getattr(model.config, "max_position_embeddings", None)
+    findings += check_lengths(problems, longest_prompt, config.training.max_completion_length, limit)
+    fatal = [finding.message for finding in findings if finding.fatal]
+    if fatal:
+        raise BadInput("\n".join(fatal))
+    for finding in findings:
+        logger.warning("%s", finding.message)
+    return model, tokenizer, problems, task
+
+
+def as_row(problem: Problem) -> dict[str, Any]:
+    """A problem as a row of TRL's dataset."""
+    return {
+        "prompt": [{"role": "user", "content": problem.problem}],
+        "id": problem.id,
+        "problem": problem.problem,
+        "answer": problem.answer,
+        "solution": problem.solution,
+    }
+
+
+def as_dataset(problems: Sequence[Problem]) -> Dataset:
+    return Dataset.from_list([as_row(problem) for problem in problems])
+
+
+def make_reward(task: Task) -> Callable[..., list[float | None]]:
+    """A TRL reward: 1 for a right completion, 0 for a wrong one, None (left out of the group) where the grader failed."""
+
+    def correct(completions: list, id: list[str], problem: list[str], answer: list[str], solution: list, **_: Any) -> list:
+        rewards: list[float | None] = []
+        for completion, *columns in zip(completions, id, problem, answer, solution, strict=True):
+            grade = task.grade(Problem(*columns), completion[0]["content"])
+            rewards.append(None if grade.status is GradeStatus.GRADER_ERROR else float(grade.correct))
+        return rewards
+
+    return correct
+
+
+def trainer_arguments(config: RunConfig) -> SelfDistillationConfig:
+    """The config in TRL's terms. Raises BadInput for a wrong or doubly set field under `training.trl`."""
+    training = config.training
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    per_pass = training.micro_batch_size * processes
+    if training.rollouts_per_step % per_pass:
+        raise BadInput(
+            f"training.rollouts_per_step ({training.rollouts_per_step}) must be a multiple of micro_batch_size x processes "
+            f"({training.micro_batch_size} x {processes})"
+        )
+    ours: dict[str, Any] = {
+        "output_dir": str(Path(config.output) / "checkpoints"),
+        "method": config.method.name,
+        "method_settings": config.method.settings,
+        "context": config.teacher.context,
+        "context_template": config.teacher.template,
+        "max_steps": training.steps,
+        "per_device_train_batch_size": training.micro_batch_size,
+        "gradient_accumulation_steps": training.rollouts_per_step // per_pass,
+        "num_generations": training.group_size,
+        "num_iterations": training.num_iterations,
+        "learning_rate": training.learning_rate,
+        "warmup_steps": training.warmup_steps,
+        "loss_type": training.loss_type,
+        "temperature": training.temperature,
+        "max_completion_length": training.max_completion_length,
+        "save_steps": training.save_steps,
+        "seed": training.seed,
+    }
+    defaults = {
+        "lr_scheduler_type": "constant_with_warmup",
+        "bf16": torch.cuda.is_available(),
+        "logging_steps": 1,
+        "save_total_limit": 2,
+        "report_to": [],
+        "disable_tqdm": True,
+        "gradient_checkpointing": torch.cuda.is_available(),
+    }
+    known = [f.name for f in fields(GRPOConfig)]
+    for key in training.trl:
+        if key in ours:
+            raise BadInput(f"training.trl.{key} is set by dasd itself: use its own key (dasd train --help lists them)")
+        if key not in known:
+            raise BadInput(f"unknown key 'training.trl.{key}'{nearest(key, known)} It must be a field of trl.GRPOConfig")
+    try:
+        return SelfDistillationConfig(**{**defaults, **ours, **training.trl})
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"TRL refuses these settings: {error}") from None
+
+
+def claim(output: Path, config: RunConfig, write: bool = True) -> None:
+    """Marks the folder as this run's. Raises BadInput where it belongs to a run with other settings."""
+    import yaml
+
+    path = output / "config.yaml"
+    if path.exists():
+        theirs, ours = yaml.safe_load(path.read_text(encoding="utf-8")), config.model_dump()
+        changed = sorted(_differences(theirs, ours))
+        if changed:
+            raise BadInput(
+                f"{output} holds a run with other settings ({', '.join(changed)}): give another --output, or delete it"
+            )
+    elif write:
+        write_text(path, dump_config(config))
+
+
+def _differences(first: Any, second: Any, path: str = "") -> list[str]:
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys = {**first, **second}
+        return [
+            name for key in keys for name in _differences(first.get(key), second.get(key), f"{path}.{key}" if path else key)
+        ]
+    return [] if first == second or path == "output" else [path]
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a saved model is whole: TRL writes training_args.bin last."""
+    return (folder / "training_args.bin").exists() and (folder / "config.json").exists()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint whose state was written to the end; a save that was cut off is passed over."""
+
+    def step(path: Path) -> int:
+        return int(path.name.rpartition("-")[2])
+
+    for path in sorted(folder.glob("checkpoint-*"), key=step, reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return path
+    return None
+
+
+def provenance(config: RunConfig, tokenizer: Any) -> dict[str, Any]:
+    """What a reader needs to make the run again."""
+    import hashlib
+
+    packages = ("dasd", "torch", "trl", "transformers", "accelerate", "datasets", "numpy")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "command": " ".join(["dasd", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": config.training.seed,
+        "model": model_path(config.model),
+        "model_revision": config.model.revision,
+        "dataset": config.data.source,
+        "chat_template_sha256": hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest()[:16],
+        "hardware": f"{device}, {torch.get_num_threads()} threads",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "git_revision": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    """Revision of dasd's own source tree; None for an installed package."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class _MetricsWriter(TrainerCallback):
+    """One line a step, and the progress bar moved."""
+
+    def __init__(self, path: Path, advance: Advance) -> None:
+        self.path, self.advance = path, advance
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        metrics = {"step": state.global_step, **{key: value for key, value in logs.items() if key != "epoch"}}
+        append_lines(self.path, [metrics])
+        self.advance(1, f"reward {metrics.get('reward') or 0:.2f}")
