@@ -6,14 +6,15 @@ turns into one message and exit code 2.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 BUNDLED = "bundled"
 T = TypeVar("T", bound=BaseModel)
@@ -25,6 +26,13 @@ class BadInput(ValueError):
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError(f"input should not be true or false, got {value!r}")
+        return value
 
 
 class ModelConfig(Section):
@@ -96,7 +104,8 @@ class TrainingConfig(Section):
     @model_validator(mode="after")
     def _batches_divide(self) -> TrainingConfig:
         if self.rollouts_per_step % self.group_size:
-            nearest = max(1, round(self.rollouts_per_step / self.group_size)) * self.group_size
+            unit = math.lcm(self.group_size, self.micro_batch_size)
+            nearest = max(1, round(self.rollouts_per_step / unit)) * unit
             raise ValueError(
                 f"rollouts_per_step ({self.rollouts_per_step}) must be a multiple of group_size ({self.group_size}), so that "
                 f"groups are whole: try rollouts_per_step: {nearest}"
@@ -140,16 +149,19 @@ def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ())
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+            loaded = _read_yaml(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise BadInput(f"config {path} does not exist") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise BadInput(f"config {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
         if loaded is not None and not isinstance(loaded, dict):
             raise BadInput(f"config {path} must be a mapping of sections, got {type(loaded).__name__}")
         values = loaded or {}
-    for key, value in _pairs(overrides):
-        _set(values, key.split("."), value, key)
+    for key, text in _pairs(overrides):
+        if key == "method.name" and isinstance(values.get("method"), dict):
+            values["method"] = {}  # the file's settings are another method's
+        path_of_key = key.split(".")
+        _set(values, path_of_key, _read_value(text, _annotation(kind, path_of_key)), key)
     return validate(kind, values)
 
 
@@ -171,7 +183,44 @@ def nearest(word: str, choices: Sequence[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-def _pairs(overrides: Sequence[str]) -> list[tuple[str, Any]]:
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: 5e-5 is a number, a date is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
+
+
+def _read_value(text: str, annotation: Any) -> Any:
+    """An override's text as its setting's type wants it: text settings take any text, the rest is YAML."""
+    if annotation in (str, str | None):
+        return None if text == "null" and annotation is not str else text
+    try:
+        return _read_yaml(text)
+    except (ValueError, yaml.YAMLError):
+        return text
+
+
+def _annotation(kind: Any, path: Sequence[str]) -> Any:
+    """Declared type of the setting at `path`, None where there is none."""
+    for part in path:
+        fields = getattr(kind, "model_fields", {})
+        if part not in fields:
+            return None
+        kind = fields[part].annotation
+    return kind
+
+
+def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
     pairs, rest = [], list(overrides)
     while rest:
         word = rest.pop(0)
@@ -182,15 +231,7 @@ def _pairs(overrides: Sequence[str]) -> list[tuple[str, Any]]:
             if not rest:
                 raise BadInput(f"{word} needs a value")
             text = rest.pop(0)
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        # YAML 1.1 reads 5e-5 as text.
-        if isinstance(value, str):
-            with contextlib.suppress(ValueError):
-                value = float(value) if value[:1] in "0123456789.+-" else value
-        pairs.append((key.replace("-", "_"), value))
+        pairs.append((key.replace("-", "_"), text))
     return pairs
 
 

@@ -46,8 +46,10 @@ class DirectionAdaptive:
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not self.beta >= 0:
-            raise ValueError(f"beta must be at least 0, got {self.beta}: direction is decided by entropy, not by beta's sign")
+        if not 0 <= self.beta < float("inf"):
+            raise ValueError(
+                f"beta must be at least 0 and finite, got {self.beta}: direction is decided by entropy, not by beta's sign"
+            )
         if not 0 < self.rho < 1:
             raise ValueError(f"rho must lie between 0 and 1, got {self.rho}: it is the share of tokens that are repelled")
         if not self.gap_clip > 0:
@@ -78,8 +80,12 @@ def _divide(values: Tensor, scale: Tensor) -> Tensor:
 
 
 def _std(signals: TokenSignals) -> Tensor:
+    """Standard deviation of each rollout's gaps, in units of the largest so that squares stay in range; 0 for equal gaps."""
     gap, valid = signals.gap, signals.valid
-    return masked_mean((gap - masked_mean(gap, valid)[:, None]).square(), valid).sqrt()
+    largest = gap.abs().amax(-1) if gap.shape[-1] else gap.sum(-1)
+    unit = _divide(gap, largest[:, None])
+    std = masked_mean((unit - masked_mean(unit, valid)[:, None]).square(), valid).sqrt()
+    return torch.where(std > 1e-6, std * largest, 0.0)  # below is rounding: the mean of equal numbers is not always that number
 
 
 # Each takes `below` = tau - H (B, T), > 0 for low entropy, and sigma_H (B, 1).
@@ -94,7 +100,7 @@ _ROUTES = {
 _GAP_SCALES = {
     "mean_abs": lambda signals: masked_mean(signals.gap.abs(), signals.valid),
     "std": _std,
-    "none": lambda signals: torch.ones_like(signals.gap[:, 0]) if signals.gap.shape[1] else signals.gap.sum(-1),
+    "none": lambda signals: signals.gap.new_ones(len(signals.gap)),
 }
 _SIGMA_CENTERS = {
     "mean": lambda signals, rho: masked_mean(signals.entropy, signals.valid),

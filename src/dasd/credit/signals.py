@@ -1,7 +1,8 @@
 """What does credit assignment see, and what does it return?
 
 `TokenSignals` holds the few tensors every method needs, checked once; `Credit` holds one number a token. The statistics here
-are per rollout (one row), in float32, over valid tokens only: padding, batch order and micro-batch splits change nothing.
+are per rollout (one row), in float32, over valid tokens only: padding, batch order and micro-batch splits change nothing
+(up to rounding).
 Imports torch only.
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor
 _LARGEST = 1e30  # values are clamped here, so that sums over a rollout stay finite in float32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenSignals:
     """The scores of a batch of completions, B rollouts of at most T tokens. Read as constants: no gradient flows through them.
 
@@ -79,13 +80,13 @@ class TokenSignals:
     @cached_property
     def rollout_advantages(self) -> Tensor:
         """(B, T) float32, each rollout's verifier advantage at each of its tokens. 0 where masked."""
-        return self.advantages.detach().float()[:, None] * self.valid
+        return self._clean(self.advantages[:, None].expand_as(self.student_logps))
 
     def _clean(self, tensor: Tensor) -> Tensor:
         return tensor.detach().float().masked_fill(~self.valid, 0.0).clamp(-_LARGEST, _LARGEST)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Credit:
     """One number a token, and what can be said of the batch.
 
@@ -122,7 +123,7 @@ def masked_quantile(values: Tensor, valid: Tensor, q: float) -> Tensor:
     lower = position.floor().long()
     upper = position.ceil().long()
     low, high = (ordered.gather(-1, index[:, None])[:, 0] for index in (lower, upper))
-    quantile = low + (position - lower).to(values.dtype) * (high - low)
+    quantile = torch.lerp(low, high, (position - lower).to(values.dtype))
     return torch.where(count > 0, quantile, 0.0)
 
 

@@ -6,6 +6,7 @@ before anything is trained or sampled.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,13 +69,13 @@ def load_problems(config: DataConfig) -> list[Problem]:
 def _load_rows(config: DataConfig) -> Any:
     import datasets
 
-    path = Path(config.source)
+    path = Path(config.source).expanduser()
     looks_local = path.suffix in _READERS or config.source.startswith((".", "/", "~"))
     try:
         if path.is_file():
             if path.suffix not in _READERS:
                 raise BadInput(f"data.source {config.source}: unknown file type {path.suffix!r}; use {', '.join(_READERS)}")
-            loaded = datasets.load_dataset(_READERS[path.suffix], data_files={config.split: str(path)})
+            loaded = datasets.load_dataset(_READERS[path.suffix], data_files={config.split: glob.escape(str(path))})
         elif path.is_dir():
             loaded = datasets.load_dataset(str(path))
         elif looks_local:
@@ -103,12 +104,11 @@ class Finding:
 def check_problems(problems: Sequence[Problem], task: Task, needs_context: bool) -> list[Finding]:
     """Gold answers that do not grade as right, duplicates, empty references."""
     findings = []
-    wrong = [p for p in problems if task.grade(p, task.gold_completion(p)).status is not GradeStatus.CORRECT]
+    wrong = [(problem, fault) for problem in problems if (fault := _gold_fault(problem, task))]
     if wrong:
-        grade = task.grade(wrong[0], task.gold_completion(wrong[0]))
+        problem, fault = wrong[0]
         message = (
-            f"{len(wrong)} of {len(problems)} gold answers do not grade as right, first problem {wrong[0].id}: "
-            f"{task.gold_completion(wrong[0])[:80]!r} is {grade.status.value}. "
+            f"{len(wrong)} of {len(problems)} gold answers do not grade as right, first problem {problem.id}: {fault}. "
             "Mend or drop these rows, or check data.task and data.columns."
         )
         findings.append(Finding(message, fatal=True))
@@ -131,6 +131,16 @@ def check_problems(problems: Sequence[Problem], task: Task, needs_context: bool)
     return findings
 
 
+def _gold_fault(problem: Problem, task: Task) -> str | None:
+    """Why a problem's own gold answer is not graded as right; None where it is."""
+    try:
+        gold = task.gold_completion(problem)
+        status = task.grade(problem, gold).status
+    except ValueError as error:  # the text is no problem of this task
+        return str(error)
+    return None if status is GradeStatus.CORRECT else f"{gold[:80]!r} is {status.value}"
+
+
 def check_lengths(
     problems: Sequence[Problem],
     prompt_length: Callable[[Problem], int],
@@ -145,10 +155,11 @@ def check_lengths(
     if not long:
         return []
     length, problem = max(long, key=lambda pair: pair[0])
+    room = context_length - length
+    remedy = f"set training.max_completion_length to {room} or less, or drop these rows" if room > 0 else "drop these rows"
     message = (
         f"{len(long)} of {len(problems)} prompts are too long: problem {problem.id} has {length} tokens (the teacher's prompt "
         f"included) and with max_completion_length {max_completion_length} exceeds the model's context of {context_length}. "
-        f"Prompts are never cut: set training.max_completion_length to {max(context_length - length, 1)} or less, or drop "
-        "these rows."
+        f"Prompts are never cut: {remedy}."
     )
     return [Finding(message, fatal=True)]

@@ -15,5 +15,7 @@ BACKTRACKS = ("wait", "hmm", "alternatively", "let me try", "try again", "go bac
 
 def count_phrases(text: str, lexicon: tuple[str, ...]) -> int:
     """How often a phrase of `lexicon` occurs in `text`, as whole words, whatever the case."""
+    if not lexicon:
+        return 0
     pattern = "|".join(re.escape(phrase) for phrase in sorted(lexicon, key=len, reverse=True))
     return len(re.findall(rf"\b(?:{pattern})\b", text, flags=re.IGNORECASE))

@@ -30,8 +30,10 @@ MAX_CHARS = 20_000  # no honest search is longer; only the last MAX_CHARS of a c
 # [0-9] and never \d, which also matches the digits of other scripts.
 _NUMBER = rf"([0-9]{{1,{MAX_DIGITS}}})"
 _EQUATION = re.compile(rf"{_NUMBER} ?([-+*/]) ?{_NUMBER} ?= ?{_NUMBER}")
-_STEP = re.compile(rf"(?<![0-9.]){_EQUATION.pattern}(?![0-9])")
-_COMPARISON = re.compile(rf"\bcheck {_NUMBER} ?([<>=]) ?{_NUMBER}(?![0-9])")
+# A step stands alone: it is not a piece of a decimal (1.5 + 2 = 3.5) or of a longer expression (10 - 3 + 8 = 15).
+_END = r"(?![0-9a-zA-Z]|\.[0-9]| ?[-+*/])"
+_STEP = re.compile(rf"(?<![0-9.])(?<![-+*/])(?<![-+*/] ){_EQUATION.pattern}{_END}")
+_COMPARISON = re.compile(rf"\bcheck {_NUMBER} ?([<>=]) ?{_NUMBER}{_END}")
 _ANSWER = "answer:"
 _PROBLEM = re.compile(rf"Use ({_NUMBER}(?: {_NUMBER})*) to make {_NUMBER}\.")
 
@@ -114,7 +116,8 @@ class CountdownTask:
         if problem.solution is not None:
             return f"{_ANSWER} {problem.solution}"
         numbers, target = read_problem(problem.problem)
-        chain = next((chain for chain in all_chains(numbers) if chain and chain[-1][3] == target), ())
+        chains = all_chains(numbers, low=0, high=10**MAX_DIGITS - 1)
+        chain = next((chain for chain in chains if chain and chain[-1][3] == target), ())
         return f"{_ANSWER} {', '.join(map(write_step, chain))}"
 
     def grade(self, problem: Problem, completion: str) -> Grade:
@@ -184,6 +187,8 @@ def make_problems(count: int, seed: int, split: str, spec: CountdownSpec | None 
     if split not in SPLIT_SHARES:
         raise ValueError(f"split {split!r} is not one of {', '.join(SPLIT_SHARES)}")
     spec = spec or CountdownSpec()
+    if count < 0 or spec.num_numbers < 2:
+        raise ValueError(f"count must be at least 0 and num_numbers at least 2, got {count} and {spec.num_numbers}")
     rng = random.Random(f"countdown/{split}/{seed}/{spec}")
     problems: dict[str, Problem] = {}
     low, high = spec.target_range

@@ -18,15 +18,15 @@ RESTARTS = ("wait, perhaps", "wait, maybe", "hmm, try")
 GIVE_UP = "hmm, no luck."
 
 
-def next_steps(numbers: Sequence[int]) -> list[Step]:
-    """Every allowed step from these numbers: larger operand first, result in 1..RESULT_LIMIT, no duplicates."""
+def next_steps(numbers: Sequence[int], low: int = 1, high: int = RESULT_LIMIT) -> list[Step]:
+    """Every step from these numbers with a result in low..high, larger operand first, without duplicates."""
     steps = set()
     for i, first in enumerate(numbers):
         for second in numbers[i + 1 :]:
             a, b = max(first, second), min(first, second)
             for operator in OPERATORS:
                 result = apply_operator(a, operator, b)
-                if result is not None and 1 <= result <= RESULT_LIMIT:
+                if result is not None and low <= result <= high:
                     steps.add((a, operator, b, result))
     return sorted(steps)
 
@@ -39,11 +39,12 @@ def remaining(numbers: Sequence[int], step: Step) -> list[int]:
     return [*rest, step[3]]
 
 
-def all_chains(numbers: Sequence[int]) -> list[tuple[Step, ...]]:
-    """Every chain of steps that uses all numbers."""
+def all_chains(numbers: Sequence[int], low: int = 1, high: int = RESULT_LIMIT) -> list[tuple[Step, ...]]:
+    """Every chain of steps that uses all numbers, with results in low..high."""
     if len(numbers) == 1:
         return [()]
-    return [(step, *rest) for step in next_steps(numbers) for rest in all_chains(remaining(numbers, step))]
+    steps = next_steps(numbers, low, high)
+    return [(step, *rest) for step in steps for rest in all_chains(remaining(numbers, step), low, high)]
 
 
 def random_chain(numbers: Sequence[int], rng: random.Random) -> list[Step] | None:

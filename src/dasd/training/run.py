@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig
 
 from dasd.config import BadInput, RunConfig, dump_config, nearest
@@ -65,6 +65,7 @@ def train(config: RunConfig) -> Path:
             processing_class=tokenizer,
             callbacks=[_MetricsWriter(output / METRICS, advance)],
         )
+        trainer.remove_callback(PrinterCallback)  # it prints every metric of every step
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(final))
     return final

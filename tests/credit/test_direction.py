@@ -1,0 +1,445 @@
+"""Does DASD compute what its formulas say? Cases worked by hand, the identities of method.md section 2, degenerate rollouts.
+
+The arithmetic is in the comments; the gate takes sigmoid(-1) = 0.268941, sigmoid(0) = 0.5 and sigmoid(1) = 0.731059.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from dasd.credit import METHODS, Credit, DirectionAdaptive, GroupRelative, TokenSignals, assign_credit
+
+ROUTES = ("tanh", "hard", "attract", "repel", "fork_only", "scaffold_only")
+
+
+def signals(gap, entropy, advantage=0.0, mask=None, student=-2.0):
+    """Signals of one rollout, or of several when the lists are nested; the gap is put on top of a constant student."""
+    gap, entropy = torch.atleast_2d(torch.tensor(gap)), torch.atleast_2d(torch.tensor(entropy))
+    mask = torch.ones_like(gap) if mask is None else torch.atleast_2d(torch.tensor(mask))
+    students = torch.full_like(gap, student)
+    return TokenSignals(students, students + gap, entropy, mask, torch.tensor(advantage).expand(len(gap)).clone())
+
+
+def random_signals(seed=0, rollouts=6, tokens=17):
+    """Ragged rollouts with gaps of either sign and log-normal entropies."""
+    rng = torch.Generator().manual_seed(seed)
+    student, teacher = -torch.rand(2, rollouts, tokens, generator=rng) * 3
+    entropy = torch.randn(rollouts, tokens, generator=rng).exp()
+    mask = torch.arange(tokens) < torch.randint(2, tokens + 1, (rollouts, 1), generator=rng)
+    return TokenSignals(student, teacher, entropy, mask, torch.randn(rollouts, generator=rng))
+
+
+def teacher_term(given, **settings):
+    """beta * omega * gap_bar with beta = 1 and no verifier: the teacher's part of the advantage."""
+    alone = TokenSignals(
+        given.student_logps, given.teacher_logps, given.entropies, given.completion_mask, torch.zeros_like(given.advantages)
+    )
+    return DirectionAdaptive(beta=1.0, **settings)(alone).advantages
+
+
+def close(actual, expected, tolerance=2e-6):
+    torch.testing.assert_close(actual, torch.tensor(expected), rtol=tolerance, atol=tolerance)
+
+
+# ---------------------------------------------------------------- worked by hand
+
+# Five tokens, rho = 0.25, so that everything is round:
+#   H     = 0, 1, 2, 3, 9     tau = quantile 0.75 = the value at 0.75 * 4 = 3, that is 3.   mean H = 15/5 = 3
+#   sigma = (3 + 2 + 1 + 0 + 6) / 5 = 2.4
+#   gap   = 1, -1, 2, 1, 0    mean |gap| = 5/5 = 1, so gap_bar = gap
+ENTROPY, GAP = [0.0, 1.0, 2.0, 3.0, 9.0], [1.0, -1.0, 2.0, 1.0, 0.0]
+
+
+def test_default_formula_on_five_tokens():
+    # route = tanh(3/2.4), tanh(2/2.4), tanh(1/2.4), tanh(0), tanh(-6/2.4)
+    #       = 0.848284,    0.682262,    0.394119,    0,       -0.986614
+    # gate  = sigmoid(0),  sigmoid(0),  sigmoid(1),  -,       sigmoid(-1)
+    # omega = 0.424142,    0.341131,    0.288124,    0,       -0.265341
+    # A     = 0.5 + 0.1 * omega * (1, -1, 2, 1, 0)
+    credit = DirectionAdaptive(beta=0.1, rho=0.25)(signals(GAP, ENTROPY, advantage=0.5))
+    close(credit.omega, [[0.424142, 0.341131, 0.288124, 0.0, -0.265341]])
+    close(credit.advantages, [[0.542414, 0.465887, 0.557625, 0.5, 0.5]])
+
+
+def test_argument_of_tanh_is_distance_to_tau_in_units_of_sigma():
+    # H = 0, 2, 4, rho = 0.25: tau at 0.75 * 2 = 1.5, that is 2 + 0.5 * 2 = 3; mean = 2, sigma = (2 + 0 + 2)/3 = 4/3
+    # (tau - H)/sigma = 2.25, 0.75, -0.75; tanh(2.25) = 0.978026, tanh(0.75) = 0.635149
+    credit = DirectionAdaptive(rho=0.25, gate=False)(signals([1.0, 1.0, 1.0], [0.0, 2.0, 4.0]))
+    close(credit.omega, [[0.978026, 0.635149, -0.635149]])
+
+
+def test_threshold_leaves_the_share_rho_above_it():
+    # 5 tokens: rho = 0.2 leaves 1 above, rho = 0.75 (tau at 0.25 * 4 = 1, a token's own value) leaves 3 above
+    given = signals([1.0] * 5, [5.0, 1.0, 3.0, 2.0, 4.0])
+    assert (DirectionAdaptive(rho=0.2)(given).omega < 0).tolist() == [[True, False, False, False, False]]
+    assert (DirectionAdaptive(rho=0.75)(given).omega < 0).tolist() == [[True, False, True, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("center", "sigma"),
+    # H = 0, 1, 2, 9, rho = 0.25: tau at 0.75 * 3 = 2.25, that is 2 + 0.25 * 7 = 3.75; mean = 12/4 = 3; median = 1.5
+    [
+        ("mean", 3.0),  # (3 + 2 + 1 + 6) / 4
+        ("median", 2.5),  # (1.5 + 0.5 + 0.5 + 7.5) / 4
+        ("quantile", 3.375),  # (3.75 + 2.75 + 1.75 + 5.25) / 4
+    ],
+)
+def test_sigma_is_the_mean_absolute_deviation_from_its_center(center, sigma):
+    credit = DirectionAdaptive(rho=0.25, gate=False, sigma_center=center)(signals([1.0] * 4, [0.0, 1.0, 2.0, 9.0]))
+    arguments = torch.atanh(credit.omega)  # (tau - H) / sigma
+    close(arguments, [[3.75 / sigma, 2.75 / sigma, 1.75 / sigma, -5.25 / sigma]], tolerance=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("scale", "gap_bar"),
+    # gap = 1, 2, 6: mean = 3, mean |gap| = 3; deviations -2, -1, 3, variance 14/3, std 2.160247
+    [
+        ("mean_abs", [1 / 3, 2 / 3, 2.0]),
+        ("std", [0.462910, 0.925820, 2.777460]),
+        ("none", [1.0, 2.0, 6.0]),
+    ],
+)
+def test_gap_scale_is_the_unit_of_the_gap(scale, gap_bar):
+    given = signals([1.0, 2.0, 6.0], [0.0, 1.0, 2.0])
+    close(teacher_term(given, route="attract", gate=False, gap_scale=scale, gap_clip=100.0), [gap_bar])
+
+
+def test_mean_abs_counts_negative_gaps_by_their_size():
+    # gap = -3, 1, 2: mean |gap| = 2 (the mean of the gaps themselves is 0)
+    close(teacher_term(signals([-3.0, 1.0, 2.0], [0.0, 1.0, 2.0]), route="attract", gate=False), [[-1.5, 0.5, 1.0]])
+
+
+def test_gap_is_clipped_on_both_sides_after_scaling():
+    # gap = 7, -7, 1, 1, 0 ... of 8 tokens: mean |gap| = 16/8 = 2, gap_bar = 3.5, -3.5, 0.5, 0.5, 0; clipped at 3
+    given = signals([7.0, -7.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    clipped = teacher_term(given, route="attract", gate=False, gap_clip=3.0)
+    close(clipped, [[3.0, -3.0, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0]])
+
+
+def test_default_clip_is_five():
+    # one gap of 1 in 10 tokens: mean |gap| = 0.1, gap_bar = 10, clipped to 5
+    given = signals([-1.0] + [0.0] * 9, [float(t) for t in range(10)])
+    close(teacher_term(given, route="attract", gate=False)[0, :2], [-5.0, 0.0])
+
+
+def test_gate_sees_the_clipped_gap():
+    # as above, clipped to 1: the gate is sigmoid(1 - 1) = 0.5, not sigmoid(10 - 1)
+    given = signals([1.0] + [0.0] * 9, [float(t) for t in range(10)])
+    close(DirectionAdaptive(route="attract", gap_clip=1.0)(given).omega[0, :2], [0.5, 0.268941])
+
+
+def test_gate_is_one_half_for_a_typical_gap_and_less_for_small_ones():
+    # gap = 0, 1, -2: mean |gap| = 1; gate = sigmoid(-1), sigmoid(0), sigmoid(1)
+    credit = DirectionAdaptive(route="attract")(signals([0.0, 1.0, -2.0], [0.0, 1.0, 2.0]))
+    close(credit.omega, [[0.268941, 0.5, 0.731059]])
+
+
+def test_hard_route_is_the_sign_and_nothing_at_the_threshold():
+    credit = DirectionAdaptive(rho=0.25, route="hard", gate=False)(signals(GAP, ENTROPY))
+    assert credit.omega.tolist() == [[1.0, 1.0, 1.0, 0.0, -1.0]]
+
+
+def test_each_rollout_has_its_own_statistics():
+    # the second rollout is the first at 10 times the entropy and 100 times the gap: the same credit
+    both = signals([GAP, [100 * g for g in GAP]], [ENTROPY, [10 * h for h in ENTROPY]], student=0.0)
+    credit = DirectionAdaptive(rho=0.25)(both).advantages
+    torch.testing.assert_close(credit[1], credit[0], rtol=1e-5, atol=1e-6)
+
+
+def test_masked_tokens_belong_to_no_statistic():
+    # the five tokens above with two wild masked ones in between: the hand-computed omega stays
+    given = signals(
+        [1.0, -1.0, 500.0, 2.0, 1.0, -500.0, 0.0],
+        [0.0, 1.0, 80.0, 2.0, 3.0, 0.0, 9.0],
+        advantage=0.5,
+        mask=[1, 1, 0, 1, 1, 0, 1],
+    )
+    credit = DirectionAdaptive(beta=0.1, rho=0.25)(given)
+    close(credit.omega, [[0.424142, 0.341131, 0.0, 0.288124, 0.0, 0.0, -0.265341]])
+    close(credit.advantages, [[0.542414, 0.465887, 0.0, 0.557625, 0.5, 0.0, 0.5]])
+
+
+def test_metrics_on_five_tokens():
+    # hard route, no gate, rho = 0.25, beta = 1: omega = 1, 1, 1, 0, -1 and term = 1, -1, 2, 0, 0 with A_G = 0.5
+    # A = 1.5, -0.5, 2.5, 0.5, 0.5: one sign flips. sum |term| = 4, all on the attracted side; sum |A_G| = 2.5
+    # above tau = 3 stands only H = 9 with gap 0; the other four have mean gap (1 - 1 + 2 + 1)/4 = 0.75
+    # ranks 0..4 of 5 tokens fall into deciles 1, 3, 5, 7, 9
+    metrics = DirectionAdaptive(beta=1.0, rho=0.25, route="hard", gate=False)(signals(GAP, ENTROPY, advantage=0.5)).metrics
+    assert metrics == pytest.approx(
+        {
+            "tokens/attracted": 0.6,
+            "tokens/repelled": 0.2,
+            "credit/attracted": 1.0,
+            "credit/repelled": 0.0,
+            "credit/teacher": 4 / 6.5,
+            "credit/sign_flips": 0.2,
+            "gap/abs": 1.0,
+            "gap/high": 0.0,
+            "gap/low": 0.75,
+            "gap/decile_1": 1.0,
+            "gap/decile_3": -1.0,
+            "gap/decile_5": 2.0,
+            "gap/decile_7": 1.0,
+            "gap/decile_9": 0.0,
+        }
+    )
+
+
+def test_metrics_split_credit_between_the_two_sides():
+    # H = 0, 1, 2, 3, 4, rho = 0.5: tau = 2; gap = 1, 1, 4, -3, 1 (mean |gap| 2): gap_bar = 0.5, 0.5, 2, -1.5, 0.5
+    # omega = 1, 1, 0, -1, -1; |term| = 0.5 + 0.5 attracted, 1.5 + 0.5 repelled: 1/3 and 2/3
+    # A_G = -1: A = -0.5, -0.5, -1, 0.5, -1.5: one flip. high: (-3 + 1)/2 = -1; low: (1 + 1 + 4)/3 = 2
+    given = signals([1.0, 1.0, 4.0, -3.0, 1.0], [0.0, 1.0, 2.0, 3.0, 4.0], advantage=-1.0)
+    metrics = DirectionAdaptive(beta=1.0, rho=0.5, route="hard", gate=False)(given).metrics
+    assert metrics["credit/attracted"] == pytest.approx(1 / 3)
+    assert metrics["credit/repelled"] == pytest.approx(2 / 3)
+    assert metrics["credit/sign_flips"] == pytest.approx(0.2)
+    assert metrics["credit/teacher"] == pytest.approx(3 / 8)
+    assert (metrics["gap/high"], metrics["gap/low"]) == pytest.approx((-1.0, 2.0))
+
+
+# ---------------------------------------------------------------- direction and scale of the teacher's term
+
+
+def test_low_entropy_attracts_and_high_entropy_repels():
+    # the teacher likes every token more: certain ones gain, uncertain ones lose; the reverse when it likes them less
+    entropy = [0.0, 0.1, 0.2, 0.3, 8.0]
+    assert teacher_term(signals([1.0] * 5, entropy)).sign().tolist() == [[1.0, 1.0, 1.0, 1.0, -1.0]]
+    assert teacher_term(signals([-1.0] * 5, entropy)).sign().tolist() == [[-1.0, -1.0, -1.0, -1.0, 1.0]]
+
+
+@pytest.mark.parametrize("scale", ["mean_abs", "std", "none"])
+def test_gap_is_never_centred(scale):
+    # all gaps of one sign: centring would flip those below the mean
+    given = signals([0.5, 1.0, 1.5, 2.0, 9.0], [0.0, 1.0, 2.0, 3.0, 4.0])
+    assert (teacher_term(given, route="attract", gate=False, gap_scale=scale) > 0).all()
+    mixed = random_signals(1)
+    term = teacher_term(mixed, route="attract", gate=False, gap_scale=scale)
+    assert torch.equal(term.sign(), mixed.gap.sign())
+
+
+def test_omega_stays_strictly_between_minus_one_and_one():
+    # H = 0, 1 (98 times), 2: tau = 1, sigma = 0.02, tanh(+-50) = +-1 in float32, 0 in between
+    # |gap| = 9.1 at both ends, 0.1 else: mean 0.28, gap_bar clipped to 5. The gate keeps omega at sigmoid(5 - 1) = 0.982014
+    given = signals([9.1] + [0.1] * 98 + [-9.1], [0.0] + [1.0] * 98 + [2.0])
+    close(METHODS["dasd"](given).omega, [[0.982014] + [0.0] * 98 + [-0.982014]])
+    assert DirectionAdaptive(gate=False)(given).omega.aminmax() == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_outputs_are_detached_float32_and_zero_where_masked(route):
+    given = random_signals(2)
+    credit = DirectionAdaptive(route=route)(given)
+    for output in (credit.advantages, credit.omega):
+        assert output.dtype == torch.float32
+        assert not output.requires_grad
+        assert (output[~given.valid] == 0).all()
+    assert (credit.advantages[given.valid] != 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
+def test_inputs_that_require_gradients_give_credit_without(method):
+    plain = random_signals(3)
+    tracked = TokenSignals(
+        plain.student_logps.clone().requires_grad_(),
+        plain.teacher_logps.clone().requires_grad_(),
+        plain.entropies.clone().requires_grad_(),
+        plain.completion_mask.float().requires_grad_(),
+        plain.advantages.clone().requires_grad_(),
+    )
+    credit, expected = method(tracked), method(plain)
+    outputs = [credit.advantages, *credit.totals.values()] + ([] if credit.omega is None else [credit.omega])
+    assert not any(output.requires_grad for output in outputs)
+    assert torch.equal(credit.advantages, expected.advantages)
+    assert credit.metrics == expected.metrics
+
+
+# ---------------------------------------------------------------- identities
+
+
+def grpo(given):
+    return given.advantages[:, None] * given.valid
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_beta_zero_is_grpo(route):
+    given = random_signals(4)
+    assert torch.equal(DirectionAdaptive(beta=0.0, route=route)(given).advantages, grpo(given))
+
+
+def test_grpo_gives_every_token_its_rollouts_advantage():
+    given = random_signals(5)
+    credit = METHODS["grpo"](given)
+    assert torch.equal(credit.advantages, grpo(given))
+    assert credit.omega is None
+    assert credit.metrics["credit/teacher"] == 0.0
+    assert credit.metrics["credit/sign_flips"] == 0.0
+    assert "tokens/attracted" not in credit.metrics
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
+def test_teacher_equal_to_student_is_grpo(method):
+    given = random_signals(6)
+    same = TokenSignals(given.student_logps, given.student_logps, given.entropies, given.completion_mask, given.advantages)
+    assert torch.equal(method(same).advantages, grpo(given))
+
+
+@pytest.mark.parametrize(("name", "sign"), [("conformity", 1.0), ("novelty", -1.0)])
+def test_conformity_and_novelty_are_omega_plus_and_minus_one(name, sign):
+    given = random_signals(7)
+    credit = METHODS[name](given)
+    assert torch.equal(credit.omega, sign * given.valid.float())
+    # A = A_G + 0.1 * (+-1) * gap / mean|gap|, row by row
+    for row, valid in enumerate(given.valid):
+        gap = (given.teacher_logps - given.student_logps)[row, valid].double().numpy()
+        expected = float(given.advantages[row]) + sign * 0.1 * np.clip(gap / np.abs(gap).mean(), -5, 5)
+        np.testing.assert_allclose(credit.advantages[row, valid], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rho", [0.125, 0.2, 0.5])
+def test_fork_only_and_scaffold_only_split_the_tokens_at_the_threshold(rho):
+    given = random_signals(8)
+    forks = DirectionAdaptive(route="fork_only", gate=False, rho=rho)(given)
+    scaffold = DirectionAdaptive(route="scaffold_only", gate=False, rho=rho)(given)
+    for row, valid in enumerate(given.valid):
+        entropy = given.entropies[row, valid].double().numpy()
+        above = entropy > np.quantile(entropy, 1 - rho)
+        assert forks.omega[row, valid].tolist() == [-1.0 if high else 0.0 for high in above]
+        assert scaffold.omega[row, valid].tolist() == [0.0 if high else 1.0 for high in above]
+    untouched = (forks.omega == 0) & given.valid
+    assert torch.equal(forks.advantages[untouched], grpo(given)[untouched])
+
+
+def test_a_token_at_the_threshold_is_scaffold_and_not_fork():
+    # rho = 0.25 of five tokens: tau = 3 is the fourth token's own entropy
+    given = signals(GAP, ENTROPY)
+    scaffold = DirectionAdaptive(route="scaffold_only", gate=False, rho=0.25)(given)
+    assert scaffold.omega.tolist() == [[1.0, 1.0, 1.0, 1.0, 0.0]]
+    assert DirectionAdaptive(route="fork_only", gate=False, rho=0.25)(given).omega.tolist() == [[0.0, 0.0, 0.0, 0.0, -1.0]]
+
+
+def test_novelty_mirrors_conformity_around_the_verifier():
+    given = random_signals(9)
+    middle = (METHODS["conformity"](given).advantages + METHODS["novelty"](given).advantages) / 2
+    torch.testing.assert_close(middle, grpo(given), rtol=1e-6, atol=1e-6)
+
+
+def test_beta_scales_the_teachers_term_linearly():
+    given = signals(GAP, ENTROPY)
+    one, four = (DirectionAdaptive(beta=beta)(given).advantages for beta in (0.125, 0.5))
+    assert torch.equal(4 * one, four)
+    assert one.abs().max() > 0
+
+
+# ---------------------------------------------------------------- degenerate rollouts
+
+DEGENERATE = {
+    "one token": signals([3.0], [2.0], advantage=0.7),
+    "one valid token": signals([9.0, 3.0, 9.0], [1.0, 2.0, 3.0], advantage=0.7, mask=[0, 1, 0]),
+    "all entropies equal": signals([1.0, -2.0, 3.0], [0.3, 0.3, 0.3], advantage=0.7),
+    "all gaps zero": signals([0.0, 0.0, 0.0], [1.0, 2.0, 3.0], advantage=0.7),
+    "all gaps and entropies zero": signals([0.0, 0.0, 0.0], [0.0, 0.0, 0.0], advantage=0.7),
+    "empty mask": signals([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], advantage=0.7, mask=[0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("given", DEGENERATE.values(), ids=list(DEGENERATE))
+@pytest.mark.parametrize("scale", ["mean_abs", "std", "none"])
+@pytest.mark.parametrize("center", ["mean", "median", "quantile"])
+@pytest.mark.parametrize("route", ["tanh", "hard", "fork_only"])
+def test_degenerate_rollouts_fall_back_to_the_verifier(given, scale, center, route):
+    credit = DirectionAdaptive(beta=1.0, gap_scale=scale, sigma_center=center, route=route)(given)
+    assert torch.equal(credit.advantages, grpo(given))
+    assert torch.isfinite(credit.omega).all()
+    assert all(np.isfinite(value) for value in credit.metrics.values())
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 50])
+@pytest.mark.parametrize("entropy", [0.1, 0.3, 1 / 3, 1e-30])
+def test_equal_entropies_give_no_direction_whatever_their_rounding(length, entropy):
+    # the mean of n equal floats need not be that float: sigma_H may be a rounding error, tau - H must still be 0
+    credit = DirectionAdaptive(beta=1.0, gate=False)(signals([1.0] * length, [entropy] * length))
+    assert (credit.omega == 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 0)], ids=["no rollouts", "no tokens", "nothing"])
+def test_nothing_in_gives_nothing_out(method, shape):
+    credit = method(TokenSignals(*(torch.zeros(shape) for _ in range(4)), torch.ones(shape[0])))
+    assert credit.advantages.shape == shape
+    assert credit.metrics == {}
+
+
+@pytest.mark.parametrize("scale", ["mean_abs", "std", "none"])
+def test_no_tokens_gives_nothing_out_for_every_gap_scale(scale):
+    credit = DirectionAdaptive(gap_scale=scale)(TokenSignals(*(torch.zeros(2, 0) for _ in range(4)), torch.ones(2)))
+    assert credit.advantages.shape == (2, 0)
+    assert credit.metrics == {}
+
+
+def test_one_empty_rollout_leaves_its_neighbours_alone():
+    pair = signals([GAP, GAP], [ENTROPY, ENTROPY], advantage=0.5, mask=[[1] * 5, [0] * 5])
+    alone = signals(GAP, ENTROPY, advantage=0.5)
+    credit, expected = DirectionAdaptive()(pair), DirectionAdaptive()(alone)
+    torch.testing.assert_close(credit.advantages[:1], expected.advantages, rtol=1e-6, atol=1e-7)
+    assert (credit.advantages[1] == 0).all()
+    assert credit.metrics == pytest.approx(expected.metrics)
+
+
+# ---------------------------------------------------------------- settings and the table of methods
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"beta": -0.1}, "beta must be at least 0 and finite, got -0.1"),
+        ({"beta": float("nan")}, "beta must be at least 0 and finite, got nan"),
+        ({"rho": 0.0}, r"rho must lie between 0 and 1, got 0\.0"),
+        ({"rho": 1.0}, r"rho must lie between 0 and 1, got 1\.0"),
+        ({"rho": float("nan")}, "rho must lie between 0 and 1, got nan"),
+        ({"gap_clip": 0.0}, r"gap_clip must be above 0, got 0\.0"),
+        ({"gap_clip": -5.0}, r"gap_clip must be above 0, got -5\.0"),
+        ({"route": "soft"}, "route must be one of tanh, hard, .*got 'soft'"),
+        ({"gap_scale": "mad"}, "gap_scale must be one of mean_abs, std, none, got 'mad'"),
+        ({"sigma_center": "mode"}, "sigma_center must be one of mean, median, quantile, got 'mode'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DirectionAdaptive(**settings)
+
+
+def test_no_clipping_is_a_setting():
+    given = signals([1.0] + [0.0] * 9, [float(t) for t in range(10)])
+    close(teacher_term(given, route="attract", gate=False, gap_clip=float("inf"))[0, :2], [10.0, 0.0])
+
+
+def test_table_of_methods_holds_the_named_ablations():
+    expected = {
+        "dasd": DirectionAdaptive(
+            beta=0.1, rho=0.2, route="tanh", gate=True, gap_scale="mean_abs", gap_clip=5.0, sigma_center="mean"
+        ),
+        "grpo": GroupRelative(),
+        "conformity": DirectionAdaptive(route="attract", gate=False),
+        "novelty": DirectionAdaptive(route="repel", gate=False),
+        "fork_only": DirectionAdaptive(route="fork_only", gate=False),
+        "scaffold_only": DirectionAdaptive(route="scaffold_only", gate=False),
+    }
+    assert {name: METHODS[name] for name in expected} == expected
+
+
+def test_only_methods_that_read_the_teacher_ask_for_its_pass():
+    given = random_signals(10)
+    other = TokenSignals(
+        given.student_logps, given.teacher_logps.flip(0, 1) * 2, given.entropies, given.completion_mask, given.advantages
+    )
+    for method in METHODS.values():
+        reads_it = not torch.equal(method(given).advantages, method(other).advantages)
+        assert reads_it == method.needs_teacher
+
+
+def test_assign_credit_takes_any_callable():
+    given = random_signals(11)
+    credit = assign_credit(given, lambda s: Credit(2 * s.rollout_advantages))
+    assert torch.equal(credit.advantages, 2 * grpo(given))
+    assert torch.equal(assign_credit(given, METHODS["dasd"]).advantages, METHODS["dasd"](given).advantages)

@@ -1,0 +1,246 @@
+"""Are bad inputs refused by name and place, and are the masked statistics and summed metrics right?"""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dasd.credit import METHODS, Credit, DirectionAdaptive, GroupRelative, TokenSignals, make_method, ratios
+from dasd.credit.signals import entropy_deciles, masked_deviation, masked_mean, masked_quantile
+
+
+def inputs(**changed):
+    """Good inputs for two rollouts of three tokens, with some of them changed."""
+    good = {
+        "student_logps": torch.tensor([[-1.0, -2.0, -3.0], [-0.5, -0.25, -1.0]]),
+        "teacher_logps": torch.tensor([[-1.5, -1.0, -3.0], [-0.25, -0.5, -2.0]]),
+        "entropies": torch.tensor([[0.5, 1.0, 2.0], [0.0, 0.25, 3.0]]),
+        "completion_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
+        "advantages": torch.tensor([1.0, -1.0]),
+    }
+    return good | changed
+
+
+def at(tensor, index, value):
+    """A copy of the tensor with one entry replaced."""
+    copy = tensor.clone()
+    copy[index] = value
+    return copy
+
+
+def refused(message, **changed):
+    with pytest.raises(ValueError, match=message):
+        TokenSignals(**inputs(**changed))
+
+
+# ---------------------------------------------------------------- what is refused
+
+PER_TOKEN = ("student_logps", "teacher_logps", "entropies")
+
+
+def test_good_inputs_are_accepted():
+    assert TokenSignals(**inputs()).gap.tolist() == [[-0.5, 1.0, 0.0], [0.25, -0.25, 0.0]]
+
+
+@pytest.mark.parametrize("name", inputs())
+def test_what_is_not_a_tensor_is_refused_by_name(name):
+    refused(f"^{name} must be a torch.Tensor, got list", **{name: inputs()[name].tolist()})
+
+
+@pytest.mark.parametrize("name", ["teacher_logps", "entropies", "completion_mask"])
+@pytest.mark.parametrize("shape", [(2, 4), (3, 3), (2, 1), (1, 3), (2,), (2, 3, 1)], ids=str)
+def test_wrong_shape_is_refused_by_name_and_never_broadcast(name, shape):
+    changed = torch.ones(shape)
+    shown = str(shape).replace("(", r"\(").replace(")", r"\)")
+    refused(rf"^{name} must have shape \(2, 3\) to match student_logps, got {shown}$", **{name: changed})
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (3,), (1,), (), (2, 3)], ids=str)
+def test_advantages_are_one_a_rollout(shape):
+    refused(r"^advantages must have shape \(2,\)", advantages=torch.ones(shape))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 1), ()], ids=str)
+def test_student_logps_must_be_two_dimensional(shape):
+    refused(r"^student_logps must have shape \(B, T\), got ", student_logps=torch.ones(shape))
+
+
+@pytest.mark.parametrize("name", [*PER_TOKEN, "advantages"])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_scores_must_be_floating_point(name, dtype):
+    refused(f"^{name} must be floating point, got {dtype}$", **{name: inputs()[name].to(dtype)})
+
+
+def test_complex_mask_is_refused():
+    refused(
+        "^completion_mask must hold 0 and 1, got dtype torch.complex64", completion_mask=torch.ones(2, 3).to(torch.complex64)
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(2, "2"), (-1, "-1"), (0.5, r"0\.5"), (float("nan"), "nan"), (float("inf"), "inf")]
+)
+def test_mask_that_is_not_binary_is_refused_with_the_first_bad_index(value, shown):
+    mask = torch.ones(2, 3, dtype=torch.int64 if isinstance(value, int) else torch.float32)
+    refused(rf"^completion_mask\[0, 2\] is {shown}, expected 0 or 1 \(1 such", completion_mask=at(mask, (0, 2), value))
+
+
+@pytest.mark.parametrize("name", PER_TOKEN)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_non_finite_score_at_a_valid_token_is_refused_with_its_index(name, value, dtype):
+    changed = at(inputs()[name].to(dtype), (1, 1), value)
+    refused(rf"^{name}\[1, 1\] is {value}, expected a finite value where the mask is 1 \(1 such", **{name: changed})
+
+
+def test_first_bad_index_skips_masked_tokens_and_counts_the_rest():
+    mask = torch.tensor([[0, 1, 1], [1, 1, 0]])
+    bad = torch.tensor([[float("nan"), 1.0, 1.0], [1.0, float("inf"), float("nan")]])
+    refused(r"^teacher_logps\[1, 1\] is inf, .*\(1 such", teacher_logps=bad, completion_mask=mask)
+    refused(r"^entropies\[0, 0\] is nan, .*\(2 such", entropies=bad, completion_mask=torch.tensor([[1, 1, 1], [1, 1, 0]]))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_advantage_is_refused_with_its_index(value):
+    refused(rf"^advantages\[1\] is {value}, expected a finite value \(1 such", advantages=torch.tensor([0.0, value]))
+
+
+def test_anything_may_stand_at_masked_tokens():
+    wild = {
+        name: at(inputs()[name], (1, 2), value)
+        for name, value in zip(PER_TOKEN, (float("nan"), float("inf"), -7e9), strict=True)
+    }
+    dirty, clean = TokenSignals(**inputs(**wild)), TokenSignals(**inputs())
+    for name, method in METHODS.items():
+        assert torch.equal(method(dirty).advantages, method(clean).advantages), name
+        assert method(dirty).metrics == method(clean).metrics, name
+
+
+# ---------------------------------------------------------------- masked statistics
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_masked_quantile_is_numpys_quantile_of_the_valid_values(data):
+    length = data.draw(st.integers(1, 12))
+    row = data.draw(st.lists(st.floats(-1000, 1000, width=32), min_size=length, max_size=length))
+    mask = data.draw(st.lists(st.booleans(), min_size=length, max_size=length))
+    q = data.draw(st.sampled_from([0.0, 0.125, 0.5, 0.8, 0.9, 1.0]) | st.floats(0, 1))
+    values, valid = torch.tensor([row]), torch.tensor([mask])
+    kept = [value for value, keep in zip(row, mask, strict=True) if keep]
+    expected = np.quantile(np.array(kept, np.float64), q) if kept else 0.0
+    spread = max(map(abs, kept), default=1.0)
+    np.testing.assert_allclose(masked_quantile(values, valid, q)[0], expected, rtol=1e-6, atol=1e-6 * spread + 1e-37)
+
+
+def test_masked_quantile_by_hand():
+    # valid values 1, 3, 7: q = 0.75 stands at 0.75 * 2 = 1.5, that is 3 + 0.5 * 4 = 5; the rows differ in where the mask is
+    values = torch.tensor([[7.0, 1.0, 99.0, 3.0], [-99.0, 3.0, 7.0, 1.0], [5.0, 5.0, 5.0, 5.0]])
+    valid = torch.tensor([[True, True, False, True], [False, True, True, True], [False, False, False, False]])
+    assert masked_quantile(values, valid, 0.75).tolist() == [5.0, 5.0, 0.0]
+
+
+def test_masked_quantile_works_past_the_limit_of_torch_quantile():
+    # 2**24 + 3 values, two of them 1 and the others 0. q puts the quantile on the lower of the two ones, whose rank
+    # 2**24 + 1 is not a float32: rounding the rank to 2**24 would give 0
+    size = 2**24 + 3
+    values = torch.zeros(1, size)
+    values[0, 5] = values[0, size // 2] = 1.0
+    q = (2**24 + 1) / (size - 1)
+    with pytest.raises(RuntimeError, match="too large"):
+        torch.quantile(values, q, dim=-1)
+    found = masked_quantile(values, torch.ones_like(values, dtype=torch.bool), q)
+    expected = np.quantile(values[0].double().numpy(), q)
+    assert expected == pytest.approx(1.0, abs=1e-6)
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_masked_mean_and_deviation_by_hand():
+    # valid 1, 2, 6: mean 3, mean absolute deviation from 3: (2 + 1 + 3)/3 = 2, from 2: (1 + 0 + 4)/3 = 5/3
+    values = torch.tensor([[1.0, float("nan"), 2.0, 6.0], [4.0, 4.0, 4.0, 4.0]])
+    valid = torch.tensor([[True, False, True, True], [False] * 4])
+    assert masked_mean(values, valid).tolist() == [3.0, 0.0]
+    assert masked_deviation(values, valid, torch.tensor([3.0, 0.0])).tolist() == [2.0, 0.0]
+    torch.testing.assert_close(masked_deviation(values, valid, torch.tensor([2.0, 0.0])), torch.tensor([5 / 3, 0.0]))
+
+
+def test_entropy_deciles_hold_a_tenth_of_the_tokens_each_in_order():
+    entropy = torch.arange(20.0).flip(0)[None]  # highest first
+    same = torch.zeros_like(entropy)
+    assert entropy_deciles(TokenSignals(same, same, entropy, torch.ones_like(same), torch.zeros(1))).tolist() == [
+        [9, 9, 8, 8, 7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0]
+    ]
+
+
+def test_entropy_deciles_are_of_the_rollout_and_skip_masked_tokens():
+    # two valid tokens: ranks 0 and 1 of 2, deciles 0 and 5. Equal entropies rank in order of position
+    entropy = torch.tensor([[9.0, 0.0, 2.0], [1.0, 1.0, 1.0]])
+    mask = torch.tensor([[1, 0, 1], [1, 1, 0]])
+    same = torch.zeros_like(entropy)
+    assert entropy_deciles(TokenSignals(same, same, entropy, mask, torch.zeros(2))).tolist() == [[5, -1, 0], [0, 5, -1]]
+
+
+# ---------------------------------------------------------------- totals and metrics
+
+
+def test_metrics_are_ratios_of_totals_summed_over_batches():
+    # one token with gap -0.5 in the first batch and three in the second: the mean over 4 tokens, not the mean of the means
+    method = DirectionAdaptive(beta=1.0, route="attract", gate=False, gap_scale="none")
+    one = method(TokenSignals(torch.zeros(1, 1), torch.full((1, 1), -0.5), torch.ones(1, 1), torch.ones(1, 1), torch.ones(1)))
+    three = method(
+        TokenSignals(torch.zeros(1, 3), torch.tensor([[1.0, 1.0, -2.0]]), torch.ones(1, 3), torch.ones(1, 3), torch.ones(1))
+    )
+    summed = {name: float(one.totals[name]) + float(three.totals[name]) for name in one.totals}
+    metrics = ratios(summed)
+    assert metrics["gap/abs"] == pytest.approx(4.5 / 4)
+    assert metrics["credit/teacher"] == pytest.approx(4.5 / 8.5)
+    assert metrics["credit/sign_flips"] == pytest.approx(1 / 4)  # only 1 - 2 changes sign
+    assert Credit(one.advantages, totals={name: torch.tensor(total) for name, total in summed.items()}).metrics == metrics
+
+
+def test_ratio_without_tokens_behind_it_is_left_out():
+    # two equal entropies: no token lies above the threshold, and only deciles 1 and 6 are populated
+    credit = DirectionAdaptive()(TokenSignals(*(torch.ones(1, 2) for _ in range(4)), torch.ones(1)))
+    assert sorted(credit.metrics) == [
+        "credit/sign_flips",
+        "credit/teacher",
+        "gap/abs",
+        "gap/decile_1",
+        "gap/decile_6",
+        "gap/low",
+        "tokens/attracted",
+        "tokens/repelled",
+    ]
+    assert Credit(torch.zeros(1, 2)).metrics == {}
+
+
+# ---------------------------------------------------------------- make_method
+
+
+def test_make_method_changes_the_settings_it_is_given():
+    assert make_method("dasd") == METHODS["dasd"]
+    assert make_method("dasd", {"beta": 0.3, "route": "hard"}) == DirectionAdaptive(beta=0.3, route="hard")
+    assert make_method("fork_only", {"rho": 0.4}) == DirectionAdaptive(route="fork_only", gate=False, rho=0.4)
+    assert make_method("grpo", {}) == GroupRelative()
+    assert METHODS["dasd"] == DirectionAdaptive()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("dsad", None, "^unknown method 'dsad', did you mean 'dasd'"),
+        ("conformty", None, "^unknown method 'conformty', did you mean 'conformity'"),
+        ("xyzzy", None, r"^unknown method 'xyzzy'; methods: dasd, grpo, conformity, novelty, fork_only, scaffold_only"),
+        ("dasd", {"betta": 0.1}, "^method dasd has no setting 'betta', did you mean 'beta'"),
+        ("dasd", {"gap_clipp": 0.1}, "^method dasd has no setting 'gap_clipp', did you mean 'gap_clip'"),
+        ("grpo", {"beta": 0.1}, "^method grpo has no setting 'beta'; it has no settings"),
+        ("conformity", {"route": "repel"}, "^method conformity has no setting 'route'.*its settings: beta, rho, gap_scale"),
+        ("novelty", {"gate": True}, "^method novelty has no setting 'gate'"),
+        ("dasd", {"beta": -1.0}, "^beta must be at least 0"),
+        ("dasd", {"needs_teacher": False}, "^method dasd has no setting 'needs_teacher'"),
+    ],
+)
+def test_make_method_errors_name_the_nearest_valid_name(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_method(name, settings)

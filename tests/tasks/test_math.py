@@ -1,0 +1,162 @@
+"""Are final answers of mathematics graded by value, and does a poisoned answer cost its own grade and no more?"""
+
+import threading
+import time
+
+import pytest
+
+from dasd.tasks import math as math_task
+from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck
+from dasd.tasks.math import MathTask
+
+CORRECT, INCORRECT, NO_ANSWER = GradeStatus.CORRECT, GradeStatus.INCORRECT, GradeStatus.NO_ANSWER
+GRADER_ERROR = GradeStatus.GRADER_ERROR
+TASK = MathTask(seconds=20.0)  # honest answers: never short of time, however busy the machine is
+HASTY = MathTask(seconds=1.0)
+POWER_TOWER = "9^{9^{9^{9}}}"
+
+
+def make(answer):
+    return Problem(id="x", problem="What is it?", answer=answer)
+
+
+def status(answer, completion, task=TASK):
+    return task.grade(make(answer), completion).status
+
+
+@pytest.fixture(scope="module", autouse=True)
+def started_worker():
+    """Importing sympy takes a second that no test should pay for."""
+    assert status("1", "\\boxed{1}") is CORRECT
+
+
+@pytest.mark.parametrize(
+    ("answer", "completion"),
+    [
+        ("4", "\\boxed{4}"),
+        ("4", "2 + 2 = \\boxed{4}."),
+        ("4", "The answer is 4."),
+        ("4", "\\boxed{\\frac{8}{2}}"),
+        ("\\frac{1}{2}", "so it is \\boxed{0.5}"),
+        ("0.5", "$\\frac{2}{4}$"),
+        ("1000", "\\boxed{1,000}"),
+        ("2\\sqrt{2}", "\\boxed{\\sqrt{8}}"),
+        ("x^2+2x+1", "\\boxed{(x+1)^2}"),
+        ("(1, 2)", "\\boxed{(1,2)}"),
+        ("\\{1, 2\\}", "\\boxed{\\{2, 1\\}}"),
+        ("-3", "\\boxed{-3}"),
+        ("4", f"{'word ' * 200_000}\\boxed{{4}}"),
+    ],
+)
+def test_right_answers_in_any_form(answer, completion):
+    assert status(answer, completion) is CORRECT
+
+
+@pytest.mark.parametrize(
+    ("answer", "completion"),
+    [
+        ("4", "\\boxed{5}"),
+        ("4", "\\boxed{-4}"),
+        ("4", "2 + 2 = 4, so \\boxed{5}"),
+        ("0.5", "\\boxed{\\frac{1}{3}}"),
+        ("(1, 2)", "\\boxed{(2, 1)}"),
+        ("x^2+1", "\\boxed{(x+1)^2}"),
+        ("3", "\\boxed{٣}"),
+    ],
+)
+def test_wrong_answers(answer, completion):
+    assert status(answer, completion) is INCORRECT
+
+
+@pytest.mark.parametrize("completion", ["", "I cannot tell.", "\\boxed{}", " \n\0"])
+def test_no_answer(completion):
+    assert TASK.grade(make("4"), completion) == Grade(NO_ANSWER, None)
+
+
+def test_the_extracted_answer_is_reported():
+    assert TASK.grade(make("4"), "it is \\boxed{5}") == Grade(INCORRECT, "5")
+    assert TASK.grade(make("4"), f"\\boxed{{{'x+' * 300}1}}").extracted == ("x+" * 300)[:200]
+
+
+@pytest.mark.parametrize(
+    "answer", ["4", "-1.5", "\\frac{3}{7}", "2\\sqrt{2}", "(1, 2)", "x^2 + 1", "\\pi", "50\\%", "A", "[0, 1)"]
+)
+def test_gold_completions_grade_as_right(answer):
+    assert status(answer, TASK.gold_completion(make(answer))) is CORRECT
+
+
+def test_no_step_is_checked():
+    assert TASK.check_steps(make("4"), "2 + 2 = 4. \\boxed{4}") == StepCheck(right=0, checked=0)
+
+
+def test_an_unreadable_gold_answer_is_the_graders_fault():
+    assert status("", "\\boxed{4}") is GRADER_ERROR
+
+
+@pytest.mark.parametrize(
+    ("answer", "completion"),
+    [
+        pytest.param("4", f"\\boxed{{{POWER_TOWER}}}", id="power tower"),
+        pytest.param(POWER_TOWER, "\\boxed{4}", id="power tower as gold answer"),
+        pytest.param("4", f"\\boxed{{{'(' * 15_000}4{')' * 4_000}}}", id="parentheses"),
+    ],
+)
+def test_an_answer_that_takes_for_ever_is_given_up_and_the_next_is_graded(answer, completion):
+    assert status("4", "\\boxed{4}") is CORRECT  # the worker runs: what follows is the answer's own time
+    started = time.monotonic()
+    assert HASTY.grade(make(answer), completion) == Grade(GRADER_ERROR, None)
+    assert time.monotonic() - started < 1.0 + 2.0
+    assert status("4", "\\boxed{4}") is CORRECT
+    assert status("4", "\\boxed{5}") is INCORRECT
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        pytest.param(f"\\boxed{{{'9' * 10**6}}}", id="a million digits"),
+        pytest.param("(" * 10**6, id="a million parentheses"),
+        pytest.param("a" * 10**6, id="a million letters"),
+        pytest.param("\\boxed{5}" + " " * 10**6, id="an answer out of sight"),
+    ],
+)
+def test_a_million_characters_are_no_answer_and_take_no_time(completion):
+    started = time.monotonic()
+    assert HASTY.grade(make("4"), completion).status in (NO_ANSWER, INCORRECT)
+    assert time.monotonic() - started < 1.0
+    assert status("4", "\\boxed{4}") is CORRECT
+
+
+def test_code_is_not_run(tmp_path):
+    written = tmp_path / "pwned"
+    assert status("4", f"\\boxed{{__import__('pathlib').Path('{written}').touch()}}") is not CORRECT
+    assert status("4", f"answer: open('{written}', 'w')") is not CORRECT
+    assert not written.exists()
+
+
+def test_odd_characters_do_not_hide_an_answer():
+    for text in ("\0\\boxed{4}\0", "\ud800 \\boxed{4}", "\u2028\\boxed{4}"):
+        assert status("4", text) is CORRECT
+
+
+def test_a_worker_that_died_is_replaced():
+    process = math_task._worker._process
+    process.kill()
+    process.join()
+    assert status("4", "\\boxed{4}") is CORRECT
+    assert math_task._worker._process.pid != process.pid
+
+
+def test_answers_of_several_threads_do_not_mix():
+    grades = {}
+
+    def grade(first):
+        grades[first] = [TASK.grade(make(str(first)), f"\\boxed{{{n}}}") for n in range(first, first + 20)]
+
+    threads = [threading.Thread(target=grade, args=(first,)) for first in (100, 200, 300, 400)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for first in (100, 200, 300, 400):
+        wrong = [Grade(INCORRECT, str(n)) for n in range(first + 1, first + 20)]
+        assert grades[first] == [Grade(CORRECT, str(first)), *wrong]

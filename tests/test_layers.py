@@ -1,0 +1,75 @@
+"""Do imports only point downward? Walks the import statements of every file, those inside functions too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import dasd
+
+ROOT = Path(dasd.__file__).parent
+# Lowest first. A file may import from its own layer and from those below it.
+LAYERS = [
+    {"credit", "config", "files"},
+    {"progress", "assets", "report"},
+    {"tasks", "teacher", "models"},
+    {"data"},
+    {"training", "evaluation", "analysis"},
+    {"quickstart", "doctor"},
+    {"cli"},
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def part(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_downward(path):
+    if path.name == "build.py" and part(path) == "assets":
+        return  # a script, imported by nothing in the package
+    for name in imports(path):
+        if name.startswith("dasd."):
+            other = name.split(".")[1]
+            assert RANK[other] <= RANK[part(path)], f"{path.name} imports {name}"
+
+
+def test_credit_imports_torch_only():
+    allowed = {"torch", "dasd"} | set(__import__("sys").stdlib_module_names)
+    for path in (ROOT / "credit").glob("*.py"):
+        assert {name.split(".")[0] for name in imports(path)} <= allowed
+        assert all(name.startswith("dasd.credit") for name in imports(path) if name.startswith("dasd"))
+
+
+@pytest.mark.parametrize("name", ["report", "config", "files", "cli"])
+def test_no_torch_without_need(name):
+    """Neither torch nor TRL at the top of the files that must start fast."""
+    files = [ROOT / f"{name}.py"] if (ROOT / f"{name}.py").exists() else list((ROOT / name).glob("*.py"))
+    for path in files:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+                assert not {m.split(".")[0] for m in modules} & {"torch", "trl", "transformers", "datasets"}, path
+
+
+def test_evaluation_never_imports_training():
+    for path in (ROOT / "evaluation").rglob("*.py"):
+        assert not any(name.startswith("dasd.training") for name in imports(path)), path
+
+
+def test_files_stay_short():
+    long = {str(path.relative_to(ROOT)): lines for path in FILES if (lines := len(path.read_text().splitlines())) > 500}
+    assert not long
