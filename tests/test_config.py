@@ -139,6 +139,21 @@ def test_overrides_go_over_the_file(written):
     assert (config.method.name, config.method.settings) == ("novelty", {"beta": 0.3, "rho": 0.1})
 
 
+def test_another_method_does_not_inherit_the_files_settings(written):
+    path = written("method: {name: dasd, beta: 0.3}\n")
+    config = load("--method.name", "novelty", "--method.rho=0.1", path=path)
+    assert (config.method.name, config.method.settings) == ("novelty", {"rho": 0.1})
+
+
+def test_the_order_of_overrides_does_not_matter():
+    assert load("--method.beta", "0.2", "--method.name", "novelty") == load("--method.name", "novelty", "--method.beta", "0.2")
+
+
+def test_naming_the_files_own_method_changes_nothing(written):
+    path = written("method: {name: novelty, beta: 0.3}\n")
+    assert load("--method.name", "novelty", path=path) == load(path=path)
+
+
 def test_a_dumped_config_loads_as_itself(written):
     config = load("--training.learning_rate", "3e-7", "--method.beta", "0.2", "--data.limit", "5", "--output", "läufe/七")
     assert load(path=written(dump_config(config))) == config
@@ -205,7 +220,7 @@ def test_every_fault_has_its_line():
 
 def test_nearest():
     assert nearest("stps", ["steps", "seed"]) == ", did you mean 'steps'?"
-    assert nearest("zzz", ["steps", "seed"]) == nearest("steps", []) == ""
+    assert nearest("zzz", ["steps", "seed"]) == nearest("steps", []) == "."
 
 
 # ---------------------------------------------------------------- wrong values
@@ -226,6 +241,8 @@ def test_nearest():
         (["--model.dtype", "int8"], ["model.dtype: ", "'bfloat16'", "'int8'"]),
         (["--model.trust_remote_code", "perhaps"], ["model.trust_remote_code: ", "boolean", "'perhaps'"]),
         (["--data.task", "chess"], ["data.task: ", "'countdown' or 'math'", "'chess'"]),
+        (["--training.steps", "true"], ["training.steps: ", "true or false", "True"]),
+        (["--data.limit", "false"], ["data.limit: ", "true or false", "False"]),
         (["--training", "3"], ["training: ", "got 3"]),
         (["--method", "dasd"], ["method: ", "got 'dasd'"]),
         (["--training.trl", "3"], ["training.trl: ", "dictionary", "got 3"]),

@@ -61,7 +61,9 @@ def test_text_with_line_separators_stays_one_record(path):
     assert path.read_bytes().count(b"\n") == 2
     assert "\u2028" in path.read_text(encoding="utf-8")  # readable, not escaped
     assert read_lines(path) == records
+    before = path.read_bytes()
     assert repair_lines(path) == read_lines(path) == records
+    assert path.read_bytes() == before
 
 
 @given(st.lists(st.dictionaries(st.text(), JSON, max_size=3), max_size=6))

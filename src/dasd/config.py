@@ -157,9 +157,11 @@ def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ())
         if loaded is not None and not isinstance(loaded, dict):
             raise BadInput(f"config {path} must be a mapping of sections, got {type(loaded).__name__}")
         values = loaded or {}
-    for key, text in _pairs(overrides):
-        if key == "method.name" and isinstance(values.get("method"), dict):
-            values["method"] = {}  # the file's settings are another method's
+    pairs = _pairs(overrides)
+    method, chosen = values.get("method"), dict(pairs).get("method.name")
+    if isinstance(method, dict) and chosen not in (None, method.get("name")):
+        values["method"] = {}  # the file's settings are another method's
+    for key, text in pairs:
         path_of_key = key.split(".")
         _set(values, path_of_key, _read_value(text, _annotation(kind, path_of_key)), key)
     return validate(kind, values)
@@ -178,9 +180,9 @@ def dump_config(config: BaseModel) -> str:
 
 
 def nearest(word: str, choices: Sequence[str]) -> str:
-    """', did you mean X?' or nothing."""
+    """', did you mean X?' or a full stop."""
     close = difflib.get_close_matches(word, list(choices), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+    return f", did you mean {close[0]!r}?" if close else "."
 
 
 class _Loader(yaml.SafeLoader):

@@ -6,6 +6,7 @@ Each part goes on where it was if the job is killed and started again.
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from rich.table import Table
 from dasd.analysis.token_credit import choose_rollouts, token_credit
 from dasd.config import DataConfig, EvalConfig, ModelConfig, RunConfig
 from dasd.credit import make_method
-from dasd.evaluation.estimators import Estimate
 from dasd.evaluation.runner import compare, run_evaluation, summarize
 from dasd.files import write_json
 from dasd.models import load_model
@@ -23,7 +23,7 @@ from dasd.progress import console
 from dasd.report import build_report
 from dasd.tasks.base import Problem
 from dasd.teacher.context import PrivilegedContext
-from dasd.training.run import claim, train
+from dasd.training.run import claim, prepare, train
 
 CONFIG = Path(__file__).parent / "assets" / "quickstart.yaml"
 TEST_PROBLEMS = 200
@@ -39,10 +39,29 @@ SHOWN = {
 
 
 def quickstart(config: RunConfig) -> dict[str, Any]:
-    """Runs the job in `config.output` and returns what it writes to `summary.json`."""
+    """Runs the job in `config.output` and returns what it writes to `summary.json`. A finished job is only shown again."""
     output = Path(config.output)
-    clock = _Clock(output / "seconds.json")
+    summary_path = output / "summary.json"
+    claim(output, config, write=False)
+    if summary_path.exists():
+        summary = json.loads(summary_path.read_text(encoding="utf-8"))
+        console.print(
+            f"{output} is finished: shown again. For a fresh run give another --output, or delete it.", soft_wrap=True
+        )
+    else:
+        summary = _run(config, output)
+        write_json(summary_path, summary)
+    report = build_report(output)
+    show(summary)
+    final = output / "checkpoints" / "final"
+    console.print(f"Report: {report}\nTrained model: {final}\nTook {summary['wall_s']:.0f} s.", soft_wrap=True)
+    return summary
+
+
+def _run(config: RunConfig, output: Path) -> dict[str, Any]:
+    prepare(config)  # whatever is wrong is said before anything is written
     claim(output, config)
+    clock = _Clock(output / "seconds.json")
     evaluation = EvalConfig(
         model=config.model,
         data=DataConfig(**{**config.data.model_dump(), "split": "test", "limit": TEST_PROBLEMS}),
@@ -59,7 +78,7 @@ def quickstart(config: RunConfig) -> dict[str, Any]:
     _, after = run_evaluation(trained, output / "after", "Evaluating the trained model")
     differences = compare(problems, before, after, NUM_SAMPLES)
     _write_rollouts(output, config, problems, before)
-    summary = {
+    return {
         "method": config.method.name,
         "num_problems": len(problems),
         "num_samples": NUM_SAMPLES,
@@ -68,29 +87,24 @@ def quickstart(config: RunConfig) -> dict[str, Any]:
         "difference": {name: {"mean": d.mean, "ci95": d.ci95} for name, d in differences.items()},
         "wall_s": round(clock.save(), 1),
     }
-    write_json(output / "summary.json", summary)
-    report = build_report(output)
-    show(summary, differences)
-    console.print(f"Report: {report}\nTrained model: {final}\nTook {summary['wall_s']:.0f} s.", soft_wrap=True)
-    return summary
 
 
-def show(summary: dict[str, Any], differences: dict[str, Estimate]) -> None:
+def show(summary: dict[str, Any]) -> None:
     """The table at the end."""
     table = Table(title=f"{summary['num_problems']} test problems, {summary['num_samples']} samples each")
     for heading in ("", "before", "after", "difference, 95 % interval"):
         table.add_column(heading, justify="left" if not heading else "right")
     for name, (label, _) in SHOWN.items():
-        change = differences[name]
-        digits = 3 if name in ("avg_at_16", "pass_at_16", "step_accuracy") else 2
-        table.add_row(
-            label,
-            f"{summary['before'][name]:.{digits}f}",
-            f"{summary['after'][name]:.{digits}f}",
-            f"{change.mean:+.{digits}f}  [{change.low:+.{digits}f}, {change.high:+.{digits}f}]",
-        )
+        change, digits = summary["difference"][name], 3 if name in ("avg_at_16", "pass_at_16", "step_accuracy") else 2
+        low, high = (_number(end, f"+.{digits}f") for end in change["ci95"])
+        before, after = (_number(summary[side][name], f".{digits}f") for side in ("before", "after"))
+        table.add_row(label, before, after, f"{_number(change['mean'], f'+.{digits}f')}  [{low}, {high}]")
     console.print(table)
     console.print("; ".join(f"{label}: {meaning}" for label, meaning in SHOWN.values()) + ".", style="dim")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "n/a" if value is None or math.isnan(value) else format(value, form)
 
 
 def _write_rollouts(output: Path, config: RunConfig, problems: list[Problem], records: list[dict[str, Any]]) -> None:
@@ -109,7 +123,8 @@ def _write_rollouts(output: Path, config: RunConfig, problems: list[Problem], re
             "problem_id": problem.id, "problem": problem.problem, "reference": problem.solution,
             "status": record["status"], "advantage": round(advantage, 4), "tokens": tokens,
         })  # fmt: skip
-    write_json(output / "rollouts.json", {"rollouts": rollouts})
+    note = "Samples of the base model on test problems, with the credit the method gives them before the first step."
+    write_json(output / "rollouts.json", {"note": note, "rollouts": rollouts})
 
 
 class _Clock:

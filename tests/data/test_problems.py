@@ -94,6 +94,10 @@ def test_empty_references_are_none(dataset):
     assert [p.solution for p in load(dataset([{**ROWS[0], "solution": None}, ROWS[1]]))] == [None, ROWS[1]["solution"]]
 
 
+def test_a_file_is_the_split_that_is_asked_for(dataset):
+    assert load(dataset(ROWS), split="test") == PROBLEMS
+
+
 def test_limit_takes_the_first(dataset):
     path = dataset(ROWS)
     assert load(path, limit=2) == PROBLEMS[:2]
@@ -292,10 +296,11 @@ def test_prompts_that_are_too_long_are_counted_and_the_remedy_works():
     assert len(check_lengths(PROBLEMS, lambda p: lengths[p.id], remedy + 1, 100)) == 1
 
 
-def test_no_remedy_is_named_that_does_not_work():
-    [finding] = check_lengths(PROBLEMS, lambda p: 100, 50, 100)
-    for remedy in re.findall(r"max_completion_length to (\d+)", finding.message):
-        assert check_lengths(PROBLEMS, lambda p: 100, int(remedy), 100) == []
+@pytest.mark.parametrize("length", [100, 101, 500])
+def test_a_prompt_that_fills_the_context_can_only_be_dropped(length):
+    [finding] = check_lengths(PROBLEMS, lambda p: length, 50, 100)
+    assert finding.fatal
+    assert finding.message.endswith("Prompts are never cut: drop these rows.")
 
 
 def test_without_a_known_context_length_nothing_is_too_long():

@@ -26,6 +26,7 @@ from dasd.tasks.countdown import (
     CountdownSpec,
     CountdownTask,
     apply_operator,
+    is_solution,
     make_problems,
     problem_id,
     read_problem,
@@ -183,6 +184,11 @@ def test_only_correct_counts_as_correct():
     assert TASK.grade(PROBLEM, f"answer: {SOLUTION}").correct
 
 
+def test_a_number_is_no_solution_without_a_step():
+    assert is_solution([29], 29, []) is False
+    assert is_solution([3, 7], 21, [(3, "*", 7, 21)]) is True
+
+
 def test_operators():
     assert [apply_operator(12, sign, 5) for sign in "+-*/"] == [17, 7, 60, None]
     assert [apply_operator(12, "/", b) for b in (4, 0)] == [3, None]
@@ -205,7 +211,7 @@ def test_tasks_by_name():
         make_task("chess")
 
 
-@pytest.mark.parametrize("text", ["Use 10 20 5 to make 205.", "Use 25 5 30 to make 95."])
+@pytest.mark.parametrize("text", ["Use 10 20 5 to make 205.", "Use 25 5 30 to make 95.", "Use 5 5 7 to make 0."])
 def test_gold_completion_is_found_for_every_solvable_problem(text):
     numbers, target = read_problem(text)
     assert solutions(numbers, target)
@@ -330,6 +336,7 @@ def test_only_the_end_of_a_long_text_is_read():
         ("check 77 > 30", 0, 1),  # true, but 30 is not the target
         ("check 29 < 77", 0, 1),  # the target stands on the right
         ("check 77 > 290", 0, 1),
+        ("check 77 > 0000029", 0, 0),
         ("check 77 > 29 and check 3 > 29", 1, 2),
         ("77 > 29", 0, 0),
         ("recheck 77 > 29", 0, 0),
@@ -500,6 +507,7 @@ def test_the_split_of_a_problem_is_a_hash_of_its_canonical_name():
 
 def test_splits_have_their_shares():
     counts = Counter(split_of([a, b, c], target) for a, b, c in combinations(range(1, 15), 3) for target in range(10, 40))
+    assert SPLIT_SHARES == {"pretrain": 60, "train": 25, "validation": 5, "test": 10}
     for split, share in SPLIT_SHARES.items():
         assert counts[split] / counts.total() == pytest.approx(share / 100, abs=0.019)  # 4 standard errors of 10,920 problems
 
@@ -622,6 +630,12 @@ def test_a_search_without_end_finds_a_solution_wherever_there_is_one():
             assert found == solvable
             ends[found] += 1
     assert min(ends[True], ends[False]) > 10
+
+
+def test_a_search_without_end_tries_every_chain_once():
+    for seed in range(5):
+        text = Searcher(attempts=(10_000, 10_000)).write([3, 7, 8], 98, random.Random(seed))
+        assert text.count("check ") == len(all_chains([3, 7, 8]))
 
 
 def test_a_search_with_insight_needs_one_attempt():

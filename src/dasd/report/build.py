@@ -103,6 +103,7 @@ def _content(files: RunFiles) -> dict[str, Any]:
         "pass_at_k": pass_at_k_panel(curve),
         "curve": curve,
         "rollouts": rollouts,
+        "rollouts_note": inert((files.rollouts or {}).get("note") or ""),
         "full_color": f"{scale:.2f}" if scale else "",
         "run": [(key, _lines(value)) for key, value in (files.run or {}).items()],
         "config": files.config,

@@ -110,12 +110,17 @@ class CountdownTask:
     name: str = "countdown"
 
     def gold_completion(self, problem: Problem) -> str:
-        """The problem's own reference, or where it has none the first solution there is."""
+        """The problem's own reference, or where it has none the first solution there is.
+
+        Raises ValueError where the gold answer is not the target.
+        """
         from dasd.tasks.countdown_search import all_chains  # the search writes in this module's language
 
-        if problem.solution is not None:
-            return f"{_ANSWER} {problem.solution}"
         numbers, target = read_problem(problem.problem)
+        if problem.answer.strip() != str(target):
+            raise ValueError(f"its answer is {problem.answer!r}, its target {target}")
+        if problem.solution is not None and problem.solution.strip():
+            return f"{_ANSWER} {problem.solution}"
         chains = all_chains(numbers, low=0, high=10**MAX_DIGITS - 1)
         chain = next((chain for chain in chains if chain and chain[-1][3] == target), ())
         return f"{_ANSWER} {', '.join(map(write_step, chain))}"
@@ -192,15 +197,16 @@ def make_problems(count: int, seed: int, split: str, spec: CountdownSpec | None 
     rng = random.Random(f"countdown/{split}/{seed}/{spec}")
     problems: dict[str, Problem] = {}
     low, high = spec.target_range
-    for _ in range(1000 + 40 * count):
-        if len(problems) == count:
-            break
+    tried_in_vain = 0
+    while len(problems) < count and tried_in_vain < 50_000:
+        tried_in_vain += 1
         numbers = [rng.randint(*spec.number_range) for _ in range(spec.num_numbers)]
         chain = random_chain(numbers, rng)
         if chain is None or not low <= (target := chain[-1][3]) <= high:
             continue
         name = problem_id(numbers, target)
         if name not in problems and split_of(numbers, target) == split:
+            tried_in_vain = 0
             problems[name] = Problem(
                 id=name,
                 problem=write_problem(numbers, target),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import os
 import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -54,14 +55,15 @@ class _Worker:
     def __init__(self) -> None:
         self._process: Any = None
         self._connection: Connection | None = None
+        self._owner = 0  # a forked child must not use its parent's worker
         self._lock = threading.Lock()
 
     def __call__(self, gold: str, completion: str, seconds: float) -> tuple[str, str | None]:
         with self._lock:
-            if self._process is None or not self._process.is_alive():
-                self._start()
-            assert self._connection is not None
             try:
+                if self._process is None or self._owner != os.getpid() or not self._process.is_alive():
+                    self._start()
+                assert self._connection is not None
                 self._connection.send((gold, completion))
                 if self._connection.poll(seconds):
                     return self._connection.recv()
@@ -71,6 +73,7 @@ class _Worker:
             return GradeStatus.GRADER_ERROR, None
 
     def _start(self) -> None:
+        self._owner = os.getpid()
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
@@ -81,10 +84,10 @@ class _Worker:
             self._connection.recv()
 
     def stop(self) -> None:
-        if self._process is not None:
+        if self._process is not None and self._owner == os.getpid() and self._process.pid is not None:
             self._process.kill()
             self._process.join()
-            self._process = None
+        self._process = None
 
 
 _worker = _Worker()

@@ -1,0 +1,96 @@
+"""What does a newcomer see? Every command as typed, with typing errors: one message, the right exit code, no traceback."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dasd.cli import run
+
+
+def test_help_is_fast_and_names_the_commands():
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "dasd.cli", "--help"], capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - started
+    assert all(name in done.stdout for name in ("quickstart", "train", "eval", "report", "doctor"))
+    assert seconds < 5, "no heavy import may hide behind --help"  # a second on an idle machine
+
+
+def test_help_of_a_command_lists_every_setting_with_its_default(capsys):
+    with pytest.raises(SystemExit):
+        run(["train", "--help"])
+    text = capsys.readouterr().out
+    assert "--training.learning_rate" in text
+    assert "[1e-06]" in text
+    assert "--data.columns.solution" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["train"], "config"),
+        (["train", "nowhere.yaml"], "nowhere.yaml does not exist"),
+        (["train", "{config}", "--training.stepps", "3"], "did you mean 'steps'"),
+        (["train", "{config}", "--trainin.steps", "3"], "did you mean 'training'"),
+        (["train", "{config}", "--training.steps", "many"], "got 'many'"),
+        (["train", "{config}", "--training.steps"], "needs a value"),
+        (["train", "{config}", "--method.beta", "-1"], "beta must be at least 0"),
+        (["train", "{config}", "--training.group_size", "7"], "multiple of group_size (7)"),
+        (["train", "{config}", "--data.source", "rows.jsonl"], "rows.jsonl does not exist"),
+        (["train", "{config}", "--data.source", "{rows}"], "no column 'problem', did you mean 'problems'?"),
+        (["train", "{config}", "--data.source", "{rows}", "--data.columns.problem", "problems"], "no problem has a reference"),
+        (["eval", "./no-model"], "./no-model does not exist"),
+        (["eval", "bundled", "--num-sample", "3"], "did you mean 'num_samples'"),
+        (["eval", "bundled", "--max_completion_length", "510"], "--max_completion_length to"),
+        (["report", "nowhere"], "nowhere"),
+        (["doctor", "{config}", "--method.name", "dsad"], None),
+    ],
+)
+def test_bad_input_ends_with_2_and_one_message(tmp_path, monkeypatch, capfd, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text("method:\n  name: dasd\noutput: run\n")
+    row = {"problems": "Use 3 7 8 to make 29.", "answer": "29", "solution": ""}
+    (tmp_path / "mine.jsonl").write_text(json.dumps(row) + "\n")
+    words = [word.format(config="config.yaml", rows="mine.jsonl") for word in arguments]
+    try:
+        code = run(words)
+    except SystemExit as stopped:
+        code = stopped.code
+    captured = capfd.readouterr()
+    assert code == 2
+    assert "Traceback" not in captured.err
+    if message is not None:
+        assert captured.err.startswith("dasd: ")
+        assert message in captured.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_doctor_shows_both_prompts(tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"output: {tmp_path / 'run'}\ndata:\n  limit: 20\ntraining:\n  max_completion_length: 96\n")
+    assert run(["doctor", str(config)]) == 0
+    text = capsys.readouterr().out
+    assert "what the student sees" in text
+    assert "Reference solution: " in text
+    assert text.rstrip().endswith("Ready.")
+
+
+def test_eval_writes_samples_once_and_goes_on_after_a_kill(tmp_path):
+    """A file cut off in the middle of a line ends as the uninterrupted one, each sample once."""
+    words = ["eval", "bundled", "--num_samples", "4", "--data.limit", "6", "--max_completion_length", "32", "--batch_size", "8"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run([*words, "--output", str(whole)]) == 0
+    cut.mkdir()
+    (cut / "eval.json").write_text((whole / "eval.json").read_text())
+    text = (whole / "samples.jsonl").read_text()
+    (cut / "samples.jsonl").write_text(text[: int(len(text) * 0.55)])
+    assert run([*words, "--output", str(cut)]) == 0
+    first, second = ([json.loads(line) for line in (p / "samples.jsonl").read_text().splitlines()] for p in (whole, cut))
+    key = lambda r: (r["problem_id"], r["sample"])  # noqa: E731
+    assert len({key(record) for record in first}) == 24
+    assert sorted(first, key=key) == sorted(second, key=key)
+    assert json.loads((whole / "summary.json").read_text()) == json.loads((cut / "summary.json").read_text())
+    assert run([*words, "--output", str(cut), "--seed", "1"]) == 2

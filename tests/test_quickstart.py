@@ -1,0 +1,82 @@
+"""Does the main job leave everything it promises, and does the README's snippet run?"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from dasd import quickstart
+from dasd.config import RunConfig, load_config
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quickstart") / "run"
+    overrides = [
+        "--output", str(folder), "--training.steps", "2", "--training.rollouts_per_step", "32",
+        "--training.micro_batch_size", "32", "--data.limit", "50",
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quickstart, "TEST_PROBLEMS", 12)
+        quickstart.quickstart(load_config(RunConfig, quickstart.CONFIG, overrides))
+    return folder
+
+
+def test_summary_has_the_promised_figures(output):
+    summary = json.loads((output / "summary.json").read_text())
+    names = {"avg_at_16", "pass_at_16", "step_accuracy", "epistemic_per_response", "mean_length"}
+    for side in ("before", "after"):
+        assert names <= set(summary[side])
+        assert 0 <= summary[side]["avg_at_16"] <= summary[side]["pass_at_16"] <= 1
+    for name in names:
+        difference = summary["difference"][name]
+        low, high = difference["ci95"]
+        assert low <= difference["mean"] <= high
+        assert difference["mean"] == pytest.approx(summary["after"][name] - summary["before"][name], abs=1e-9)
+    assert summary["wall_s"] > 0
+
+
+def test_every_file_is_there_and_the_checkpoint_loads(output):
+    for name in ("config.yaml", "run.json", "metrics.jsonl", "report.html", "before/samples.jsonl", "after/samples.jsonl"):
+        assert (output / name).stat().st_size > 0, name
+    assert AutoModelForCausalLM.from_pretrained(output / "checkpoints" / "final").num_parameters() < 1_000_000
+
+
+def test_rollouts_are_the_samples_token_by_token(output):
+    rollouts = json.loads((output / "rollouts.json").read_text())["rollouts"]
+    texts = {json.loads(line)["text"] for line in (output / "before" / "samples.jsonl").read_text().splitlines()}
+    assert rollouts
+    for rollout in rollouts:
+        joined = "".join(token["text"] for token in rollout["tokens"]).replace("<|im_end|>", "")
+        assert joined in texts
+        assert {token["omega"] > 0 for token in rollout["tokens"]} == {True, False}
+
+
+def test_a_second_call_changes_nothing(output, monkeypatch):
+    before = (output / "samples.jsonl", (output / "summary.json").read_text(), (output / "metrics.jsonl").read_text())
+    monkeypatch.setattr(quickstart, "TEST_PROBLEMS", 12)
+    config = load_config(RunConfig, output / "config.yaml", [])
+    quickstart.quickstart(config)
+    assert (output / "metrics.jsonl").read_text() == before[2]
+    assert json.loads((output / "summary.json").read_text())["difference"] == json.loads(before[1])["difference"]
+
+
+def test_the_snippet_of_the_readme_runs(tmp_path, monkeypatch):
+    """The code is taken from README.md as it stands."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert code is not None
+    assert len(code[1].splitlines()) <= 25
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(code[1], "README.md", "exec"), names)
+    assert names["trainer"].state.global_step > 0
+
+
+def test_readme_names_only_files_that_exist():
+    text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text() + (ROOT / "docs/method.md").read_text()
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / link).exists() or (ROOT / "docs" / link).exists(), link

@@ -1,0 +1,159 @@
+"""Does `train` leave what it promises, refuse what is wrong before writing anything, and survive being killed?"""
+
+import json
+import math
+import shutil
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dasd.assets import BASE_MODEL
+from dasd.config import BadInput, RunConfig, validate
+from dasd.training import run
+
+
+def small(output, **training):
+    """Two optimisation steps' worth of settings on the bundled model."""
+    settings = {
+        "steps": 4, "rollouts_per_step": 8, "group_size": 4, "micro_batch_size": 4, "learning_rate": 1e-4,
+        "max_completion_length": 24, "save_steps": 2,
+    }  # fmt: skip
+    return validate(RunConfig, {"output": str(output), "data": {"limit": 20}, "training": settings | training})
+
+
+def lines(output):
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    output = tmp_path_factory.mktemp("run") / "whole"
+    run.train(small(output))
+    return output
+
+
+def test_a_run_leaves_its_files(finished):
+    assert [line["step"] for line in lines(finished)] == [1, 2, 3, 4]
+    record = json.loads((finished / "run.json").read_text())
+    assert {"versions", "seed", "command", "hardware", "git_revision", "chat_template_sha256"} <= set(record)
+    assert (finished / "config.yaml").exists()
+    assert all(math.isfinite(line["loss"]) for line in lines(finished))
+
+
+def test_the_trained_model_loads_in_plain_transformers_and_has_moved(finished):
+    folder = finished / "checkpoints" / "final"
+    trained, base = (AutoModelForCausalLM.from_pretrained(path) for path in (folder, BASE_MODEL))
+    moved = [(a - b).abs().max().item() for a, b in zip(trained.parameters(), base.parameters(), strict=True)]
+    assert 0 < max(moved) < 0.01
+    assert AutoTokenizer.from_pretrained(folder).chat_template
+
+
+@pytest.mark.parametrize("killed_at", [2, 3])
+def test_a_killed_run_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch, killed_at):
+    """Killed in the middle of a step: the resumed run's metrics are the uninterrupted run's."""
+
+    class Killed(BaseException):
+        pass
+
+    original = run._MetricsWriter.on_log
+
+    def die(self, args, state, control, logs=None, **kwargs):
+        original(self, args, state, control, logs, **kwargs)
+        if state.global_step == killed_at:
+            raise Killed
+
+    output = tmp_path / "killed"
+    with monkeypatch.context() as patch:
+        patch.setattr(run._MetricsWriter, "on_log", die)
+        with pytest.raises(Killed):
+            run.train(small(output))
+    assert not (output / "checkpoints" / "final").exists()
+    run.train(small(output))
+    whole = lines(finished)
+    resumed = lines(output)
+    assert [line["step"] for line in resumed] == [1, 2, 3, 4]
+    for first, second in zip(whole, resumed, strict=True):
+        for name in ("loss", "reward", "gap/abs", "entropy", "credit/repelled", "grad_norm"):
+            assert second[name] == pytest.approx(first[name], abs=1e-6), name
+
+
+def test_a_finished_run_is_left_alone(finished):
+    before = (finished / "metrics.jsonl").read_bytes()
+    final = run.train(small(finished))
+    assert final == finished / "checkpoints" / "final"
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_folder_of_another_run_is_refused(finished):
+    with pytest.raises(BadInput, match=r"other settings \(training.learning_rate\)"):
+        run.train(small(finished, learning_rate=2e-4))
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(finished, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(finished / "checkpoints" / "checkpoint-2", folder / "checkpoint-2")
+    shutil.copytree(folder / "checkpoint-2", folder / "checkpoint-10")
+    state = folder / "checkpoint-10" / "trainer_state.json"
+    assert run.last_checkpoint(folder).name == "checkpoint-10"
+    state.write_text(state.read_text()[:50])
+    assert run.last_checkpoint(folder).name == "checkpoint-2"
+    state.unlink()
+    assert run.last_checkpoint(folder).name == "checkpoint-2"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": {"name": "dsad"}}, "did you mean 'dasd'"),
+        ({"method": {"betta": 1}}, "did you mean 'beta'"),
+        ({"method": {"rho": 3}}, "rho must lie between 0 and 1"),
+        ({"method": {"beta": "much"}}, "beta"),
+        ({"teacher": {"template": "no placeholders"}}, "{problem} and {context}"),
+        ({"model": {"path": "./nowhere"}}, "does not exist"),
+        ({"data": {"source": "nowhere.jsonl"}}, "does not exist"),
+        ({"training": {"trl": {"learning_rate": 1}}}, "set by dasd itself"),
+        ({"training": {"trl": {"epsilonn": 1}}}, "did you mean 'epsilon'"),
+        ({"training": {"max_completion_length": 500}}, "training.max_completion_length to"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(tmp_path, change, message):
+    output = tmp_path / "run"
+    values = small(output).model_dump() | {"method": {"name": "dasd"}}
+    for section, settings in change.items():
+        values[section] = values[section] | settings
+    with pytest.raises(BadInput) as caught:
+        run.train(validate(RunConfig, values))
+    assert message in str(caught.value)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "config.json"])
+def test_a_model_folder_that_lacks_a_file_is_refused(tmp_path, missing):
+    folder = tmp_path / "model"
+    shutil.copytree(BASE_MODEL, folder)
+    (folder / missing).unlink()
+    values = small(tmp_path / "run").model_dump() | {"model": {"path": str(folder)}}
+    with pytest.raises(BadInput, match="no weights" if missing == "model.safetensors" else r"no config\.json"):
+        run.train(validate(RunConfig, values))
+
+
+def test_a_torn_weights_file_is_refused(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(BASE_MODEL, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    values = small(tmp_path / "run").model_dump() | {"model": {"path": str(folder)}}
+    with pytest.raises(BadInput, match="cannot be loaded"):
+        run.train(validate(RunConfig, values))
+
+
+def test_a_failed_grader_gives_no_reward_instead_of_zero():
+    from dasd.tasks.base import Grade, GradeStatus
+
+    class Broken:
+        def grade(self, problem, completion):
+            return Grade(GradeStatus.GRADER_ERROR if completion == "x" else GradeStatus.CORRECT)
+
+    reward = run.make_reward(Broken())
+    columns = {name: ["a", "b"] for name in ("id", "problem", "answer", "solution")}
+    assert reward(completions=[[{"content": "x"}], [{"content": "y"}]], **columns) == [None, 1.0]
