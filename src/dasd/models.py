@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from dasd.assets import BASE_MODEL
 from dasd.config import BUNDLED, BadInput, ModelConfig
@@ -19,6 +20,7 @@ def model_path(config: ModelConfig) -> str:
 
 def load_model(config: ModelConfig) -> tuple[Any, Any]:
     """(model in evaluation mode, tokenizer). Raises BadInput for a missing folder, weights or chat template."""
+    transformers_logging.disable_progress_bar()  # a command has its own
     path = model_path(config)
     folder = Path(path)
     if folder.is_dir():

@@ -34,8 +34,12 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 CONTEXT_LENGTH = 512
+PATIENT_SHARE = 0.25  # of the student's searches in the second part
 
 STUDENT = Searcher(insight=0.05, attempts=(2, 4))
+# Rarely it searches longer. Without these, reinforcement learning, whose first lesson is not to give up, leads into texts of a
+# length the model has never seen, where its arithmetic fails.
+PATIENT = Searcher(insight=0.05, attempts=(5, 6))
 # With the reference in sight the search is short: mostly straight to the solution, sometimes after one failed attempt.
 TEACHER = Searcher(insight=0.8, persistence=0.0, attempts=(3, 4))
 BROAD_SPECS = (
@@ -110,17 +114,18 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def example(problem: Problem, with_reference: bool, rng: random.Random) -> tuple[str, str]:
+def example(problem: Problem, with_reference: bool, patient_share: float, rng: random.Random) -> tuple[str, str]:
     """A user message and the search that answers it."""
     numbers, target = read_problem(problem.problem)
     if with_reference:
         prompt = TEACHER_TEMPLATES["solution"].format(problem=problem.problem, context=problem.solution)
         return prompt, TEACHER.write(numbers, target, rng)
-    return problem.problem, STUDENT.write(numbers, target, rng)
+    searcher = PATIENT if patient_share and rng.random() < patient_share else STUDENT
+    return problem.problem, searcher.write(numbers, target, rng)
 
 
 def batches(
-    tokenizer: PreTrainedTokenizerFast, tokens_per_batch: int, rng: random.Random
+    tokenizer: PreTrainedTokenizerFast, tokens_per_batch: int, patient_share: float, rng: random.Random
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (input_ids, labels), each (B, T), of rows of similar length; labels count the completion only."""
     core = make_problems(6_000, 0, "pretrain")
@@ -129,7 +134,7 @@ def batches(
         rows = []
         for _ in range(8192):
             problem = rng.choice(broad) if rng.random() < 0.1 else rng.choice(core)
-            prompt, completion = example(problem, rng.random() < 0.25, rng)
+            prompt, completion = example(problem, rng.random() < 0.25, patient_share, rng)
             rows.append((prompt, completion + END))
         prompts = tokenizer.apply_chat_template(
             [[{"role": "user", "content": prompt}] for prompt, _ in rows], add_generation_prompt=True, return_dict=True
@@ -189,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--patient-steps", type=int, default=500)
     parser.add_argument("--tokens-per-batch", type=int, default=4096)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -198,7 +204,10 @@ def main() -> None:
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
     print(f"{model.num_parameters():,} parameters, vocabulary of {len(tokenizer)}")
-    train(model, batches(tokenizer, args.tokens_per_batch, random.Random(args.seed)), args.steps, args.learning_rate)
+    first = batches(tokenizer, args.tokens_per_batch, 0.0, random.Random(args.seed))
+    train(model, first, args.steps, args.learning_rate)
+    second = batches(tokenizer, args.tokens_per_batch, PATIENT_SHARE, random.Random(args.seed + 1))
+    train(model, second, args.patient_steps, args.learning_rate / 3)
     model.generation_config = GenerationConfig(
         do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, max_new_tokens=96
     )

@@ -46,6 +46,9 @@ class DirectionAdaptive:
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        for name in ("beta", "rho", "gap_clip"):
+            if isinstance(value := getattr(self, name), bool) or not isinstance(value, int | float):
+                raise ValueError(f"{name} must be a number, got {value!r}")
         if not 0 <= self.beta < float("inf"):
             raise ValueError(
                 f"beta must be at least 0 and finite, got {self.beta}: direction is decided by entropy, not by beta's sign"

@@ -69,6 +69,7 @@ def load_problems(config: DataConfig) -> list[Problem]:
 def _load_rows(config: DataConfig) -> Any:
     import datasets
 
+    datasets.disable_progress_bars()  # a command has its own
     path = Path(config.source).expanduser()
     looks_local = path.suffix in _READERS or config.source.startswith((".", "/", "~"))
     try:

@@ -52,7 +52,6 @@ def evaluate(
     Raises BadInput where `output` holds samples made with other settings, or a prompt leaves no room for a completion.
     """
     identity = {"config": config.model_dump(mode="json"), "problems": [problem.id for problem in problems]}
-    _claim(output, identity)
     prompts = [_prompt_ids(tokenizer, problem, config) for problem in problems]
     limit = getattr(model.config, "max_position_embeddings", None)
     longest = max(map(len, prompts))
@@ -61,6 +60,7 @@ def evaluate(
             f"a prompt of {longest} tokens and max_completion_length {config.max_completion_length} exceed the model's context "
             f"of {limit}: set --max_completion_length to {max(limit - longest, 1)} or less"
         )
+    _claim(output, identity)
     path = output / SAMPLES
     known = {problem.id for problem in problems}
     records = repair_lines(path, keep=lambda record: record["problem_id"] in known)
