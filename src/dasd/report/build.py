@@ -143,7 +143,7 @@ def _evaluated(summary: dict[str, Any]) -> str:
         f"{problems:,.0f} problems" if problems == problems else "",
         f"{samples:,.0f} samples each" if samples == samples else "",
     ]
-    parts.append(f"evaluated in {wall:,.0f} s" if wall == wall else "")
+    parts.append(f"the whole job took {wall:,.0f} s" if wall == wall else "")
     return ", ".join(part for part in parts if part)
 
 

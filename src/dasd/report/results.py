@@ -34,6 +34,9 @@ RATE = Unit(100, 1, " %", " points")
 COUNT = Unit(1, 2, "", "")
 TOKENS = Unit(1, 1, "", " tokens")
 
+# Figures of which more is better, or less; of the others neither can be said.
+_BETTER = {"avg_at": 1, "pass_at": 1, "step_accuracy": 1, "claims_true": 1, "truncated": -1}
+
 # Pattern of the key, label, unit, meaning, shown as a card; in the order of the page.
 _KNOWN = (
     (r"avg_at_(\d+)", r"Avg@\1", RATE, r"samples that are right", True),
@@ -80,6 +83,15 @@ class Row:
     before: Value
     after: Value
     difference: Value
+    better: int = 0  # +1: more is better, -1: less is, 0: neither
+
+    @property
+    def change_class(self) -> str:
+        """How the change is shown: nothing where its interval has 0 in it."""
+        if not self.difference.excludes_zero:
+            return ""
+        direction = self.better * self.difference.mean
+        return "clear better" if direction > 0 else "clear worse" if direction < 0 else "clear"
 
     def plain(self, side: str) -> str:
         value = getattr(self, side)
@@ -133,7 +145,8 @@ def _row(summary: dict[str, Any], name: str, label: str, meaning: str, unit: Uni
     mean = number(difference.get("mean"))
     if math.isnan(mean):
         mean = after.mean - before.mean
-    return Row(label, meaning, unit, card, before, after, Value(mean, *_bounds(difference.get("ci95"))))
+    better = next((sign for prefix, sign in _BETTER.items() if name.startswith(prefix)), 0)
+    return Row(label, meaning, unit, card, before, after, Value(mean, *_bounds(difference.get("ci95"))), better)
 
 
 def _value(side: dict[str, Any], name: str) -> Value:
