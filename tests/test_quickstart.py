@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from dasd import quickstart
+from dasd.assets import QUICKSTART
 from dasd.config import RunConfig, load_config
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +23,7 @@ def output(tmp_path_factory):
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quickstart, "TEST_PROBLEMS", 12)
-        quickstart.quickstart(load_config(RunConfig, quickstart.CONFIG, overrides))
+        quickstart.quickstart(load_config(RunConfig, QUICKSTART, overrides))
     return folder
 
 

@@ -14,9 +14,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from dasd.assets import QUICKSTART
 from dasd.config import BadInput, EvalConfig, RunConfig, load_config, nearest, validate
-
-QUICKSTART = Path(__file__).parent / "assets" / "quickstart.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

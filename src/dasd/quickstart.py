@@ -25,7 +25,6 @@ from dasd.tasks.base import Problem
 from dasd.teacher.context import PrivilegedContext
 from dasd.training.run import claim, prepare, train
 
-CONFIG = Path(__file__).parent / "assets" / "quickstart.yaml"
 TEST_PROBLEMS = 200
 NUM_SAMPLES = 16
 SHOWN = {

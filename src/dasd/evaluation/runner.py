@@ -7,6 +7,7 @@ again gets its own seed, so the file ends the same.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from dasd.data.problems import load_problems
 from dasd.evaluation.estimators import Estimate, difference_of_ratios, pass_at_k, ratio_of_sums
 from dasd.evaluation.health import BACKTRACKS, EPISTEMIC_MARKERS, count_phrases
 from dasd.evaluation.sampling import Sampled, SamplingParams, sample_batch
-from dasd.files import append_lines, read_lines, repair_lines, write_json
+from dasd.files import append_lines, repair_lines, write_json
 from dasd.models import load_model
 from dasd.progress import Advance, track
 from dasd.tasks import make_task
@@ -143,20 +144,8 @@ def metric_sums(problems: Sequence[Problem], records: Iterable[Record], num_samp
     }
 
 
-def regrade(problems: Sequence[Problem], records: Iterable[Record], task: Task) -> list[Record]:
-    """The same samples with grades and step checks made anew."""
-    by_id = {problem.id: problem for problem in problems}
-    return [record | _grades(by_id[record["problem_id"]], record["text"], task) for record in records]
-
-
-def read_samples(folder: Path) -> list[Record]:
-    return read_lines(folder / SAMPLES)
-
-
 def _claim(output: Path, identity: Mapping[str, Any]) -> None:
     """Marks the folder as this evaluation's; refuses one that belongs to another."""
-    import json
-
     output.mkdir(parents=True, exist_ok=True)
     path = output / "eval.json"
     if not path.exists():
