@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from dasd.credit.schedule import Schedule, check_number
 from dasd.credit.signals import Credit, TokenSignals, masked_deviation, masked_mean, masked_quantile, tally
 
 
@@ -22,7 +23,7 @@ from dasd.credit.signals import Credit, TokenSignals, masked_deviation, masked_m
 class DirectionAdaptive:
     """DASD and, by `route`, its ablations. Every statistic is of one rollout.
 
-    beta          weight of the teacher's term against the verifier's advantage; 0 is GRPO
+    beta          weight of the teacher's term against the verifier's advantage, may be a `Schedule`; 0 is GRPO
     rho           share of a rollout's tokens whose entropy lies above the threshold tau
     route         tanh  smooth, tanh((tau - H) / sigma_H)        hard           sign(tau - H)
                   attract  +1, uniform imitation                 repel          -1, uniform deviation
@@ -35,7 +36,7 @@ class DirectionAdaptive:
     Raises ValueError for settings out of range.
     """
 
-    beta: float = 0.1
+    beta: float | Schedule = 0.1
     rho: float = 0.2
     route: Literal["tanh", "hard", "attract", "repel", "fork_only", "scaffold_only"] = "tanh"
     gate: bool = True
@@ -43,16 +44,13 @@ class DirectionAdaptive:
     gap_clip: float = 5.0
     sigma_center: Literal["mean", "median", "quantile"] = "mean"
 
-    needs_teacher: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher_logps", "entropies"})
 
     def __post_init__(self) -> None:
-        for name in ("beta", "rho", "gap_clip"):
+        for name in ("rho", "gap_clip"):
             if isinstance(value := getattr(self, name), bool) or not isinstance(value, int | float):
                 raise ValueError(f"{name} must be a number, got {value!r}")
-        if not 0 <= self.beta < float("inf"):
-            raise ValueError(
-                f"beta must be at least 0 and finite, got {self.beta}: direction is decided by entropy, not by beta's sign"
-            )
+        check_number("beta", self.beta, hint=": direction is decided by entropy, not by beta's sign")
         if not 0 < self.rho < 1:
             raise ValueError(f"rho must lie between 0 and 1, got {self.rho}: it is the share of tokens that are repelled")
         if not self.gap_clip > 0:
@@ -62,6 +60,12 @@ class DirectionAdaptive:
                 raise ValueError(f"{name} must be one of {', '.join(table)}, got {getattr(self, name)!r}")
 
     def __call__(self, signals: TokenSignals) -> Credit:
+        omega, gap_bar = self.direction(signals)
+        term = self.beta * omega * gap_bar
+        return Credit(signals.rollout_advantages + term, omega, tally(signals, term, omega, self.rho))
+
+    def direction(self, signals: TokenSignals) -> tuple[Tensor, Tensor]:
+        """(B, T) omega, > 0 attract, < 0 repel, and (B, T) gap_bar, the normalised gap; both 0 where masked."""
         valid, entropy = signals.valid, signals.entropy
         scale = _GAP_SCALES[self.gap_scale](signals)[:, None]
         gap_bar = _divide(signals.gap, scale).clamp(-self.gap_clip, self.gap_clip)
@@ -71,10 +75,7 @@ class DirectionAdaptive:
         omega = _ROUTES[self.route](tau - entropy, sigma)
         if self.gate:
             omega = omega * torch.sigmoid(gap_bar.abs() - 1.0)
-        omega = omega.masked_fill(~valid, 0.0)
-
-        term = self.beta * omega * gap_bar
-        return Credit(signals.rollout_advantages + term, omega, tally(signals, term, omega, self.rho))
+        return omega.masked_fill(~valid, 0.0), gap_bar
 
 
 def _divide(values: Tensor, scale: Tensor) -> Tensor:

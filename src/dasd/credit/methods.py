@@ -1,75 +1,127 @@
 """Which methods are there? A method is any callable from `TokenSignals` to `Credit`; this is the table of the named ones.
 
-`needs_teacher` says whether the method reads `teacher_logps`: where it does not, the trainer saves the teacher's pass.
+`needs` names what a method reads, so that the trainer computes nothing for nothing: optional tensors of `TokenSignals`,
+`teacher_logps` where there is a teacher at all, `teacher_distribution` where whole distributions are compared.
 Imports torch only.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Protocol
 
-import torch
-
+from dasd.credit.advantage import (
+    AntiSelfDistillation,
+    ContrastiveHints,
+    Forking,
+    GroupRelative,
+    RewardRescaled,
+    SampledSelfDistillation,
+)
+from dasd.credit.controls import Controlled
 from dasd.credit.direction import DirectionAdaptive
-from dasd.credit.signals import Credit, TokenSignals, tally
+from dasd.credit.distillation import DirectionAdaptiveVocabulary, Distillation, EntropyRouted, SampleRouted
+from dasd.credit.divergence import Divergence
+from dasd.credit.schedule import Schedule, at_step
+from dasd.credit.signals import Credit, TokenSignals
 
 
 class Method(Protocol):
     """Token credit: detached (B, T) advantages from a batch's signals."""
 
     @property
-    def needs_teacher(self) -> bool: ...
+    def needs(self) -> frozenset[str]: ...
 
     def __call__(self, signals: TokenSignals) -> Credit: ...
 
 
-@dataclass(frozen=True)
-class GroupRelative:
-    """GRPO: each token carries its rollout's verifier advantage, `A_t = A_G`."""
-
-    needs_teacher: ClassVar[bool] = False
-
-    def __call__(self, signals: TokenSignals) -> Credit:
-        nothing = torch.zeros_like(signals.rollout_advantages)
-        return Credit(signals.rollout_advantages, None, tally(signals, nothing, None, rho=0.2))
-
+_CAPPED_FORWARD_KL = Divergence("forward_kl", summand_cap=0.05)
 
 METHODS: dict[str, Method] = {
     "dasd": DirectionAdaptive(),
+    "dasd_vocab": DirectionAdaptiveVocabulary(),
+    # the verifier alone; what tells the next three apart from each other is in dasd.presets
     "grpo": GroupRelative(),
+    "dr_grpo": GroupRelative(),
+    "dapo": GroupRelative(),
+    "forking": Forking(),
+    # verifier and teacher, one number a token
+    "rlsd": RewardRescaled(),
+    "rlrt": RewardRescaled(side="deviate", low=0.0, high=2.0, correct_only=True),
+    "antisd": AntiSelfDistillation(),
+    "rlcsd": ContrastiveHints(),
+    # self-distillation
+    "opsd_sampled": SampledSelfDistillation(),
+    "opsd": Distillation(_CAPPED_FORWARD_KL),
+    "pw_opsd": Distillation(_CAPPED_FORWARD_KL, weighting="position"),
+    "ad_opsd": Distillation(_CAPPED_FORWARD_KL, anchor=0.2),
+    "sdpo": Distillation(Divergence("jsd", top_k=100), ratio_cap=2.0),
+    "sdft": Distillation(Divergence("reverse_kl")),
+    "eopd": EntropyRouted(),
+    "srpo": SampleRouted(),
+    # ablations of dasd
     "conformity": DirectionAdaptive(route="attract", gate=False),
     "novelty": DirectionAdaptive(route="repel", gate=False),
     "fork_only": DirectionAdaptive(route="fork_only", gate=False),
     "scaffold_only": DirectionAdaptive(route="scaffold_only", gate=False),
 }
+# Settings that make an entry what its name says; they cannot be changed.
+_FIXED = {
+    "rlsd": ("side", "correct_only"),
+    "rlrt": ("side", "correct_only"),
+    **dict.fromkeys(("opsd", "pw_opsd", "ad_opsd", "sdpo", "sdft"), ("verifier_weight",)),
+    "pw_opsd": ("verifier_weight", "weighting"),
+    **dict.fromkeys(("conformity", "novelty", "fork_only", "scaffold_only"), ("route", "gate")),
+}
 
 
 def make_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
-    """The named method with these settings in place of its defaults.
+    """The named method with these settings in place of its defaults, and under `control` (with `control_seed`) if that is given.
 
-    What makes an ablation (a setting in which its entry of METHODS differs from its class) cannot be changed. Raises
-    ValueError naming the nearest valid name for an unknown method or setting.
+    A number may be a `Schedule` or its mapping (start, end, steps, shape), a divergence a mapping of `Divergence`'s settings.
+    What makes a method what its name says cannot be changed. Raises ValueError naming the nearest valid name for an unknown
+    method or setting.
     """
     settings = dict(settings or {})
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}{_nearest(name, METHODS)}; methods: {', '.join(METHODS)}")
     method: Any = METHODS[name]
-    free = [f.name for f in fields(method) if getattr(method, f.name) == f.default]
-    for setting in settings:
+    control, seed = settings.pop("control", None), settings.pop("control_seed", 0)
+    free = [field.name for field in fields(method) if field.name not in _FIXED.get(name, ())]
+    for setting, value in settings.items():
         if setting not in free:
+            if setting in _FIXED.get(name, ()):
+                raise ValueError(f"method {name} has {setting} fixed at {getattr(method, setting)!r}: that is what it is")
             choices = f"its settings: {', '.join(free)}" if free else "it has no settings"
             raise ValueError(f"method {name} has no setting {setting!r}{_nearest(setting, free)}; {choices}")
-    return replace(method, **settings)
+        if isinstance(value, Mapping):
+            settings[setting] = _build(f"{name}.{setting}", getattr(method, setting), value)
+    method = replace(method, **settings)
+    return method if control is None else Controlled(method, control, seed)
 
 
-def assign_credit(signals: TokenSignals, method: Method) -> Credit:
-    """Credit of every token of a batch under `method`, any of `METHODS` or a callable of your own."""
-    return method(signals)
+def assign_credit(signals: TokenSignals, method: Method, step: int = 0) -> Credit:
+    """Credit of every token of a batch under `method`, any of `METHODS` or a callable of your own, at optimisation step `step`."""
+    return at_step(method, step)(signals)
 
 
-def _nearest(word: str, choices: Any) -> str:
+def _build(name: str, default: Any, values: Mapping[str, Any]) -> Any:
+    """A `Divergence` with some settings replaced, or a `Schedule`."""
+    kind = Divergence if isinstance(default, Divergence) else Schedule
+    known = [field.name for field in fields(kind)]
+    for key in values:
+        if key not in known:
+            raise ValueError(f"{name} has no setting {key!r}{_nearest(key, known)}; its settings: {', '.join(known)}")
+    if is_dataclass(default) and isinstance(default, kind):
+        return replace(default, **values)
+    try:
+        return kind(**values)
+    except TypeError:
+        raise ValueError(f"{name} as a schedule needs start, end and steps, got {', '.join(values)}") from None
+
+
+def _nearest(word: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(choices), n=1)
     return f", did you mean {close[0]!r}?" if close else ""

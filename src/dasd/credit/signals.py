@@ -1,19 +1,21 @@
 """What does credit assignment see, and what does it return?
 
-`TokenSignals` holds the few tensors every method needs, checked once; `Credit` holds one number a token. The statistics here
-are per rollout (one row), in float32, over valid tokens only: padding, batch order and micro-batch splits change nothing
-(up to rounding).
+`TokenSignals` holds the few tensors every method needs, checked once; `Credit` holds one number a token, and for methods that
+compare whole distributions the weights of that comparison. The statistics here are per rollout (one row), in float32, over
+valid tokens only: padding, batch order and micro-batch splits change nothing (up to rounding).
 Imports torch only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from dasd.credit.divergence import Divergence
 
 _LARGEST = 1e30  # values are clamped here, so that sums over a rollout stay finite in float32
 
@@ -28,6 +30,15 @@ class TokenSignals:
     completion_mask   (B, T)       1 = counts, 0 = padding; bool, integer or float
     advantages        (B,)         verifier advantage of each rollout, > 0 better than its group
 
+    Read by some methods only (their `needs` names them); those raise ValueError where it is None:
+
+    correct           (B,) bool    the verifier accepts the rollout. By reward, never by `advantages > 0`
+    teacher_entropies (B, T) nats  full-vocabulary entropy of the teacher at step t
+    contrast_logps    (W, B, T) nats  log p_teacher(y_t | x, c', y_<t) under W wrong contexts c'
+    ratio             (B, T)       p_student now over p_student at sampling time; None: the policy has not moved
+    has_teacher       (B,) bool    the rollout has a privileged context; None: all have
+    teacher_entropy_history        median teacher entropy of each optimisation step so far, nats, the present one last
+
     What stands at masked positions never matters, NaN included. Raises ValueError, naming the tensor and the first bad index,
     for a wrong shape or dtype and for a non-finite value at a valid position.
     """
@@ -37,9 +48,17 @@ class TokenSignals:
     entropies: Tensor
     completion_mask: Tensor
     advantages: Tensor
+    correct: Tensor | None = None
+    teacher_entropies: Tensor | None = None
+    contrast_logps: Tensor | None = None
+    ratio: Tensor | None = None
+    has_teacher: Tensor | None = None
+    teacher_entropy_history: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        tensors = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        optional = ("correct", "teacher_entropies", "contrast_logps", "ratio", "has_teacher")
+        tensors = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "teacher_entropy_history"}
+        tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None or name not in optional}
         for name, tensor in tensors.items():
             if not isinstance(tensor, Tensor):
                 raise ValueError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
@@ -47,20 +66,26 @@ class TokenSignals:
         if len(shape) != 2:
             raise ValueError(f"student_logps must have shape (B, T), got {tuple(shape)}")
         for name, tensor in tensors.items():
-            expected = shape[:1] if name == "advantages" else shape
-            if tensor.shape != expected:
-                raise ValueError(f"{name} must have shape {tuple(expected)} to match student_logps, got {tuple(tensor.shape)}")
-            if name != "completion_mask" and not tensor.is_floating_point():
+            per_rollout = name in ("advantages", "correct", "has_teacher")
+            expected = shape[:1] if per_rollout else shape
+            got = tensor.shape[1:] if name == "contrast_logps" else tensor.shape
+            if got != expected:
+                wanted = f"(W, {', '.join(map(str, shape))})" if name == "contrast_logps" else str(tuple(expected))
+                raise ValueError(f"{name} must have shape {wanted} to match student_logps, got {tuple(tensor.shape)}")
+            if name in ("correct", "has_teacher"):
+                if tensor.dtype != torch.bool:
+                    raise ValueError(f"{name} must be bool, got {tensor.dtype}")
+            elif name == "completion_mask":
+                if tensor.is_complex():
+                    raise ValueError(f"completion_mask must hold 0 and 1, got dtype {tensor.dtype}")
+                _refuse_first((tensor != 0) & (tensor != 1), name, tensor, "expected 0 or 1")
+            elif not tensor.is_floating_point():
                 raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
-        if self.completion_mask.is_complex():
-            raise ValueError(f"completion_mask must hold 0 and 1, got dtype {self.completion_mask.dtype}")
-        not_binary = (self.completion_mask != 0) & (self.completion_mask != 1)
-        _refuse_first(not_binary, "completion_mask", self.completion_mask, "expected 0 or 1")
-        for name in ("student_logps", "teacher_logps", "entropies"):
-            _refuse_first(
-                ~torch.isfinite(tensors[name]) & self.valid, name, tensors[name], "expected a finite value where the mask is 1"
-            )
-        _refuse_first(~torch.isfinite(self.advantages), "advantages", self.advantages, "expected a finite value")
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and name != "completion_mask":
+                counts = torch.ones_like(tensor, dtype=torch.bool) if name == "advantages" else self.valid
+                where = "" if name == "advantages" else " where the mask is 1"
+                _refuse_first(~torch.isfinite(tensor) & counts, name, tensor, f"expected a finite value{where}")
 
     @cached_property
     def valid(self) -> Tensor:
@@ -82,8 +107,34 @@ class TokenSignals:
         """(B, T) float32, each rollout's verifier advantage at each of its tokens. 0 where masked."""
         return self._clean(self.advantages[:, None].expand_as(self.student_logps))
 
+    @cached_property
+    def taught(self) -> Tensor:
+        """(B, T) bool, valid tokens of the rollouts that have a teacher."""
+        return self.valid if self.has_teacher is None else self.valid & self.has_teacher[:, None]
+
+    def require(self, name: str) -> Tensor:
+        """An optional tensor by name, (..., T) as float32 with 0 where masked. Raises ValueError where it was not given."""
+        tensor = getattr(self, name)
+        if tensor is None:
+            raise ValueError(f"this method needs {name}, which was not given to TokenSignals")
+        return tensor if tensor.dtype == torch.bool else self._clean(tensor)
+
     def _clean(self, tensor: Tensor) -> Tensor:
         return tensor.detach().float().masked_fill(~self.valid, 0.0).clamp(-_LARGEST, _LARGEST)
+
+
+@dataclass(frozen=True, eq=False)
+class DivergenceTerm:
+    """A part of the loss that compares whole distributions: sum over tokens of `weights * divergence(student, teacher)`.
+
+    divergence     how two distributions over the vocabulary are compared
+    weights        (B, T) float32, detached, 0 where nothing is compared; > 0 attracts to the teacher, < 0 repels
+    student_share  (B, T) float32 in [0, 1] or None: the target is that share of the (detached) student and the rest teacher
+    """
+
+    divergence: Divergence
+    weights: Tensor
+    student_share: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +144,13 @@ class Credit:
     advantages  (B, T) float32, detached, 0 where the mask is 0
     omega       (B, T) float32 in [-1, 1], > 0 attract to the teacher, < 0 repel; None for methods without direction
     totals      sums over tokens behind `metrics`; they add up over micro-batches and processes
+    terms       what is added to the policy loss, for methods that compare distributions
     """
 
     advantages: Tensor
     omega: Tensor | None = None
     totals: Mapping[str, Tensor] = field(default_factory=dict)
+    terms: tuple[DivergenceTerm, ...] = ()
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -139,11 +192,16 @@ def entropy_deciles(signals: TokenSignals) -> Tensor:
     return (10 * ranks // count).masked_fill(~signals.valid, -1)
 
 
-def tally(signals: TokenSignals, term: Tensor, omega: Tensor | None, rho: float) -> dict[str, Tensor]:
+def high_entropy(signals: TokenSignals, rho: float) -> Tensor:
+    """(B, T) bool: the tokens of each rollout above its entropy quantile `1 - rho`, about the share `rho` of them."""
+    return signals.valid & (signals.entropy > masked_quantile(signals.entropy, signals.valid, 1.0 - rho)[:, None])
+
+
+def tally(signals: TokenSignals, term: Tensor, omega: Tensor | None, rho: float = 0.2) -> dict[str, Tensor]:
     """Sums for `Credit.totals`; `term` (B, T) was added to the verifier's advantage, high means the top `rho` by entropy."""
     valid, gap, before = signals.valid, signals.gap, signals.rollout_advantages
     after, size = before + term, term.abs()
-    high = valid & (signals.entropy > masked_quantile(signals.entropy, valid, 1.0 - rho)[:, None])
+    high = high_entropy(signals, rho)
     low = valid & ~high
     deciles = entropy_deciles(signals)[valid]
     totals = {
