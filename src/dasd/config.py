@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from dasd.presets import PRESETS
+
 BUNDLED = "bundled"
 T = TypeVar("T", bound=BaseModel)
 
@@ -50,6 +52,7 @@ class ColumnsConfig(Section):
     problem: str = Field("problem", description="the question")
     answer: str = Field("answer", description="the gold answer")
     solution: str | None = Field("solution", description="a worked reference; null: the dataset has none")
+    hint: str | None = Field(None, description="a hint for the teacher; null: the dataset has none")
 
 
 class DataConfig(Section):
@@ -64,10 +67,22 @@ class DataConfig(Section):
 
 
 class TeacherConfig(Section):
-    """What the teacher sees."""
+    """Who the teacher is and what it sees."""
 
-    context: Literal["solution"] = Field("solution", description="kind of privileged context")
+    context: Literal[
+        "solution", "answer", "hint", "peer", "solution_else_peer", "truncated", "none",
+        "other_problem", "wrong_answer", "length_matched",
+    ] = Field("solution", description="kind of privileged context")  # fmt: skip
     template: str | None = Field(None, description="wording with {problem} and {context}; null: the kind's own")
+    fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="truncated: share of the solution's words")
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="chat template arguments, over the student's (training.trl.chat_template_kwargs)"
+    )
+    weights: Literal["live", "frozen", "ema", "snapshot", "adapter_off"] = Field(
+        "live", description="whose weights: the student's now, before training, averaged, every few steps, without LoRA"
+    )
+    ema_rate: Annotated[float, Field(gt=0, le=1)] = Field(0.05, description="ema: the student's share of each update")
+    sync_steps: Annotated[int, Field(gt=0)] = Field(10, description="snapshot: steps between updates")
 
 
 class MethodConfig(BaseModel):
@@ -75,7 +90,7 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str = Field("dasd", description="dasd, grpo, conformity, novelty, fork_only or scaffold_only")
+    name: str = Field("dasd", description="a name of dasd.credit.METHODS, see docs/method.md")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -97,6 +112,12 @@ class TrainingConfig(Section):
     )
     temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="sampling temperature, also of all scores")
     max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
+    dynamic_sampling: Annotated[int, Field(ge=0)] = Field(
+        0, description="rounds in which groups whose rewards are all alike are replaced by fresh ones; 0: off"
+    )
+    overlong_buffer: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="last share of max_completion_length over which reward falls by up to 1; 0: off"
+    )
     save_steps: Annotated[int, Field(gt=0)] = Field(50, description="steps between checkpoints")
     seed: int = Field(0, description="seed of data order and sampling")
     trl: dict[str, Any] = Field(default_factory=dict, description="further fields of trl.GRPOConfig")
@@ -164,7 +185,20 @@ def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ())
     for key, text in pairs:
         path_of_key = key.split(".")
         _set(values, path_of_key, _read_value(text, _annotation(kind, path_of_key)), key)
-    return validate(kind, values)
+    return validate(kind, _with_preset(values) if "method" in kind.model_fields else values)
+
+
+def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` over the preset of their method."""
+    method = values.get("method")
+    name = method.get("name") if isinstance(method, dict) else None
+    return _merge(PRESETS.get(name, {}), values) if isinstance(name, str) else values
+
+
+def _merge(under: Any, over: Any) -> Any:
+    if isinstance(under, dict) and isinstance(over, dict):
+        return {**under, **{key: _merge(under.get(key), value) for key, value in over.items()}}
+    return over
 
 
 def validate(kind: type[T], values: Mapping[str, Any]) -> T:

@@ -13,10 +13,10 @@ import torch
 
 from dasd.config import BadInput, RunConfig
 from dasd.credit import make_method
+from dasd.data.problems import as_row
 from dasd.models import model_path
 from dasd.progress import console
-from dasd.teacher.context import PrivilegedContext
-from dasd.training.run import as_row, claim, prepare
+from dasd.training.run import claim, prepare, privileged_context
 
 
 def examine(config: RunConfig) -> int:
@@ -37,18 +37,23 @@ def examine(config: RunConfig) -> int:
             _line("note", f"{package} is not installed (optional: pip install 'dasd[{package}]')")
     try:
         claim(Path(config.output), config, write=False)
-        model, tokenizer, problems, _ = prepare(config)
+        model, tokenizer, problems, task = prepare(config)
     except BadInput as error:
         for message in str(error).splitlines():
             _line("fail", message)
         return 2
     _line("ok", f"model {model_path(config.model)}: {model.num_parameters():,} parameters, vocabulary of {len(tokenizer)}")
     _line("ok", f"data {config.data.source}: {len(problems)} problems, gold answers grade as right")
-    if make_method(config.method.name, config.method.settings).needs_teacher:
-        context = PrivilegedContext(config.teacher.context, config.teacher.template)
-        row = next(row for problem in problems if context.prompt(row := as_row(problem)) is not None)
-        for role, prompt in (("student", row["prompt"]), ("teacher", context.prompt(row))):
-            text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    if "teacher_logps" in make_method(config.method.name, config.method.settings).needs:
+        context, rows = privileged_context(config), [as_row(problem) for problem in problems]
+        # A rollout that the verifier accepts is at hand only in training; the gold completion stands for it.
+        prompts = (
+            context.prompt(row, [task.gold_completion(problem)], rows) for row, problem in zip(rows, problems, strict=True)
+        )
+        row, told = next((row, prompt) for row, prompt in zip(rows, prompts, strict=True) if prompt is not None)
+        arguments = dict(config.training.trl.get("chat_template_kwargs") or {})
+        for role, prompt, extra in (("student", row["prompt"], {}), ("teacher", told, config.teacher.chat_template_kwargs)):
+            text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False, **arguments | extra)
             console.print(f"\nwhat the {role} sees:", style="bold")
             console.print(text, markup=False, style="dim")
     console.print("\nReady.", style="bold")

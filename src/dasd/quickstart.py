@@ -22,8 +22,7 @@ from dasd.models import load_model
 from dasd.progress import console
 from dasd.report import build_report
 from dasd.tasks.base import Problem
-from dasd.teacher.context import PrivilegedContext
-from dasd.training.run import claim, prepare, train
+from dasd.training.run import claim, prepare, privileged_context, train
 
 TEST_PROBLEMS = 200
 NUM_SAMPLES = 16
@@ -110,14 +109,17 @@ def _write_rollouts(output: Path, config: RunConfig, problems: list[Problem], re
     """Three rollouts of the base model as the method saw them at the first step."""
     model, tokenizer = load_model(config.model)
     method = make_method(config.method.name, config.method.settings)
-    context = PrivilegedContext(config.teacher.context, config.teacher.template)
+    context = privileged_context(config)
     by_id = {problem.id: problem for problem in problems}
     rollouts = []
     for record, advantage in choose_rollouts(records):
         problem = by_id[record["problem_id"]]
+        group = [other for other in records if other["problem_id"] == problem.id]
+        peers = [other["text"] for other in group if other["status"] == "correct" and other["text"] != record["text"]]
         tokens = token_credit(
-            model, tokenizer, problem, record["token_ids"], advantage, method, context, config.training.temperature
-        )
+            model, tokenizer, problem, record["token_ids"], advantage, method, context, peers, problems,
+            record["status"] == "correct", config.training.temperature,
+        )  # fmt: skip
         rollouts.append({
             "problem_id": problem.id, "problem": problem.problem, "reference": problem.solution,
             "status": record["status"], "advantage": round(advantage, 4), "tokens": tokens,

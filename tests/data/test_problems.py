@@ -71,7 +71,7 @@ def complaint(source, **settings):
 def test_local_files_of_every_kind(dataset, suffix):
     problems = load(dataset(ROWS, suffix))
     assert problems == PROBLEMS
-    assert check_problems(problems, TASK, needs_context=True) == []
+    assert check_problems(problems, TASK, "solution") == []
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -200,7 +200,7 @@ def test_bundled_problems():
     assert len(problems) == 20
     assert load("bundled", limit=20) == problems != load("bundled", limit=20, seed=1)
     assert len(load("bundled")) == BUNDLED_COUNT
-    assert check_problems(problems, TASK, needs_context=True) == []
+    assert check_problems(problems, TASK, "solution") == []
     assert {p.id for p in problems}.isdisjoint(p.id for p in load("bundled", split="test", limit=200))
 
 
@@ -221,12 +221,12 @@ def change(index, **fields):
     return [Problem(**{**vars(p), **fields}) if i == index else p for i, p in enumerate(PROBLEMS)]
 
 
-def found(problems, needs_context=True):
-    return [(finding.message, finding.fatal) for finding in check_problems(problems, TASK, needs_context)]
+def found(problems, column="solution"):
+    return [(finding.message, finding.fatal) for finding in check_problems(problems, TASK, column)]
 
 
 def test_good_problems_have_no_findings():
-    assert found(PROBLEMS) == found(PROBLEMS, needs_context=False) == []
+    assert found(PROBLEMS) == found(PROBLEMS, None) == []
 
 
 def test_gold_answers_that_do_not_grade_are_fatal():
@@ -250,10 +250,10 @@ def test_duplicates_are_a_warning():
 def test_some_empty_references_are_a_warning(empty):
     problems = [PROBLEMS[0], Problem("7", "Use 12 4 to make 3.", "3", empty), PROBLEMS[2]]
     task = CountdownTask() if empty is None else _Lenient()
-    [finding] = check_problems(problems, task, needs_context=True)
+    [finding] = check_problems(problems, task, "solution")
     assert finding.message.startswith("1 of 3 references are empty (first: problem 7)")
     assert not finding.fatal
-    assert check_problems(problems, task, needs_context=False) == []
+    assert check_problems(problems, task, None) == []
 
 
 def test_no_references_at_all_are_fatal_where_there_is_a_teacher():
@@ -261,7 +261,7 @@ def test_no_references_at_all_are_fatal_where_there_is_a_teacher():
     [(message, fatal)] = found(problems)
     assert fatal
     assert message.startswith("no problem has a reference solution, so there is no teacher: set data.columns.solution")
-    assert found(problems, needs_context=False) == []
+    assert found(problems, None) == []
 
 
 class _Lenient(CountdownTask):

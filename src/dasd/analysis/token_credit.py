@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dasd.credit import Method, TokenSignals, assign_credit
+from dasd.data.problems import as_row
 from dasd.tasks.base import Problem
 from dasd.teacher.context import PrivilegedContext, Prompt, tokenize_prompt
 
@@ -29,21 +30,30 @@ def score_completion(model: Any, prompt: list[int], completion: list[int], tempe
 
 def token_credit(
     model: Any, tokenizer: Any, problem: Problem, token_ids: list[int], advantage: float, method: Method,
-    context: PrivilegedContext, temperature: float = 1.0,
+    context: PrivilegedContext, peers: Sequence[str] = (), others: Sequence[Problem] = (), correct: bool = False,
+    temperature: float = 1.0,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """For each token its text, omega (0 for methods without direction), entropy, gap and advantage.
 
-    Raises ValueError for a problem without the context's reference.
+    `peers` are accepted rollouts of the same problem, `others` problems to take another context from. Where the context finds
+    nothing there is no teacher, and the gap is 0.
     """
-    student_prompt: Prompt = [{"role": "user", "content": problem.problem}]
-    teacher_prompt = context.prompt({"prompt": student_prompt, "solution": problem.solution})
-    if teacher_prompt is None:
-        raise ValueError(f"problem {problem.id} has no {context.kind} for the teacher to see")
-    student, entropies = score_completion(model, tokenize_prompt(tokenizer, student_prompt), token_ids, temperature)
-    teacher, _ = score_completion(model, tokenize_prompt(tokenizer, teacher_prompt), token_ids, temperature)
+    row, rows = as_row(problem), [as_row(other) for other in others]
+
+    def teacher(told: Prompt | None) -> tuple[Tensor, Tensor]:
+        return score_completion(model, tokenize_prompt(tokenizer, told or row["prompt"]), token_ids, temperature)
+
+    told = context.prompt(row, peers, rows)
+    student, entropies = teacher(None)
+    logps, teacher_entropies = teacher(told)
+    contrast = None
+    if "contrast_logps" in method.needs:
+        contrast = teacher(context.wrong().prompt(row, others=rows))[0][None, None]
     signals = TokenSignals(
-        student[None], teacher[None], entropies[None], torch.ones_like(student[None]), student.new_tensor([advantage])
-    )
+        student[None], logps[None], entropies[None], torch.ones_like(student[None]), student.new_tensor([advantage]),
+        correct=torch.tensor([correct]), teacher_entropies=teacher_entropies[None], contrast_logps=contrast,
+        has_teacher=torch.tensor([told is not None]), teacher_entropy_history=(),
+    )  # fmt: skip
     credit = assign_credit(signals, method)
     omega = torch.zeros_like(credit.advantages) if credit.omega is None else credit.omega
     columns = {"omega": omega, "entropy": signals.entropy, "gap": signals.gap, "advantage": credit.advantages}

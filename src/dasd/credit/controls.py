@@ -22,7 +22,7 @@ from dasd.credit.signals import Credit, TokenSignals
 
 @dataclass(frozen=True)
 class Controlled:
-    """`method` under a control. Raises ValueError for an unknown control, and for one that spoils what the method never reads."""
+    """`method` under a control. Raises ValueError for an unknown one, and for one that spoils what the method never reads."""
 
     method: Any
     control: str

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from dasd.credit.schedule import Schedule, check_number
+from dasd.credit.schedule import Schedule, check_number, resolved
 from dasd.credit.signals import Credit, TokenSignals, masked_deviation, masked_mean, masked_quantile, tally
 
 
@@ -61,7 +61,7 @@ class DirectionAdaptive:
 
     def __call__(self, signals: TokenSignals) -> Credit:
         omega, gap_bar = self.direction(signals)
-        term = self.beta * omega * gap_bar
+        term = resolved(self.beta) * omega * gap_bar
         return Credit(signals.rollout_advantages + term, omega, tally(signals, term, omega, self.rho))
 
     def direction(self, signals: TokenSignals) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dasd.credit.direction import DirectionAdaptive
 from dasd.credit.divergence import Divergence
-from dasd.credit.schedule import Schedule, check_number
+from dasd.credit.schedule import Schedule, check_number, resolved
 from dasd.credit.signals import Credit, DivergenceTerm, TokenSignals, high_entropy, masked_mean, tally
 
 VOCABULARY = "teacher_distribution"  # in a method's `needs`: it returns terms, and the trainer must have the teacher's logits
@@ -60,7 +60,12 @@ class Distillation:
         return frozenset({"teacher_logps", VOCABULARY, *(["entropies"] if self.anchor else [])})
 
     def __call__(self, signals: TokenSignals) -> Credit:
-        weights = self.strength * _WEIGHTINGS[self.weighting](signals) * _capped_ratio(signals, self.ratio_cap) * signals.taught
+        weights = (
+            resolved(self.strength)
+            * _WEIGHTINGS[self.weighting](signals)
+            * _capped_ratio(signals, self.ratio_cap)
+            * signals.taught
+        )
         share = None
         if self.anchor:
             largest = signals.entropy.amax(-1, keepdim=True) if signals.entropy.shape[-1] else signals.entropy
@@ -92,7 +97,7 @@ class EntropyRouted:
     def __call__(self, signals: TokenSignals) -> Credit:
         uncertain = (signals.require("teacher_entropies") > self.threshold) & signals.taught
         advantages = signals.gap.clamp(-self.gap_clip, self.gap_clip)
-        return _credit(signals, advantages, DivergenceTerm(self.divergence, self.strength * uncertain.float()))
+        return _credit(signals, advantages, DivergenceTerm(self.divergence, resolved(self.strength) * uncertain.float()))
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class SampleRouted:
         distilled = signals.taught & ~signals.require("correct")[:, None]
         certainty = torch.exp(-signals.require("teacher_entropies")) * signals.valid
         certainty = certainty / masked_mean(certainty, signals.valid).clamp(min=1e-30)[:, None]
-        weights = self.strength * certainty * _capped_ratio(signals, self.ratio_cap) * distilled
+        weights = resolved(self.strength) * certainty * _capped_ratio(signals, self.ratio_cap) * distilled
         advantages = signals.rollout_advantages.masked_fill(distilled, 0.0)
         return _credit(signals, advantages, DivergenceTerm(self.divergence, weights))
 
@@ -125,8 +130,8 @@ class SampleRouted:
 class DirectionAdaptiveVocabulary(DirectionAdaptive):
     """DASD over whole distributions: `loss + beta * omega_t * D_t`, attracted by `attract`, repelled by `repel`.
 
-    The repelled side is ascended, so its divergence must be bounded: reverse KL without a bound collapses the policy (2605.22263
-    gives the sampled form; this one is second-hand). Raises ValueError for an unbounded `repel`.
+    The repelled side is ascended, so its divergence must be bounded: reverse KL without a bound collapses the policy (the
+    form of 2605.22263 over distributions is known second-hand). Raises ValueError for an unbounded `repel`.
     """
 
     attract: Divergence = field(default_factory=lambda: Divergence("reverse_kl"))
@@ -143,7 +148,7 @@ class DirectionAdaptiveVocabulary(DirectionAdaptive):
 
     def __call__(self, signals: TokenSignals) -> Credit:
         omega, _ = self.direction(signals)
-        weights = self.beta * omega * signals.taught
+        weights = resolved(self.beta) * omega * signals.taught
         terms = DivergenceTerm(self.attract, weights.clamp(min=0.0)), DivergenceTerm(self.repel, weights.clamp(max=0.0))
         return _credit(signals, signals.rollout_advantages, *terms, omega=omega)
 

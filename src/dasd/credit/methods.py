@@ -78,7 +78,7 @@ _FIXED = {
 
 
 def make_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
-    """The named method with these settings in place of its defaults, and under `control` (with `control_seed`) if that is given.
+    """The named method with these settings in place of its defaults, and under `control` (with `control_seed`) if given.
 
     A number may be a `Schedule` or its mapping (start, end, steps, shape), a divergence a mapping of `Divergence`'s settings.
     What makes a method what its name says cannot be changed. Raises ValueError naming the nearest valid name for an unknown
@@ -103,7 +103,7 @@ def make_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
 
 
 def assign_credit(signals: TokenSignals, method: Method, step: int = 0) -> Credit:
-    """Credit of every token of a batch under `method`, any of `METHODS` or a callable of your own, at optimisation step `step`."""
+    """Credit of every token of a batch under `method`, any of `METHODS` or a callable of your own, at step `step`."""
     return at_step(method, step)(signals)
 
 

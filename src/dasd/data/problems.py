@@ -35,8 +35,7 @@ def load_problems(config: DataConfig) -> list[Problem]:
     rows = _load_rows(config)
     columns = config.columns
     wanted = {"problem": columns.problem, "answer": columns.answer}
-    if columns.solution is not None:
-        wanted["solution"] = columns.solution
+    wanted |= {role: column for role in ("solution", "hint") if (column := getattr(columns, role)) is not None}
     for role, column in wanted.items():
         if column not in rows.column_names:
             have = ", ".join(rows.column_names)
@@ -60,10 +59,26 @@ def load_problems(config: DataConfig) -> list[Problem]:
                 id=str(index),
                 problem=str(row[columns.problem]),
                 answer=str(row[columns.answer]),
-                solution=None if columns.solution is None or row[columns.solution] is None else str(row[columns.solution]),
+                **{
+                    role: str(row[wanted[role]])
+                    for role in ("solution", "hint")
+                    if role in wanted and row[wanted[role]] is not None
+                },
             )
         )
     return problems
+
+
+def as_row(problem: Problem) -> dict[str, Any]:
+    """A problem as a row of TRL's dataset, its `prompt` in chat form."""
+    return {
+        "prompt": [{"role": "user", "content": problem.problem}],
+        "id": problem.id,
+        "problem": problem.problem,
+        "answer": problem.answer,
+        "solution": problem.solution,
+        "hint": problem.hint,
+    }
 
 
 def _load_rows(config: DataConfig) -> Any:
@@ -102,8 +117,8 @@ class Finding:
     fatal: bool
 
 
-def check_problems(problems: Sequence[Problem], task: Task, needs_context: bool) -> list[Finding]:
-    """Gold answers that do not grade as right, duplicates, empty references."""
+def check_problems(problems: Sequence[Problem], task: Task, context_column: str | None) -> list[Finding]:
+    """Gold answers that do not grade as right, duplicates, and empty cells of the column the teacher's context is made of."""
     findings = []
     wrong = [(problem, fault) for problem in problems if (fault := _gold_fault(problem, task))]
     if wrong:
@@ -116,17 +131,19 @@ def check_problems(problems: Sequence[Problem], task: Task, needs_context: bool)
     duplicates = len(problems) - len({p.problem for p in problems})
     if duplicates:
         findings.append(Finding(f"{duplicates} problems occur more than once", fatal=False))
-    if needs_context:
-        empty = [p for p in problems if not (p.solution or "").strip()]
+    if context_column is not None:
+        named = "reference solution" if context_column == "solution" else context_column
+        empty = [p for p in problems if not (getattr(p, context_column) or "").strip()]
         if len(empty) == len(problems):
             message = (
-                "no problem has a reference solution, so there is no teacher: set data.columns.solution, or method.name: grpo"
+                f"no problem has a {named}, so there is no teacher: set data.columns.{context_column}, another "
+                "teacher.context, or method.name: grpo"
             )
             findings.append(Finding(message, fatal=True))
         elif empty:
             message = (
-                f"{len(empty)} of {len(problems)} references are empty (first: problem {empty[0].id}); those rollouts get the "
-                "verifier's advantage alone"
+                f"{len(empty)} of {len(problems)} problems have no {named} (first: problem {empty[0].id}); their rollouts get "
+                "nothing from the teacher"
             )
             findings.append(Finding(message, fatal=False))
     return findings

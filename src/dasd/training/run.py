@@ -22,10 +22,11 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig
+from trl.rewards import get_soft_overlong_punishment
 
 from dasd.config import BadInput, RunConfig, dump_config, nearest
 from dasd.credit import make_method
-from dasd.data.problems import check_lengths, check_problems, load_problems
+from dasd.data.problems import as_row, check_lengths, check_problems, load_problems
 from dasd.files import append_lines, repair_lines, write_json, write_text
 from dasd.models import load_model, model_path
 from dasd.progress import Advance, track
@@ -59,7 +60,7 @@ def train(config: RunConfig) -> Path:
         advance(done)
         trainer = SelfDistillationTrainer(
             model,
-            make_reward(task),
+            rewards(task, config),
             trainer_arguments(config),
             train_dataset=as_dataset(problems),
             processing_class=tokenizer,
@@ -75,18 +76,20 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
     """Model, tokenizer, problems and task, all checked; warnings are logged. Raises BadInput."""
     try:
         method = make_method(config.method.name, config.method.settings)
-        context = PrivilegedContext(config.teacher.context, config.teacher.template)
+        context = privileged_context(config)
     except (ValueError, TypeError) as error:
         raise BadInput(str(error)) from None
     trainer_arguments(config)
+    has_teacher = "teacher_logps" in method.needs
     problems, task = load_problems(config.data), make_task(config.data.task)
-    findings = check_problems(problems, task, needs_context=method.needs_teacher)
+    findings = check_problems(problems, task, context.column if has_teacher and not context.needs_peers else None)
     model, tokenizer = load_model(config.model)
 
     def longest_prompt(problem: Problem) -> int:
         row = as_row(problem)
-        prompts = [row["prompt"], context.prompt(row) if method.needs_teacher else None]
-        return max(len(tokenize_prompt(tokenizer, prompt)) for prompt in prompts if prompt is not None)
+        prompts = [row["prompt"], context.prompt(row) if has_teacher else None]
+        longest = max(len(tokenize_prompt(tokenizer, prompt)) for prompt in prompts if prompt is not None)
+        return longest + (config.training.max_completion_length if has_teacher and context.needs_peers else 0)
 
     limit = getattr(model.config, "max_position_embeddings", None)
     findings += check_lengths(problems, longest_prompt, config.training.max_completion_length, limit)
@@ -98,15 +101,8 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
     return model, tokenizer, problems, task
 
 
-def as_row(problem: Problem) -> dict[str, Any]:
-    """A problem as a row of TRL's dataset."""
-    return {
-        "prompt": [{"role": "user", "content": problem.problem}],
-        "id": problem.id,
-        "problem": problem.problem,
-        "answer": problem.answer,
-        "solution": problem.solution,
-    }
+def privileged_context(config: RunConfig) -> PrivilegedContext:
+    return PrivilegedContext(config.teacher.context, config.teacher.template, config.teacher.fraction)
 
 
 def as_dataset(problems: Sequence[Problem]) -> Dataset:
@@ -116,14 +112,23 @@ def as_dataset(problems: Sequence[Problem]) -> Dataset:
 def make_reward(task: Task) -> Callable[..., list[float | None]]:
     """A TRL reward: 1 for a right completion, 0 for a wrong one, None (left out of the group) where the grader failed."""
 
-    def correct(completions: list, id: list[str], problem: list[str], answer: list[str], solution: list, **_: Any) -> list:
+    def correct(
+        completions: list, id: list[str], problem: list[str], answer: list[str], solution: list, hint: list, **_: Any
+    ) -> list[float | None]:
         rewards: list[float | None] = []
-        for completion, *columns in zip(completions, id, problem, answer, solution, strict=True):
+        for completion, *columns in zip(completions, id, problem, answer, solution, hint, strict=True):
             grade = task.grade(Problem(*columns), completion[0]["content"])
             rewards.append(None if grade.status is GradeStatus.GRADER_ERROR else float(grade.correct))
         return rewards
 
     return correct
+
+
+def rewards(task: Task, config: RunConfig) -> list[Callable[..., list[float | None]]]:
+    """The verifier, and where asked for DAPO's penalty on what is nearly too long."""
+    length = config.training.max_completion_length
+    buffer = round(config.training.overlong_buffer * length)
+    return [make_reward(task), *([get_soft_overlong_punishment(length, buffer)] if buffer else [])]
 
 
 def trainer_arguments(config: RunConfig) -> SelfDistillationConfig:
@@ -142,6 +147,12 @@ def trainer_arguments(config: RunConfig) -> SelfDistillationConfig:
         "method_settings": config.method.settings,
         "context": config.teacher.context,
         "context_template": config.teacher.template,
+        "context_fraction": config.teacher.fraction,
+        "teacher_chat_template_kwargs": config.teacher.chat_template_kwargs,
+        "teacher_weights": config.teacher.weights,
+        "teacher_ema_rate": config.teacher.ema_rate,
+        "teacher_sync_steps": config.teacher.sync_steps,
+        "max_resamples": training.dynamic_sampling,
         "max_steps": training.steps,
         "per_device_train_batch_size": training.micro_batch_size,
         "gradient_accumulation_steps": training.rollouts_per_step // per_pass,

@@ -1,37 +1,58 @@
 """Training with token credit: score with student and teacher, assign credit, hand over to TRL.
 
-Used like any TRL trainer. Knows no method by name: `dasd.credit` decides what each token gets.
+Used like any TRL trainer. Knows no method by name: `dasd.credit` decides what each token gets, and a method's `needs` say what
+has to be computed for it.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from dasd.credit import Method, TokenSignals, assign_credit, make_method, ratios
-from dasd.teacher.context import PrivilegedContext, tokenize_prompt
-from dasd.training.trl_adapter import Batch, TokenCreditTrainer
+from dasd.credit import Credit, Method, TokenSignals, assign_credit, make_method, ratios
+from dasd.teacher.context import PrivilegedContext, Prompt, choose_peers, tokenize_prompt
+from dasd.teacher.weights import TeacherWeights
+from dasd.training.trl_adapter import Batch, Scores, TokenCreditTrainer
 
 logger = logging.getLogger("dasd")
+TEACHER_FILE, STATE_FILE = "teacher.safetensors", "credit_state.json"
 
 
 @dataclass
 class SelfDistillationConfig(GRPOConfig):
-    """`GRPOConfig` plus the method and the teacher's context."""
+    """`GRPOConfig` plus the method and the teacher."""
 
     method: str = field(default="dasd", metadata={"help": "A name of dasd.credit.METHODS."})
     method_settings: dict[str, Any] | None = field(
         default=None, metadata={"help": "Settings of the method in place of its defaults, e.g. {'beta': 0.2}."}
     )
-    context: str = field(default="solution", metadata={"help": "What the teacher sees: a column of the dataset."})
+    context: str = field(default="solution", metadata={"help": "What the teacher sees: a kind of dasd.teacher.context."})
     context_template: str | None = field(
-        default=None, metadata={"help": "The teacher's wording, with {problem} and {context}; None takes the default."}
+        default=None, metadata={"help": "The teacher's wording, with {problem} and {context}; None takes the kind's own."}
+    )
+    context_fraction: float = field(default=0.5, metadata={"help": "Context 'truncated': share of the solution's words."})
+    teacher_chat_template_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": "Chat template arguments of the teacher, over those of the student."}
+    )
+    teacher_weights: str = field(default="live", metadata={"help": "live, frozen, ema, snapshot or adapter_off."})
+    teacher_ema_rate: float = field(default=0.05, metadata={"help": "The student's share of each update of an ema teacher."})
+    teacher_sync_steps: int = field(default=10, metadata={"help": "Steps between the updates of a snapshot teacher."})
+    success_threshold: float = field(
+        default=1.0, metadata={"help": "A rollout is correct if the first reward function gives it at least this."}
+    )
+    max_resamples: int = field(
+        default=0, metadata={"help": "Dynamic sampling: rounds in which groups of equal rewards are replaced; 0 is off."}
     )
     disable_dropout: bool = field(
         default=True,
@@ -42,11 +63,11 @@ class SelfDistillationConfig(GRPOConfig):
 class SelfDistillationTrainer(TokenCreditTrainer):
     """`trl.GRPOTrainer` with token credit from a privileged self-teacher.
 
-    The dataset has TRL's `prompt` and a column named like the context (`solution`). Rows whose context is empty get the
-    verifier's advantage alone and are counted (`teacher/skipped`). `method` takes any callable from `TokenSignals` to `Credit`
-    with `needs_teacher`, in place of `args.method`.
+    The dataset has TRL's `prompt` and the column that the context is made of (`solution`). The first reward function is the
+    verifier. Rows without context get no teacher's term and are counted (`teacher/skipped`). `method` takes any callable from
+    `TokenSignals` to `Credit`, in place of `args.method`; its `needs` name the signals that it reads.
 
-    Raises ValueError for unknown methods or settings, and for a model with active dropout.
+    Raises ValueError for unknown methods or settings, for settings that contradict, and for a model with active dropout.
     """
 
     def __init__(
@@ -55,43 +76,84 @@ class SelfDistillationTrainer(TokenCreditTrainer):
     ) -> None:  # fmt: skip
         args = args or SelfDistillationConfig()
         self.method = method or make_method(args.method, args.method_settings)
-        self.context = PrivilegedContext(args.context, args.context_template)
+        self.needs = frozenset(getattr(self.method, "needs", {"teacher_logps", "entropies"}))
+        self.context = PrivilegedContext(args.context, args.context_template, args.context_fraction)
+        self.wrong_context = self.context.wrong() if "contrast_logps" in self.needs else None
+        self.compares_distributions = "teacher_distribution" in self.needs
+        self.max_resamples = args.max_resamples
+        self._teacher_entropy_history: list[float] = []
         self._warned: set[str] = set()
         super().__init__(model, reward_funcs, args, **kwargs)
-        dropout = [name for name, module in self.model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
-        if dropout and self.method.needs_teacher:
-            raise ValueError(
-                f"{dropout[0]} and {len(dropout) - 1} more modules drop out: the student would be scored with noise that the "
-                "teacher, in evaluation mode, does not have. Set disable_dropout=True (and lora_dropout=0)."
-            )
+        self.teacher = TeacherWeights(
+            self.accelerator.unwrap_model(self.model), args.teacher_weights if self.has_teacher else "live",
+            args.teacher_ema_rate, args.teacher_sync_steps,
+        )  # fmt: skip
+        self.add_callback(_TeacherFollows(self.teacher))
+        self._refuse_contradictions(args)
+
+    @property
+    def has_teacher(self) -> bool:
+        return "teacher_logps" in self.needs
 
     def score_rollouts(self, rows: Sequence[Mapping[str, Any]], batch: Batch) -> Batch:
-        """Teacher log-probs of the student's own completion ids, and which rollouts have a teacher."""
-        completion_ids, completion_mask = batch["completion_ids"], batch["completion_mask"]
-        teacher_logps = torch.zeros_like(completion_ids, dtype=torch.float32)
-        has_teacher = torch.zeros(len(rows), dtype=torch.bool, device=completion_ids.device)
-        if self.method.needs_teacher:
-            prompts = {i: prompt for i, row in enumerate(rows) if (prompt := self.context.prompt(row)) is not None}
-            chosen = list(prompts)
-            has_teacher[chosen] = True
-            if chosen:
-                ids = [tokenize_prompt(self.tokenizer, prompt, **self.chat_template_kwargs) for prompt in prompts.values()]
-                teacher_logps[chosen] = self.score(ids, completion_ids[chosen], completion_mask[chosen]).float()
-            self.add_totals({"rollouts": torch.tensor(len(rows)), "skipped": (~has_teacher).sum()})
-        return {"teacher_logps": teacher_logps, "has_teacher": has_teacher}
+        """The teacher's prompts and scores of the student's own completion ids, and which rollouts have a teacher."""
+        device = batch["completion_ids"].device
+        correct = batch["rewards"] >= self.args.success_threshold  # False where the grader failed (NaN)
+        if not self.has_teacher:
+            return {"correct": correct}
+        prompts = self._teacher_prompts(rows, batch, correct)
+        wrong = self._wrong_prompts(rows) if self.wrong_context else []
+        taught = [all(column[i] is not None for column in (prompts, *wrong)) for i in range(len(rows))]
+        has_teacher = torch.tensor(taught, device=device)
+        self.add_totals({"rollouts": torch.tensor(len(rows)), "skipped": (~has_teacher).sum()})
 
-    def token_advantages(self, batch: Batch, student_logps: Tensor, entropies: Tensor) -> Tensor:
+        def padded(column: Sequence[Prompt | None]) -> tuple[Tensor, Tensor]:
+            # A rollout without teacher is scored after the student's prompt, so that every process makes the same passes.
+            known = [row["prompt"] if prompt is None else prompt for prompt, row in zip(column, rows, strict=True)]
+            return self.pad_prompts([tokenize_prompt(self.tokenizer, p, **self._teacher_template) for p in known], device)
+
+        prompt_ids, prompt_mask = padded(prompts)
+        extra: Batch = {"correct": correct, "has_teacher": has_teacher}
+        if self.compares_distributions:
+            return extra | {"teacher_prompt_ids": prompt_ids, "teacher_prompt_mask": prompt_mask}
+        scores = self._as_teacher(prompt_ids, prompt_mask, batch)
+        extra |= {"teacher_logps": scores.logps, "teacher_entropies": scores.entropies}
+        if wrong:
+            others = [self._as_teacher(*padded(column), batch).logps for column in wrong]
+            extra["contrast_logps"] = torch.stack(others, dim=1)  # (B, W, T): rows first, for TRL's shuffling
+        if "teacher_entropy_history" in self.needs and self.model.training:
+            self._teacher_entropy_history.append(self._median(scores.entropies, self.loss_mask(batch) * has_teacher[:, None]))
+        return extra
+
+    def score_teacher(self, batch: Batch) -> Scores:
+        scores = self._as_teacher(batch["teacher_prompt_ids"], batch["teacher_prompt_mask"], batch, hidden=True)
+        batch |= {"teacher_logps": scores.logps, "teacher_entropies": scores.entropies}
+        return scores
+
+    def credit(self, batch: Batch, student_logps: Tensor, entropies: Tensor) -> Credit:
         """Credit of every token under the method; where there is no teacher the gap is 0."""
+        student_logps, old = student_logps.float(), batch.get("old_per_token_logps")
+        has_teacher = batch.get("has_teacher")
+        teacher_logps = student_logps
+        if has_teacher is not None:
+            teacher_logps = torch.where(has_teacher[:, None], batch["teacher_logps"], student_logps)
+        contrast = batch.get("contrast_logps")
         signals = TokenSignals(
             student_logps=student_logps,
-            teacher_logps=torch.where(batch["has_teacher"][:, None], batch["teacher_logps"], student_logps.float()),
+            teacher_logps=teacher_logps,
             entropies=entropies,
             completion_mask=self.loss_mask(batch),
             advantages=batch["advantages"],
+            correct=batch["correct"],
+            teacher_entropies=batch.get("teacher_entropies"),
+            contrast_logps=None if contrast is None else contrast.transpose(0, 1),
+            ratio=None if old is None else (student_logps - old).clamp(-20.0, 20.0).exp(),
+            has_teacher=has_teacher,
+            teacher_entropy_history=self._teacher_entropy_history,
         )
-        credit = assign_credit(signals, self.method)
+        credit = assign_credit(signals, self.method, self.state.global_step)
         self.add_totals(credit.totals)
-        return credit.advantages
+        return credit
 
     @property
     def tokenizer(self) -> Any:
@@ -100,20 +162,103 @@ class SelfDistillationTrainer(TokenCreditTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         totals = self.take_totals()
         metrics = ratios(totals)
-        if totals.get("rollouts"):
-            metrics["teacher/skipped"] = totals["skipped"] / totals["rollouts"]
+        shares = {
+            "teacher/skipped": ("skipped", "rollouts"),
+            "divergence": ("divergence", "divergence_tokens"),
+            "dynamic_sampling/idle": ("idle_first", "groups"),
+            "dynamic_sampling/idle_left": ("idle_left", "groups"),
+            "dynamic_sampling/resampled": ("resampled", "groups"),
+        }
+        metrics |= {name: totals[part] / totals[whole] for name, (part, whole) in shares.items() if totals.get(whole)}
+        if self._teacher_entropy_history:
+            metrics["teacher/entropy_median"] = self._teacher_entropy_history[-1]
         logs.update(metrics)
         super().log(logs, start_time)
         self._warn_when_idle({**logs, **metrics})
+
+    # The teacher
+
+    @property
+    def _teacher_template(self) -> dict[str, Any]:
+        return {**self.chat_template_kwargs, **(self.args.teacher_chat_template_kwargs or {})}
+
+    def _as_teacher(self, prompt_ids: Tensor, prompt_mask: Tensor, batch: Batch, hidden: bool = False) -> Scores:
+        with self.teacher.lent():
+            return self.score(prompt_ids, prompt_mask, batch, hidden)
+
+    def _teacher_prompts(self, rows: Sequence[Mapping[str, Any]], batch: Batch, correct: Tensor) -> list[Prompt | None]:
+        if not self.context.needs_peers:
+            return [self.context.prompt(row, others=self._other_rows) for row in rows]
+        ids = [row[mask.bool()] for row, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)]
+        # A group may lie on two processes.
+        texts = gather_object(self.tokenizer.batch_decode(ids, skip_special_tokens=True))
+        accepted = self.accelerator.gather(correct).tolist()
+        size, first = self.group_size, self.accelerator.process_index * len(rows)
+        prompts = []
+        for index, row in enumerate(rows, start=first):
+            group = range(index // size * size, (index // size + 1) * size)
+            prompts.append(self.context.prompt(row, peers=choose_peers(texts, accepted, index, group)))
+        return prompts
+
+    def _wrong_prompts(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Prompt | None]]:
+        """One list of prompts for each wrong hint."""
+        assert self.wrong_context is not None
+        count = getattr(getattr(self.method, "method", self.method), "wrong_hints", 1)
+        others = self._other_rows
+        return [[self.wrong_context.prompt(row, others=others, choice=choice) for row in rows] for choice in range(count)]
+
+    @property
+    def _other_rows(self) -> Any:
+        return self.train_dataset if hasattr(self.train_dataset, "__getitem__") else ()
+
+    def _median(self, values: Tensor, mask: Tensor) -> float:
+        """Median of all processes' values where the mask is 1."""
+        chosen = values.masked_fill(mask == 0, torch.nan)
+        everywhere = self.accelerator.gather(self.accelerator.pad_across_processes(chosen, dim=1, pad_index=torch.nan))
+        return float(everywhere.nanmedian())
+
+    # Checkpoints
+
+    def save_state(self, folder: Path) -> None:
+        if self._teacher_entropy_history:
+            (folder / STATE_FILE).write_text(json.dumps({"teacher_entropy_history": self._teacher_entropy_history}))
+        if self.teacher.keeps_copy:
+            save_file(self.teacher.state_dict(), folder / TEACHER_FILE)
+
+    def load_state(self, folder: Path) -> None:
+        if self.teacher.keeps_copy:
+            if not (folder / TEACHER_FILE).exists():
+                raise ValueError(f"{folder} has no {TEACHER_FILE}: its teacher weights were not {self.teacher.kind}")
+            self.teacher.load_state_dict(load_file(folder / TEACHER_FILE))
+        if (folder / STATE_FILE).exists():
+            self._teacher_entropy_history[:] = json.loads((folder / STATE_FILE).read_text())["teacher_entropy_history"]
+
+    # What is wrong or idle
+
+    def _refuse_contradictions(self, args: SelfDistillationConfig) -> None:
+        dropout = [name for name, module in self.model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
+        if dropout and self.has_teacher:
+            raise ValueError(
+                f"{dropout[0]} and {len(dropout) - 1} more modules drop out: the student would be scored with noise that the "
+                "teacher, in evaluation mode, does not have. Set disable_dropout=True (and lora_dropout=0)."
+            )
+        if args.max_resamples and args.per_device_train_batch_size * args.steps_per_generation % args.num_generations:
+            raise ValueError(
+                f"dynamic sampling needs whole groups on every process: per_device_train_batch_size x steps_per_generation "
+                f"({args.per_device_train_batch_size} x {args.steps_per_generation}) must be a multiple of num_generations "
+                f"({args.num_generations})"
+            )
 
     def _warn_when_idle(self, logs: Mapping[str, float]) -> None:
         """Says once when nothing is learnt from the teacher or from the verifier, and what to do."""
         causes = {
             "no reward varies inside its group, so the verifier says nothing; take easier or harder problems, a larger group "
             "or a higher temperature": logs.get("frac_reward_zero_std") == 1.0,
-            "no rollout has a teacher: the column of the privileged context is empty": logs.get("teacher/skipped") == 1.0,
+            "no rollout has a teacher: no privileged context (an empty column, or no peer that the verifier accepts)": (
+                logs.get("teacher/skipped") == 1.0
+            ),
             "teacher and student agree on every token (gap 0); see whether the teacher's prompt shows the reference, with "
-            "`dasd doctor`": self.method.needs_teacher and logs.get("gap/abs") == 0.0 and logs.get("teacher/skipped") != 1.0,
+            "`dasd doctor`": self.has_teacher and logs.get("gap/abs") == 0.0 and logs.get("teacher/skipped") != 1.0,
             "no token is repelled: the entropies of each rollout are all equal, or the method only attracts": (
                 logs.get("tokens/repelled") == 0.0 and logs.get("tokens/attracted", 0.0) == 0.0 and logs.get("gap/abs", 0.0) > 0
             ),
@@ -122,3 +267,13 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             if holds and cause not in self._warned:
                 self._warned.add(cause)
                 logger.warning("The method is idle: %s.", cause)
+
+
+class _TeacherFollows(TrainerCallback):
+    """Moves the teacher's weights after each optimisation step."""
+
+    def __init__(self, teacher: TeacherWeights) -> None:
+        self.teacher = teacher
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.teacher.after_step(state.global_step)

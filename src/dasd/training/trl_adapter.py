@@ -8,6 +8,8 @@ the student is never scored twice:
   batch, vLLM's correction): that pass is recorded, with entropies;
 * in the loss itself, where it has not: the training pass has the very numbers, and advantages are read only after it.
 
+Methods that compare whole distributions always get their credit in the loss, beside the hidden states of the training pass.
+
 `tests/training/test_trl_adapter.py` pins the signatures used here.
 """
 
@@ -16,62 +18,107 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from trl import GRPOTrainer
 from trl.trainer.utils import pad
+
+from dasd.credit import Credit
+from dasd.training.distributions import LanguageModelHead, divergence_loss
 
 Batch = dict[str, Any]
 
 
-class TokenCreditTrainer(GRPOTrainer):
-    """`GRPOTrainer` whose subclass decides each token's advantage.
+@dataclass
+class Scores:
+    """A pass over completions: (B, T) log-probs and entropies, nats; if asked for, (B, T, d) hidden states and their head."""
 
-    A subclass defines `score_rollouts` (once per generated batch, may add (B, ...) tensors to it) and `token_advantages`.
+    logps: Tensor
+    entropies: Tensor
+    hidden: Tensor | None = None
+    head: LanguageModelHead | None = None
+
+
+class TokenCreditTrainer(GRPOTrainer):
+    """`GRPOTrainer` whose subclass decides each token's credit.
+
+    A subclass defines `score_rollouts` (once per generated batch, may add (B, ...) tensors to it) and `credit`, and where it
+    sets `compares_distributions` also `score_teacher`.
     """
+
+    compares_distributions = False
+    max_resamples = 0  # rounds in which groups without reward variance are replaced by fresh ones (DAPO's dynamic sampling)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._recorded_passes: list[tuple[Tensor, Tensor]] | None = None
         self._batch_awaiting_credit: Batch | None = None
+        self._credit: Credit | None = None
         self._totals: defaultdict[str, float | Tensor] = defaultdict(float)
         super().__init__(*args, **kwargs)
 
     # Hooks
 
     def score_rollouts(self, rows: Sequence[Mapping[str, Any]], batch: Batch) -> Batch:
-        """Tensors with first dimension B to carry beside the batch, e.g. the teacher's scores of `batch["completion_ids"]`."""
+        """Tensors with first dimension B to carry beside the batch, e.g. the teacher's scores of `batch["completion_ids"]`.
+
+        `batch["rewards"]` (B,) is what the first reward function, the verifier, gave; NaN where it could not grade.
+        """
         raise NotImplementedError
 
-    def token_advantages(self, batch: Batch, student_logps: Tensor, entropies: Tensor) -> Tensor:
-        """(B, T) advantages from (B, T) detached log-probs and entropies of the student, in nats."""
+    def credit(self, batch: Batch, student_logps: Tensor, entropies: Tensor) -> Credit:
+        """Credit from (B, T) detached log-probs and entropies of the student, in nats."""
         raise NotImplementedError
+
+    def score_teacher(self, batch: Batch) -> Scores:
+        """The teacher's pass with hidden states, for methods that compare distributions. `credit` sees what it adds to `batch`."""
+        raise NotImplementedError
+
+    def save_state(self, folder: Path) -> None:
+        """Writes what a resumed run needs besides the student into a checkpoint's folder."""
+
+    def load_state(self, folder: Path) -> None:
+        """Reads what `save_state` wrote."""
 
     # What subclasses may use
 
-    def score(self, prompts: list[list[int]], completion_ids: Tensor, completion_mask: Tensor) -> Tensor:
-        """(B, T) nats: log-probs of the completions after these prompts, by TRL's fused head at the sampling temperature.
+    def score(self, prompt_ids: Tensor, prompt_mask: Tensor, batch: Batch, hidden: bool = False) -> Scores:
+        """The batch's completions after these left-padded prompts, by TRL's fused head at the sampling temperature.
 
-        The live policy in evaluation mode, without gradient.
+        In evaluation mode, without gradient, by the model as it is.
         """
-        ids = [torch.tensor(prompt, device=completion_ids.device) for prompt in prompts]
-        prompt_ids = pad(ids, padding_value=self._tokenizer.pad_token_id, padding_side="left")
-        prompt_mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="left")
+        completion_ids, completion_mask = batch["completion_ids"], batch["completion_mask"]
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.no_grad():
-                logps, _, _ = super()._get_per_token_logps_and_entropies(
+            with torch.no_grad(), self._hidden_states() as states:
+                logps, entropies, _ = super()._get_per_token_logps_and_entropies(
                     self.model,
                     torch.cat([prompt_ids, completion_ids], dim=1),
                     torch.cat([prompt_mask, completion_mask], dim=1),
                     completion_ids.size(1),
                     batch_size=self.args.per_device_train_batch_size,
+                    compute_entropy=True,
                 )
         finally:
             self.model.train(was_training)
-        return logps
+        scores = Scores(logps.float(), entropies.float())
+        if hidden:
+            scores.hidden = self._of_completion(torch.cat(states), completion_ids)
+            scores.head = self._head().detached()
+        return scores
+
+    def pad_prompts(self, prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+        """(B, P) left-padded ids and their mask."""
+        ids = [torch.tensor(prompt, device=device) for prompt in prompts]
+        mask = [torch.ones_like(row) for row in ids]
+        return (
+            pad(ids, padding_value=self._tokenizer.pad_token_id, padding_side="left"),
+            pad(mask, padding_value=0, padding_side="left"),
+        )
 
     def add_totals(self, totals: Mapping[str, Tensor]) -> None:
         """Sums to be added up over micro-batches and processes until the next log."""
@@ -88,6 +135,11 @@ class TokenCreditTrainer(GRPOTrainer):
         self._totals.clear()
         return dict(zip(names, self.accelerator.reduce(values, reduction="sum").tolist(), strict=True))
 
+    @property
+    def group_size(self) -> int:
+        """Rollouts of one problem, which stand next to each other in a batch of rollouts."""
+        return self.num_generations if self.model.training else self.num_generations_eval
+
     @staticmethod
     def loss_mask(batch: Batch) -> Tensor:
         """(B, T), 1 where a token counts in the loss: tool outputs do not."""
@@ -97,17 +149,50 @@ class TokenCreditTrainer(GRPOTrainer):
     # TRL's private methods
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
-        with self._recording() as passes:
-            batch = super()._generate_and_score_completions(inputs)
-        batch |= self.score_rollouts(inputs, batch)
-        if "old_per_token_logps" in batch:  # the policy's own pass comes first, a reference model's after it
-            batch["advantages"] = self.token_advantages(batch, *passes[0])
+        rows, batch = list(inputs), self._generate_batch(inputs)
+        if self.model.training and self.max_resamples:
+            rows, batch = self._replace_idle_groups(rows, batch)
+        batch |= self.score_rollouts(rows, batch)
+        if "old_per_token_logps" in batch and not self.compares_distributions:
+            batch["advantages"] = self.credit(batch, batch["old_per_token_logps"], batch["old_entropies"]).advantages
         return batch
 
-    def _compute_loss(self, model: torch.nn.Module, inputs: Batch) -> Tensor:
-        if inputs["advantages"].dim() == 1:
-            self._batch_awaiting_credit = inputs
-        return super()._compute_loss(model, inputs)
+    def _generate_batch(self, inputs: list[dict[str, Any]]) -> Batch:
+        with self._recording() as passes:
+            batch = super()._generate_and_score_completions(inputs)
+        batch["rewards"] = self._verifier_rewards
+        if "old_per_token_logps" in batch:  # the policy's own pass comes first, a reference model's after it
+            batch["old_entropies"] = passes[0][1]
+        return batch
+
+    def _calculate_rewards(self, inputs: Any, prompts: list, completions: Any, completion_ids_list: Any) -> Tensor:
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # of all processes
+        start = self.accelerator.process_index * len(prompts)
+        self._verifier_rewards = rewards[start : start + len(prompts), 0].clone()
+        return rewards
+
+    def _compute_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
+        if not self.compares_distributions:
+            if inputs["advantages"].dim() == 1:
+                self._batch_awaiting_credit = inputs
+            return super()._compute_loss(model, inputs)
+        inputs = dict(inputs)  # the same batch comes again where num_iterations > 1, and must then get its credit anew
+        teacher = self.score_teacher(inputs)
+        self._batch_awaiting_credit = inputs
+        with self._hidden_states() as states:
+            loss = super()._compute_loss(model, inputs)
+        credit, self._credit = self._credit, None
+        assert credit is not None
+        assert teacher.hidden is not None
+        assert teacher.head is not None
+        hidden = self._of_completion(states[0], inputs["completion_ids"])
+        total = divergence_loss(credit.terms, hidden, self._head(), teacher.hidden, teacher.head)
+        # As TRL's "dapo" averages: over the tokens of one optimisation step, on all processes.
+        normalizer = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
+        if self.model.training:
+            normalizer = normalizer * self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        self.add_totals({"divergence": total, "divergence_tokens": self.loss_mask(inputs).sum()})
+        return loss + total / normalizer
 
     def _get_per_token_logps_and_entropies(self, *args: Any, compute_entropy: bool = False, **kwargs: Any) -> tuple:
         passes = self._recorded_passes
@@ -117,8 +202,22 @@ class TokenCreditTrainer(GRPOTrainer):
             passes.append((scores[0], scores[1]))
         elif self._batch_awaiting_credit is not None:
             batch, self._batch_awaiting_credit = self._batch_awaiting_credit, None
-            batch["advantages"] = self.token_advantages(batch, scores[0].detach(), scores[1].detach())
+            self._credit = self.credit(batch, scores[0].detach(), scores[1].detach())
+            batch["advantages"] = self._credit.advantages
         return scores
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        # Before transformers' own files, of which trainer_state.json is the last: where that is, everything is.
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            self.save_state(folder)
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.load_state(Path(checkpoint))
 
     @contextmanager
     def _recording(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
@@ -128,3 +227,90 @@ class TokenCreditTrainer(GRPOTrainer):
             yield passes
         finally:
             self._recorded_passes = None
+
+    @contextmanager
+    def _hidden_states(self) -> Iterator[list[Tensor]]:
+        """Collects what the model's backbone gives to its head, one tensor a forward pass."""
+        states: list[Tensor] = []
+        handle = self._language_model().base_model.register_forward_hook(
+            lambda module, args, output: states.append(output.last_hidden_state)
+        )
+        try:
+            yield states
+        finally:
+            handle.remove()
+
+    def _language_model(self) -> Any:
+        model = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if hasattr(model, "peft_config") else model
+
+    def _head(self) -> LanguageModelHead:
+        return LanguageModelHead.of(self._language_model(), self.temperature)
+
+    @staticmethod
+    def _of_completion(hidden: Tensor, completion_ids: Tensor) -> Tensor:
+        """(B, T, d) states that predict the completion's tokens, from those of the whole sequence."""
+        return hidden[:, -completion_ids.size(1) - 1 : -1]
+
+    # Dynamic sampling
+
+    def _replace_idle_groups(self, rows: list[dict[str, Any]], batch: Batch) -> tuple[list[dict[str, Any]], Batch]:
+        """Groups whose rewards are all alike give way to groups of fresh problems, in at most `max_resamples` rounds."""
+        size, first = self.group_size, _idle_groups(batch["rewards"], self.group_size)
+        sampled = 0
+        for attempt in range(self.max_resamples):
+            idle = _idle_groups(batch["rewards"], size)
+            wanted = int(self.accelerator.gather(torch.tensor([len(idle)], device=self.accelerator.device)).max())
+            if wanted == 0:
+                break
+            sampled += wanted
+            fresh_rows = [row for row in self._fresh_rows(wanted, attempt) for _ in range(size)]
+            fresh = self._generate_batch(fresh_rows)
+            useless = set(_idle_groups(fresh["rewards"], size))
+            good = [group for group in range(wanted) if group not in useless]
+            source = list(range(len(rows)))
+            for old, new in zip(idle, good, strict=False):
+                for member in range(size):
+                    rows[old * size + member] = fresh_rows[new * size + member]
+                    source[old * size + member] = len(source) + new * size + member
+            batch = _merge(batch, fresh, source, self._tokenizer.pad_token_id)
+        tokens = self.accelerator.gather(self.loss_mask(batch).sum()).sum()
+        batch["num_items_in_batch"] = tokens.to(batch["num_items_in_batch"].dtype)
+        counts = {"groups": len(rows) // size, "idle_first": len(first), "resampled": sampled}
+        counts["idle_left"] = len(_idle_groups(batch["rewards"], size))
+        self.add_totals({name: torch.tensor(float(count)) for name, count in counts.items()})
+        return rows, batch
+
+    def _fresh_rows(self, count: int, attempt: int) -> list[dict[str, Any]]:
+        """Other rows of the dataset, the same ones in a resumed run."""
+        place = [self.args.seed, self.state.global_step, attempt, self.accelerator.process_index]
+        seed = sum(value * factor for value, factor in zip(place, (1, 1_000_003, 7_919, 104_729), strict=True))
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randint(len(self.train_dataset), (count,), generator=generator)
+        return [self.train_dataset[int(index)] for index in chosen]
+
+
+def _idle_groups(rewards: Tensor, size: int) -> list[int]:
+    """Groups in which no two known rewards differ."""
+    groups = rewards.view(-1, size)
+    lowest, highest = groups.nan_to_num(nan=torch.inf).amin(1), groups.nan_to_num(nan=-torch.inf).amax(1)
+    return (highest <= lowest).nonzero()[:, 0].tolist()
+
+
+def _merge(batch: Batch, fresh: Batch, source: Sequence[int], pad_token_id: int) -> Batch:
+    """The rows `source` of `batch` followed by `fresh`; columns are padded alike, prompts on the left."""
+    merged = dict(batch)
+    index = torch.tensor(source, device=batch["rewards"].device)
+    for name, old in batch.items():
+        new = fresh[name]
+        if not isinstance(old, Tensor) or old.dim() == 0:
+            continue
+        if old.dim() == 2 and old.size(1) != new.size(1):
+            width, value = max(old.size(1), new.size(1)), pad_token_id if name.endswith("_ids") else 0
+            left = name.startswith("prompt_")
+            old, new = (
+                nn.functional.pad(x, (width - x.size(1), 0) if left else (0, width - x.size(1)), value=value)
+                for x in (old, new)
+            )
+        merged[name] = torch.cat([old, new])[index]
+    return merged
