@@ -167,17 +167,7 @@ class EvalConfig(Section):
 
 def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
     """A config from a YAML file and `--dotted.key value` overrides. Raises BadInput naming key, value and remedy."""
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            loaded = _read_yaml(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BadInput(f"config {path} does not exist") from None
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise BadInput(f"config {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
-        if loaded is not None and not isinstance(loaded, dict):
-            raise BadInput(f"config {path} must be a mapping of sections, got {type(loaded).__name__}")
-        values = loaded or {}
+    values = _read_file(path) if path is not None else {}
     pairs = _pairs(overrides)
     method, chosen = values.get("method"), dict(pairs).get("method.name")
     if isinstance(method, dict) and chosen not in (None, method.get("name")):
@@ -186,6 +176,26 @@ def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ())
         path_of_key = key.split(".")
         _set(values, path_of_key, _read_value(text, _annotation(kind, path_of_key)), key)
     return validate(kind, _with_preset(values) if "method" in kind.model_fields else values)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """A config file's values, over those of the file it `extends` (a path relative to its own folder)."""
+    try:
+        values = _read_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"config {path} does not exist") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BadInput(f"config {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise BadInput(f"config {path} must be a mapping of sections, got {type(values).__name__}")
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str) or (path.parent / parent).resolve() == path.resolve():
+        raise BadInput(f"config {path}: extends must be the path of another file, got {parent!r}")
+    return _merge(_read_file(path.parent / parent), values)
 
 
 def _with_preset(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What does it cost to pull whole distributions? The loss term of methods that compare them, from hidden states.
 
-Plain divergences go to TRL's fused kernel, the others through `dasd.credit.chunked_divergence`. Neither holds the logits of a
-batch.
+On a GPU plain divergences go to TRL's fused kernel, everything else through `dasd.credit.chunked_divergence`. Neither holds the
+logits of a batch. (Without Triton TRL's kernel works on tiles as wide as 32,768 entries, however small the vocabulary.)
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def token_divergences(
     teacher_hidden: Tensor, teacher_head: LanguageModelHead, student_share: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """(N,) nats from (N, d) hidden states, with gradient to the student's."""
-    if not divergence.is_plain or student_share is not None or not len(student_hidden):
+    fits_kernel = divergence.is_plain and student_share is None and student_hidden.is_cuda
+    if not fits_kernel or not len(student_hidden):
         vocab_size = student_head.weight.shape[0]
         return chunked_divergence(
             divergence, student_hidden, student_head, teacher_hidden, teacher_head, vocab_size, student_share
