@@ -12,20 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dasd.analysis.scores import score_completion
 from dasd.credit import Method, TokenSignals, assign_credit
 from dasd.data.problems import as_row
 from dasd.tasks.base import Problem
 from dasd.teacher.context import PrivilegedContext, Prompt, tokenize_prompt
-
-
-@torch.no_grad()
-def score_completion(model: Any, prompt: list[int], completion: list[int], temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """(T,) log-probs of the completion's tokens and (T,) full-vocabulary entropies, nats, float32."""
-    ids = torch.tensor([prompt + completion], device=model.device)
-    logits = model(input_ids=ids, logits_to_keep=len(completion) + 1).logits[0, :-1].float() / temperature
-    logps = logits.log_softmax(-1)
-    chosen = logps.gather(-1, ids[0, len(prompt) :, None])[:, 0]
-    return chosen, -(logps.exp() * logps).sum(-1)
 
 
 def token_credit(

@@ -7,53 +7,12 @@ logits of a batch. (Without Triton TRL's kernel works on tiles as wide as 32,768
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
 
-import torch
 from torch import Tensor
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
 from dasd.credit import Divergence, DivergenceTerm, chunked_divergence
-
-
-@dataclass(frozen=True)
-class LanguageModelHead:
-    """The last layer: (n, d) hidden states to (n, V) logits at the sampling temperature."""
-
-    weight: Tensor
-    bias: Tensor | None
-    scale: float
-    softcap: float | None
-    temperature: float
-
-    @classmethod
-    def of(cls, model: Any, temperature: float) -> LanguageModelHead:
-        """The head of a transformers language model, with the factors its config knows."""
-        layer: Any = model.get_output_embeddings()
-        config = model.config.get_text_config()
-        factors = [getattr(config, name, None) for name in ("logit_scale", "output_multiplier", "lm_head_multiplier")]
-        scale = next((factor for factor in factors if factor is not None), 1.0)
-        if (divisor := getattr(config, "logits_scaling", None)) is not None:
-            scale = divisor if config.model_type == "hyperclovax" else 1.0 / divisor
-        weight, bias = _whole(layer.weight), getattr(layer, "bias", None)
-        softcap = getattr(config, "final_logit_softcapping", None)
-        return cls(weight, None if bias is None else _whole(bias), scale, softcap, temperature)
-
-    def detached(self) -> LanguageModelHead:
-        return replace(self, weight=self.weight.detach(), bias=None if self.bias is None else self.bias.detach())
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(hidden.dtype)
-        logits = torch.nn.functional.linear(hidden, self.weight.to(hidden.dtype), bias).float() * self.scale
-        if self.softcap is not None:
-            logits = self.softcap * torch.tanh(logits / self.softcap)
-        return logits / self.temperature
-
-
-def _whole(parameter: Any) -> Tensor:
-    """A parameter that is sharded over processes, gathered."""
-    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+from dasd.models import LanguageModelHead
 
 
 def divergence_loss(

@@ -28,7 +28,8 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad
 
 from dasd.credit import Credit
-from dasd.training.distributions import LanguageModelHead, divergence_loss
+from dasd.models import LanguageModelHead
+from dasd.training.distributions import divergence_loss
 
 Batch = dict[str, Any]
 
