@@ -137,7 +137,7 @@ def metric_sums(problems: Sequence[Problem], records: Iterable[Record], num_samp
         "step_accuracy": (total(lambda r: r["steps_right"]), total(lambda r: r["steps_checked"])),
         "epistemic_per_response": (epistemic, samples),
         "epistemic_per_100_words": (100 * epistemic, total(lambda r: len(r["text"].split()))),
-        "mean_length": (total(lambda r: len(r["token_ids"])), samples),
+        "mean_length": (total(lambda r: math.nan if r["token_ids"] is None else len(r["token_ids"])), samples),
         "backtracks_per_response": (total(lambda r: count_phrases(r["text"], BACKTRACKS)), samples),
         "truncated": (total(lambda r: r["finish_reason"] == "length"), samples),
         "claims_true": (correct, answered),
