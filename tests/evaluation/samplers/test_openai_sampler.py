@@ -12,8 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import dasd.evaluation.samplers.openai as module
+from dasd.cli import run
 from dasd.config import BadInput, EvalConfig, ModelConfig, SamplerConfig, load_config
 from dasd.evaluation.samplers import Request, Sampled, SamplingFailed, SamplingParams, make_sampler
+from dasd.files import read_lines
 
 REQUESTS = [Request(f"p{i}/0", [{"role": "user", "content": f"problem {i}"}], 1000 + i) for i in range(24)]
 PARAMS = SamplingParams(55, temperature=0.7, top_p=0.9)
@@ -289,3 +291,30 @@ def test_settings_that_cannot_be():
     assert config.sampler.base_urls == ("http://a/v1", "http://b/v1")
     with pytest.raises(BadInput, match="environment variable NO_SUCH_KEY is not set"):
         sampler_of("http://a/v1", api_key_env="NO_SUCH_KEY")
+
+
+def test_an_evaluation_survives_its_server(tmp_path, capsys):
+    """The server dies for good after 13 answers and comes back: exit code 1, then the rest, each sample once."""
+    dead = threading.Event()
+
+    def behave(count, body):
+        if count == 14:
+            dead.set()
+        return (500, {}, {"error": {"message": "CUDA error"}}) if dead.is_set() else good(count, body)
+
+    with serve(behave) as server:
+        words = ["eval", "some/model", "--num_samples", "4", "--data.limit", "6", "--output", str(tmp_path)]
+        words += ["--sampler.backend", "openai", "--sampler.base_urls", server.url, "--sampler.batch_size", "8"]
+        words += ["--sampler.concurrency", "2", "--sampler.retries", "1"]
+        assert run(words) == 1
+        errors = capsys.readouterr().err
+        assert len(errors.splitlines()) == 1
+        assert "CUDA error" in errors
+        before = read_lines(tmp_path / "samples.jsonl")
+        assert len(before) == 13
+        dead.clear()
+        assert run(words) == 0
+    after = read_lines(tmp_path / "samples.jsonl")
+    assert after[:13] == before
+    assert len({(record["problem_id"], record["sample"]) for record in after}) == len(after) == 24
+    assert json.loads((tmp_path / "summary.json").read_text())["mean_length"] is None  # this server tells no tokens

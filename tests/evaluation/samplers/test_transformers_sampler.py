@@ -111,26 +111,40 @@ def test_length_is_kept_and_a_shorter_limit_gives_a_beginning(sampler, requests)
         assert end not in one.token_ids[:-1]
 
 
-def test_samples_follow_the_models_distribution(sampler, requests):
-    """The first token's frequencies over consecutive seeds against its probabilities, with a temperature."""
-    draws, prompt = 4000, requests[0].prompt
-    sampled = sampler.sample([Request(str(seed), prompt, seed) for seed in range(draws)], SamplingParams(1, temperature=1.5))
-    counts = Counter(one.token_ids[0] for one in sampled)
+@pytest.fixture(scope="module")
+def crossroads(sampler, requests):
+    """(the beginning of a completion where the model hesitates most, its logits for the next token)."""
+    prompt = token_ids(sampler, requests[0])
+    ids = prompt + sampler.sample(requests[:1], SamplingParams(60))[0].token_ids
     with torch.no_grad():
-        logits = sampler.model(torch.tensor([token_ids(sampler, requests[0])])).logits[0, -1]
-    for token, probability in enumerate((logits / 1.5).softmax(-1).tolist()):
+        logits = sampler.model(torch.tensor([ids])).logits[0]
+    entropies = torch.distributions.Categorical(logits=logits[len(prompt) :]).entropy()
+    assert entropies.max() > 1.5
+    place = len(prompt) + int(entropies.argmax())
+    return ids[: place + 1], logits[place]
+
+
+def draw(sampler, ids, params, draws):
+    """Next tokens of so many completions with consecutive seeds."""
+    return [one[0] for one in write(sampler.model, [ids], [0] * draws, uniforms(range(draws), 1), params, [], pad=0)]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.5])
+def test_samples_follow_the_models_distribution(sampler, crossroads, temperature):
+    draws, (ids, logits) = 4000, crossroads
+    counts = Counter(draw(sampler, ids, SamplingParams(1, temperature), draws))
+    assert len(counts) > 5
+    for token, probability in enumerate((logits / temperature).softmax(-1).tolist()):
         error = math.sqrt(draws * probability * (1 - probability)) + 1
         assert abs(counts[token] - draws * probability) < 4 * error
 
 
-def test_top_p_leaves_out_the_tail(sampler, requests):
-    prompt = requests[0].prompt
-    sampled = sampler.sample([Request(str(seed), prompt, seed) for seed in range(300)], SamplingParams(1, top_p=0.5))
-    with torch.no_grad():
-        logits = sampler.model(torch.tensor([token_ids(sampler, requests[0])])).logits[0, -1]
+def test_top_p_leaves_out_the_tail(sampler, crossroads):
+    ids, logits = crossroads
     order = logits.softmax(-1).sort(descending=True)
     kept = order.indices[: int((order.values.cumsum(0) < 0.5).sum()) + 1].tolist()
-    assert {one.token_ids[0] for one in sampled} == set(kept)
+    assert len(kept) > 1
+    assert set(draw(sampler, ids, SamplingParams(1, top_p=0.5), 500)) == set(kept)
 
 
 def test_noise_is_uniform_along_and_across_seeds():
@@ -164,9 +178,9 @@ def test_pick_at_the_ends():
     rare = torch.full((1, 200_000), 1e-9)  # lost if they were added to a float32 near 1
     rare[0, 0] = 1.0
     assert pick(rare, torch.tensor([0.99], dtype=torch.float64)).item() == 0
-    tail = pick(rare.expand(3, -1), torch.tensor([0.99985, 0.9999, 0.99995], dtype=torch.float64))
-    assert torch.equal(tail.sort().values, tail)
-    assert len(set(tail.tolist())) == 3
+    tail = torch.arange(100_000, 100_009)  # each to be told from its neighbours
+    middles = (1 + (tail.double() - 0.5) * 1e-9) / (1 + 199_999e-9)
+    assert pick(rare.expand(9, -1), middles).tolist() == tail.tolist()
 
 
 def test_broken_weights_are_named():
