@@ -15,7 +15,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from dasd.assets import QUICKSTART
-from dasd.config import BadInput, EvalConfig, RunConfig, load_config, nearest, validate
+from dasd.config import BadInput, EvalConfig, RunConfig, RunFailed, load_config, nearest, validate
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,6 +34,8 @@ def run(arguments: Sequence[str]) -> int:
         return known.command(known, overrides) or 0
     except BadInput as error:
         return _fail(str(error), 2)
+    except RunFailed as error:
+        return _fail(f"{error}; give the same command again to go on from where it was", 1)
     except KeyboardInterrupt:
         return _fail("stopped; give the same command again to go on from where it was", 1)
     except OSError as error:

@@ -23,6 +23,13 @@ def model_path(config: ModelConfig) -> str:
 
 def load_model(config: ModelConfig) -> tuple[Any, Any]:
     """(model in evaluation mode, tokenizer). Raises BadInput for a missing folder, weights or chat template."""
+    tokenizer = load_tokenizer(config)
+    model = _load(AutoModelForCausalLM, config, dtype=config.dtype)
+    return model.eval(), tokenizer
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The tokenizer of a model that is all there. Raises BadInput for a missing folder, weights or chat template."""
     transformers_logging.disable_progress_bar()  # a command has its own
     path = model_path(config)
     folder = Path(path)
@@ -33,20 +40,23 @@ def load_model(config: ModelConfig) -> tuple[Any, Any]:
             raise BadInput(f"model.path {path} has no weights (model.safetensors): was its download or save cut off?")
     elif path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise BadInput(f"model.path {path} does not exist")
-    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=config.dtype, **options)
-    except Exception as error:  # each library raises its own kinds: wrong name, no network, torn file
-        reason = " ".join(str(error).split())[:400]
-        raise BadInput(f"model.path {path} cannot be loaded: {type(error).__name__}: {reason}") from None
+    tokenizer = _load(AutoTokenizer, config)
     if tokenizer.chat_template is None:
         raise BadInput(
             f"model.path {path} has no chat template: give an instruction-tuned model, or add chat_template.jinja to its folder"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.eval(), tokenizer
+    return tokenizer
+
+
+def _load(kind: Any, config: ModelConfig, **options: Any) -> Any:
+    path = model_path(config)
+    try:
+        return kind.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code, **options)
+    except Exception as error:  # each library raises its own kinds: wrong name, no network, torn file
+        reason = " ".join(str(error).split())[:400]
+        raise BadInput(f"model.path {path} cannot be loaded: {type(error).__name__}: {reason}") from None
 
 
 def _hint(folder: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from dasd.analysis.token_credit import choose_rollouts, token_credit
-from dasd.config import DataConfig, EvalConfig, ModelConfig, RunConfig
+from dasd.config import DataConfig, EvalConfig, ModelConfig, RunConfig, SamplerConfig
 from dasd.credit import make_method
 from dasd.evaluation.runner import compare, run_evaluation, summarize
 from dasd.files import write_json
@@ -66,7 +66,7 @@ def _run(config: RunConfig, output: Path) -> dict[str, Any]:
         num_samples=NUM_SAMPLES,
         temperature=config.training.temperature,
         max_completion_length=config.training.max_completion_length,
-        batch_size=640,
+        sampler=SamplerConfig(batch_size=640),
     )
     problems, before = run_evaluation(evaluation, output / "before", "Evaluating the base model")
     clock.save()

@@ -1,8 +1,7 @@
 """Evaluating a model on problems: sample, grade, write down, summarise.
 
 `samples.jsonl` holds each (problem, sample) once, with its token ids, so grading and figures can be repeated without
-sampling. A killed run goes on where it was: batches that are on file are not sampled again, and a batch that is sampled
-again gets its own seed, so the file ends the same.
+sampling. A killed run goes on where it was: what is on file is not sampled again, and each sample has its own seed.
 """
 
 from __future__ import annotations
@@ -20,13 +19,12 @@ from dasd.config import BadInput, EvalConfig
 from dasd.data.problems import load_problems
 from dasd.evaluation.estimators import Estimate, difference_of_ratios, pass_at_k, ratio_of_sums
 from dasd.evaluation.health import BACKTRACKS, EPISTEMIC_MARKERS, count_phrases
-from dasd.evaluation.sampling import Sampled, SamplingParams, sample_batch
+from dasd.evaluation.samplers import Request, Sampled, Sampler, SamplingFailed, SamplingParams, make_sampler
 from dasd.files import append_lines, repair_lines, write_json
-from dasd.models import load_model
 from dasd.progress import Advance, track
 from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, Problem, Task
-from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.teacher.context import PrivilegedContext
 
 SAMPLES = "samples.jsonl"
 Record = dict[str, Any]
@@ -36,16 +34,17 @@ Sums = dict[str, tuple[np.ndarray, np.ndarray]]  # metric -> (numerators, denomi
 def run_evaluation(config: EvalConfig, output: Path, label: str) -> tuple[list[Problem], list[Record]]:
     """Loads model and problems, samples with a progress bar, writes `output/summary.json`. Raises BadInput."""
     problems, task = load_problems(config.data), make_task(config.data.task)
-    model, tokenizer = load_model(config.model)
+    sampler = make_sampler(config.sampler, config.model)
     with track(label, len(problems) * config.num_samples) as advance:
-        records = evaluate(model, tokenizer, problems, task, config, output, advance)
+        records = evaluate(sampler, problems, task, config, output, advance)
+    sampler.close()
     size = {"num_problems": len(problems), "num_samples": config.num_samples}
     write_json(output / "summary.json", size | summarize(problems, records, config.num_samples))
     return problems, records
 
 
 def evaluate(
-    model: Any, tokenizer: Any, problems: Sequence[Problem], task: Task, config: EvalConfig, output: Path,
+    sampler: Sampler, problems: Sequence[Problem], task: Task, config: EvalConfig, output: Path,
     advance: Advance = lambda count: None,
 ) -> list[Record]:  # fmt: skip
     """Samples `config.num_samples` completions of each problem into `output/samples.jsonl`; `advance` is told of progress.
@@ -53,10 +52,9 @@ def evaluate(
     Raises BadInput where `output` holds samples made with other settings, or a prompt leaves no room for a completion.
     """
     identity = {"config": config.model_dump(mode="json"), "problems": [problem.id for problem in problems]}
-    prompts = [_prompt_ids(tokenizer, problem, config) for problem in problems]
-    limit = getattr(model.config, "max_position_embeddings", None)
-    longest = max(map(len, prompts))
-    if limit is not None and longest + config.max_completion_length > limit:
+    prompts = [_prompt(problem, config) for problem in problems]
+    limit, longest = sampler.context_length, sampler.longest_prompt(prompts)
+    if limit is not None and longest is not None and longest + config.max_completion_length > limit:
         raise BadInput(
             f"a prompt of {longest} tokens and max_completion_length {config.max_completion_length} exceed the model's context "
             f"of {limit}: set --max_completion_length to {max(limit - longest, 1)} or less"
@@ -66,21 +64,23 @@ def evaluate(
     known = {problem.id for problem in problems}
     records = repair_lines(path, keep=lambda record: record["problem_id"] in known)
     done = {(record["problem_id"], record["sample"]) for record in records}
-    pairs = [(index, sample) for index in range(len(problems)) for sample in range(config.num_samples)]
+    missing = [(i, sample) for i in range(len(problems)) for sample in range(config.num_samples)]
+    missing = [(i, sample) for i, sample in missing if (problems[i].id, sample) not in done]
+    advance(len(done))
     params = SamplingParams(config.max_completion_length, config.temperature, config.top_p)
-    for start in range(0, len(pairs), config.batch_size):
-        batch = pairs[start : start + config.batch_size]
-        missing = [(index, sample) for index, sample in batch if (problems[index].id, sample) not in done]
-        if missing:
-            seed = int(np.random.SeedSequence([config.seed, start]).generate_state(1)[0])
-            sampled = sample_batch(model, tokenizer, [prompts[index] for index, _ in batch], params, seed)
-            fresh = [
-                _record(problems[index], sample, text, task)
-                for (index, sample), text in zip(batch, sampled, strict=True)
-                if (index, sample) in set(missing)
-            ]
-            append_lines(path, fresh)
-            records += fresh
+    for start in range(0, len(missing), sampler.batch_size):
+        batch = {f"{problems[i].id}/{sample}": (i, sample) for i, sample in missing[start : start + sampler.batch_size]}
+        requests = [Request(key, prompts[i], _seed(config.seed, key)) for key, (i, _) in batch.items()]
+        failure = None
+        try:
+            sampled = list(zip(requests, sampler.sample(requests, params), strict=True))
+        except SamplingFailed as error:
+            failure, sampled = error, error.finished
+        fresh = [_record(problems[batch[r.key][0]], batch[r.key][1], one, task) for r, one in sampled]
+        append_lines(path, fresh)
+        records += fresh
+        if failure is not None:
+            raise failure
         advance(len(batch))
     return sorted(records, key=lambda record: record["sample"])
 
@@ -137,7 +137,7 @@ def metric_sums(problems: Sequence[Problem], records: Iterable[Record], num_samp
         "step_accuracy": (total(lambda r: r["steps_right"]), total(lambda r: r["steps_checked"])),
         "epistemic_per_response": (epistemic, samples),
         "epistemic_per_100_words": (100 * epistemic, total(lambda r: len(r["text"].split()))),
-        "mean_length": (total(lambda r: len(r["token_ids"])), samples),
+        "mean_length": (total(lambda r: math.nan if r["token_ids"] is None else len(r["token_ids"])), samples),
         "backtracks_per_response": (total(lambda r: count_phrases(r["text"], BACKTRACKS)), samples),
         "truncated": (total(lambda r: r["finish_reason"] == "length"), samples),
         "claims_true": (correct, answered),
@@ -159,12 +159,19 @@ def _claim(output: Path, identity: Mapping[str, Any]) -> None:
         )
 
 
-def _prompt_ids(tokenizer: Any, problem: Problem, config: EvalConfig) -> list[int]:
-    row = {"prompt": [{"role": "user", "content": problem.problem}], "solution": problem.solution}
-    prompt = PrivilegedContext().prompt(row) if config.with_context else row["prompt"]
-    if prompt is None:
+def _seed(seed: int, key: str) -> int:
+    """A completion's own seed, below 2**31."""
+    return int(np.random.SeedSequence([seed, *key.encode()]).generate_state(1)[0]) >> 1
+
+
+def _prompt(problem: Problem, config: EvalConfig) -> list[dict[str, Any]]:
+    prompt = [{"role": "user", "content": problem.problem}]
+    if not config.with_context:
+        return prompt
+    told = PrivilegedContext().prompt({"prompt": prompt, "solution": problem.solution})
+    if not isinstance(told, list):
         raise BadInput(f"problem {problem.id} has no reference to put into the prompt: leave out --with_context")
-    return tokenize_prompt(tokenizer, prompt)
+    return told
 
 
 def _record(problem: Problem, sample: int, sampled: Sampled, task: Task) -> Record:

@@ -1,0 +1,74 @@
+"""What is a sampler? Chat prompts in, completions out, in the same order.
+
+Every completion has a seed of its own, so that it does not matter which batch, process or restart it is sampled in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dasd.config import RunFailed
+
+Messages = list[dict[str, Any]]  # a chat prompt
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    max_completion_length: int
+    temperature: float = 1.0  # 0 is greedy
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion to write."""
+
+    key: str  # unique, "problem_id/sample"
+    prompt: Messages
+    seed: int  # this completion's own, 0 or more and below 2**63; below 2**31 suits every server
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One completion: its token ids with the end token (None where the backend does not tell), its text without special
+    tokens, why it ended."""
+
+    token_ids: list[int] | None
+    text: str
+    finish_reason: str  # "stop" (end token) or "length"
+
+
+class Sampler(Protocol):
+    @property
+    def deterministic(self) -> bool:
+        """Do the same seeds give the same samples, in whatever batches they come?"""
+
+    @property
+    def batch_size(self) -> int:
+        """Requests to hand over at once."""
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that prompt and completion may have together; None if unknown."""
+
+    def longest_prompt(self, prompts: Sequence[Messages]) -> int | None:
+        """Tokens of the longest prompt; None if unknown."""
+
+    def sample(self, requests: Sequence[Request], params: SamplingParams) -> list[Sampled]:
+        """One completion for each request, in order. Raises BadInput, or SamplingFailed with what was finished."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a record of the evaluation says of its sampler: backend, model, versions, deterministic."""
+
+    def close(self) -> None:
+        """Gives back memory and connections."""
+
+
+class SamplingFailed(RunFailed):
+    """A completion could not be had. `finished` holds those of the same call that could: write them before giving up."""
+
+    def __init__(self, message: str, finished: Sequence[tuple[Request, Sampled]] = ()) -> None:
+        super().__init__(message)
+        self.finished = list(finished)

@@ -1,0 +1,85 @@
+"""Sampling with vLLM in this process, for one machine with GPUs.
+
+Prompts go in as token ids from the same tokenizer and template as everywhere else. vLLM seeds each completion, but its
+arithmetic depends on what else is in the batch, so equal seeds do not promise equal samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dasd.config import BadInput, ModelConfig, SamplerConfig
+from dasd.evaluation.samplers.base import Messages, Request, Sampled, SamplingFailed, SamplingParams
+from dasd.models import load_tokenizer, model_path
+from dasd.teacher.context import tokenize_prompt
+
+
+class VllmSampler:
+    deterministic = False
+
+    def __init__(self, config: SamplerConfig, model: ModelConfig) -> None:
+        try:
+            import vllm
+        except ImportError as error:
+            raise BadInput(
+                f"--sampler.backend vllm needs vLLM ({error}): pip install 'dasd[vllm]', or use --sampler.backend transformers"
+            ) from None
+        self.vllm, self.config, self.name = vllm, config, model_path(model)
+        self.batch_size = config.batch_size
+        self.tokenizer = load_tokenizer(model)
+        try:
+            self.engine = vllm.LLM(
+                model=self.name,
+                revision=model.revision,
+                dtype=model.dtype,
+                trust_remote_code=model.trust_remote_code,
+                tensor_parallel_size=config.tensor_parallel_size,
+                gpu_memory_utilization=config.gpu_memory_utilization,
+                max_model_len=config.max_model_len,
+            )
+        except (ValueError, RuntimeError) as error:
+            raise BadInput(f"vLLM cannot load {self.name}: {' '.join(str(error).split())[:400]}") from None
+        self.context_length: int | None = self.engine.llm_engine.model_config.max_model_len
+
+    def longest_prompt(self, prompts: Sequence[Messages]) -> int:
+        return max(len(tokenize_prompt(self.tokenizer, prompt)) for prompt in prompts)
+
+    def sample(self, requests: Sequence[Request], params: SamplingParams) -> list[Sampled]:
+        outputs = self.engine.generate(
+            [{"prompt_token_ids": tokenize_prompt(self.tokenizer, request.prompt)} for request in requests],
+            [
+                self.vllm.SamplingParams(
+                    max_tokens=params.max_completion_length,
+                    temperature=params.temperature,
+                    top_p=params.top_p,
+                    seed=request.seed,
+                )
+                for request in requests
+            ],
+            use_tqdm=False,
+        )
+        written = [(request, output.outputs[0]) for request, output in zip(requests, outputs, strict=True)]
+        finished = [
+            (request, Sampled(list(one.token_ids), one.text, one.finish_reason))
+            for request, one in written
+            if one.finish_reason in ("stop", "length")
+        ]
+        if len(finished) < len(requests):
+            request, one = next(pair for pair in written if pair[1].finish_reason not in ("stop", "length"))
+            raise SamplingFailed(f"vLLM did not finish {request.key}: {one.finish_reason}", finished)
+        return [sampled for _, sampled in finished]
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "backend": "vllm",
+            "model": self.name,
+            "dtype": str(self.engine.llm_engine.model_config.dtype).removeprefix("torch."),
+            "tensor_parallel_size": self.config.tensor_parallel_size,
+            "deterministic": self.deterministic,
+            "vllm": self.vllm.__version__,
+        }
+
+    def close(self) -> None:
+        self.engine.llm_engine.engine_core.shutdown()
+        del self.engine

@@ -1,0 +1,98 @@
+"""What is vLLM told, and in which order do its answers come back?
+
+vLLM needs a GPU, so a recorder stands in for it: this checks our side of the calls, not vLLM.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from dasd.assets import BASE_MODEL
+from dasd.config import BadInput, ModelConfig, SamplerConfig
+from dasd.evaluation.samplers import Request, Sampled, SamplingFailed, SamplingParams, make_sampler
+from dasd.models import load_tokenizer
+from dasd.teacher.context import tokenize_prompt
+
+REQUESTS = [Request(f"{i}/0", [{"role": "user", "content": f"Use 1 2 {i} to make 6."}], 100 + i) for i in range(5)]
+
+
+@dataclass
+class Recorder:
+    """Stands in for `vllm.LLM`; a completion is the prompt's last two tokens and the seed."""
+
+    started: dict = field(default_factory=dict)
+    params: list = field(default_factory=list)
+    reasons: dict = field(default_factory=dict)  # seed -> finish_reason, "stop" if not here
+    shut: bool = False
+
+    def LLM(self, **options):
+        if options["gpu_memory_utilization"] < 0.2:
+            raise ValueError("No available memory for the\n cache blocks")
+        self.started = options
+        self.llm_engine = SimpleNamespace(
+            model_config=SimpleNamespace(max_model_len=4096, dtype="torch.bfloat16"),
+            engine_core=SimpleNamespace(shutdown=lambda: setattr(self, "shut", True)),
+        )
+        return self
+
+    def generate(self, prompts, sampling_params, use_tqdm):
+        assert use_tqdm is False
+        self.params = sampling_params
+        return [self._output(p["prompt_token_ids"], s) for p, s in zip(prompts, sampling_params, strict=True)]
+
+    def _output(self, ids, params):
+        seed = params["seed"]
+        one = SimpleNamespace(token_ids=(*ids[-2:], seed), text=f"text {seed}", finish_reason=self.reasons.get(seed, "stop"))
+        return SimpleNamespace(prompt_token_ids=ids, outputs=[one])
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    recorder, module = Recorder(), ModuleType("vllm")
+    module.LLM, module.SamplingParams, module.__version__ = recorder.LLM, dict, "0.25.0"
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    return recorder
+
+
+def test_arguments_and_order(recorder):
+    config = SamplerConfig(backend="vllm", batch_size=3, tensor_parallel_size=2, gpu_memory_utilization=0.8, max_model_len=4096)
+    sampler = make_sampler(config, ModelConfig(dtype="bfloat16"))
+    assert recorder.started == {
+        "model": str(BASE_MODEL), "revision": None, "dtype": "bfloat16", "trust_remote_code": False,
+        "tensor_parallel_size": 2, "gpu_memory_utilization": 0.8, "max_model_len": 4096,
+    }  # fmt: skip
+    recorder.reasons[103] = "length"
+    sampled = sampler.sample(REQUESTS, SamplingParams(77, temperature=0.6, top_p=0.9))
+    assert recorder.params == [{"max_tokens": 77, "temperature": 0.6, "top_p": 0.9, "seed": 100 + i} for i in range(5)]
+    tokenizer = load_tokenizer(ModelConfig())
+    prompts = [tokenize_prompt(tokenizer, request.prompt) for request in REQUESTS]
+    assert sampled == [
+        Sampled([*prompts[i][-2:], 100 + i], f"text {100 + i}", "length" if i == 3 else "stop") for i in range(5)
+    ]
+    assert sampler.longest_prompt([request.prompt for request in REQUESTS]) == max(map(len, prompts))
+    assert (sampler.batch_size, sampler.context_length, sampler.deterministic) == (3, 4096, False)
+    assert sampler.describe()["vllm"] == "0.25.0"
+    sampler.close()
+    assert recorder.shut
+
+
+def test_an_aborted_completion_is_no_sample(recorder):
+    sampler = make_sampler(SamplerConfig(backend="vllm"), ModelConfig())
+    recorder.reasons[102] = "abort"
+    with pytest.raises(SamplingFailed, match="2/0: abort") as caught:
+        sampler.sample(REQUESTS, SamplingParams(8))
+    assert [request.key for request, _ in caught.value.finished] == ["0/0", "1/0", "3/0", "4/0"]
+    assert [one.text for _, one in caught.value.finished] == ["text 100", "text 101", "text 103", "text 104"]
+
+
+def test_what_is_missing_is_said(monkeypatch, recorder, tmp_path):
+    with pytest.raises(BadInput, match=r"vLLM cannot load .*: No available memory for the cache blocks"):
+        make_sampler(SamplerConfig(backend="vllm", gpu_memory_utilization=0.1), ModelConfig())
+    with pytest.raises(BadInput, match="does not exist"):  # before vLLM takes the GPU
+        make_sampler(SamplerConfig(backend="vllm"), ModelConfig(path=str(tmp_path / "nothing")))
+    assert not recorder.started
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(BadInput, match=r"pip install 'dasd\[vllm\]'"):
+        make_sampler(SamplerConfig(backend="vllm"), ModelConfig())
