@@ -172,8 +172,7 @@ class ContrastiveHints:
 
     def __call__(self, signals: TokenSignals) -> Credit:
         advantages = signals.rollout_advantages
-        right = signals.student_logps.detach().float().masked_fill(~signals.valid, 0.0) + signals.gap
-        evidence = right - signals.require("contrast_logps").mean(0)
+        evidence = signals.require("teacher_logps") - signals.require("contrast_logps").mean(0)
         moved = advantages + self.scale * torch.tanh(evidence / self.width) * signals.taught
         return _credit(signals, torch.where(moved * advantages > 0, moved, 0.0))
 
