@@ -1,7 +1,7 @@
 """The compared methods that change the advantage of each token. One small class each, its rule in its docstring.
 
-`A` is the verifier's advantage of the rollout, `u` the gap, teacher minus student log-prob of the token (nats, detached). What a
-paper leaves open, and what was chosen, is in docs/method.md. Imports torch only.
+`A` is the verifier's advantage of the rollout, `u` the gap, teacher minus student log-prob of the token (nats, detached). What
+a paper leaves open, and what was chosen, is in docs/method.md. Imports torch only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from dasd.credit.schedule import Schedule, check_number
+from dasd.credit.schedule import Schedule, check_number, number
 from dasd.credit.signals import Credit, TokenSignals, high_entropy, tally
 
 
@@ -58,7 +58,7 @@ class Forking:
 
 @dataclass(frozen=True)
 class SampledSelfDistillation:
-    """OPSD on the sampled tokens: the advantage is the gap, `A_t = u`, without a verifier (2601.18734, policy-gradient form)."""
+    """OPSD on the sampled tokens: the advantage is the gap, `A_t = u`, without a verifier (2601.18734, policy gradient)."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"teacher_logps"})
 
@@ -78,7 +78,7 @@ class RewardRescaled:
     """
 
     side: Literal["conform", "deviate"] = "conform"
-    lam: float | Schedule = Schedule(0.5, 0.0, steps=50)
+    lam: float | Schedule = Schedule(0.5, 0.0, steps=50)  # noqa: RUF009 (frozen)
     low: float = 0.8
     high: float = 1.2
     correct_only: bool = False
@@ -97,7 +97,8 @@ class RewardRescaled:
     def __call__(self, signals: TokenSignals) -> Credit:
         advantages = signals.rollout_advantages
         evidence = advantages.sign() * signals.gap * (1.0 if self.side == "conform" else -1.0)
-        factor = (1.0 - self.lam) + self.lam * evidence.clamp(-50.0, 50.0).exp().clamp(self.low, self.high)
+        lam = number(self.lam)
+        factor = (1.0 - lam) + lam * evidence.clamp(-50.0, 50.0).exp().clamp(self.low, self.high)
         if self.correct_only:
             factor = torch.where(signals.require("correct")[:, None], factor, 1.0)
         return _credit(signals, advantages * factor)
@@ -142,7 +143,7 @@ class AntiSelfDistillation:
         history = signals.teacher_entropy_history if self.switch is not None else ()
         if history is None:
             raise ValueError("this method needs teacher_entropy_history, which was not given to TokenSignals")
-        lam = self.lam if self.is_on(history) else 0.0
+        lam = number(self.lam) if self.is_on(history) else 0.0
         term = lam * 0.5 * (softplus(signals.gap) - math.log(2.0))
         return _credit(signals, signals.rollout_advantages - term * signals.taught)
 
@@ -173,7 +174,7 @@ class ContrastiveHints:
     def __call__(self, signals: TokenSignals) -> Credit:
         advantages = signals.rollout_advantages
         evidence = signals.require("teacher_logps") - signals.require("contrast_logps").mean(0)
-        moved = advantages + self.scale * torch.tanh(evidence / self.width) * signals.taught
+        moved = advantages + number(self.scale) * torch.tanh(evidence / self.width) * signals.taught
         return _credit(signals, torch.where(moved * advantages > 0, moved, 0.0))
 
 

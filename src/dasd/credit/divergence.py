@@ -48,7 +48,7 @@ class Divergence:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if not 0 < self.mixture < 1:
-            raise ValueError(f"mixture must lie between 0 and 1, got {self.mixture}; for the ends take forward_kl or reverse_kl")
+            raise ValueError(f"mixture must lie between 0 and 1, got {self.mixture}; at its ends are forward_kl and reverse_kl")
         if self.summand_cap is not None and not self.summand_cap > 0:
             raise ValueError(f"summand_cap must be above 0, got {self.summand_cap}; null for no cap")
         if self.top_k is not None and self.top_k < 1:
