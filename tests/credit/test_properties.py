@@ -18,7 +18,7 @@ from dasd.credit import METHODS, DirectionAdaptive, TokenSignals, ratios
 from reference import credit_twin
 from reference.batches import ROLLOUT_METHODS, SCORES, credit_of, full_batch, outputs, rows, tokenwise
 
-many, some = settings(max_examples=150, deadline=None), settings(max_examples=50, deadline=None)
+many, some = settings(max_examples=100, deadline=None), settings(max_examples=40, deadline=None)
 
 ADVANTAGES = [-1.3098765, 0.0, 0.3712345, 1.7320508]
 JUNK = [math.nan, math.inf, -math.inf, 3e38, -1e4, 0.0]
@@ -71,7 +71,7 @@ def same_outputs(actual, expected, exactly=False):
 
 
 every_method = pytest.mark.parametrize("method", ROLLOUT_METHODS.values(), ids=list(ROLLOUT_METHODS))
-SEEDS = range(9)  # masks are full, ragged and with holes in turn
+SEEDS = range(6)  # masks are full, ragged and with holes in turn
 
 
 # ---------------------------------------------------------------- agreement with the twin
@@ -178,12 +178,12 @@ def test_what_a_teacher_would_say_without_context_changes_nothing(method):
 
 
 @every_method
-@pytest.mark.parametrize(("left", "right"), [(0, 5), (3, 0), (7, 9)])
-def test_padding_changes_nothing(method, left, right):
+def test_padding_changes_nothing(method):
     for seed in SEEDS:
-        batch, junk = full_batch(seed), JUNK[seed % len(JUNK)]
+        batch, junk = full_batch(seed), JUNK[seed]
+        left, right = [(0, 5), (7, 3)][seed % 2]
 
-        def pad(name, tensor, junk=junk):
+        def pad(name, tensor, junk=junk, left=left, right=right):
             return torch.nn.functional.pad(tensor, (left, right), value=False if name == "completion_mask" else junk)
 
         plain, found = credit_of(method, batch), credit_of(method, tokenwise(batch, pad))
@@ -237,13 +237,13 @@ def test_one_threshold_for_the_batch_is_the_one_thing_that_does_depend_on_the_sp
 
 
 @every_method
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32, torch.bfloat16])
-def test_dtype_of_the_mask_changes_nothing(method, dtype):
-    for seed in (0, 1, 2):
-        batch = full_batch(seed)
+def test_dtype_of_the_mask_changes_nothing(method):
+    batch = full_batch(2)
+    plain = credit_of(method, batch)
+    for dtype in (torch.uint8, torch.int64, torch.float32, torch.bfloat16):
         found = credit_of(method, batch | {"completion_mask": batch["completion_mask"].to(dtype)})
-        same_outputs(found, credit_of(method, batch), exactly=True)
-        assert found.metrics == credit_of(method, batch).metrics
+        same_outputs(found, plain, exactly=True)
+        assert found.metrics == plain.metrics
 
 
 @every_method

@@ -208,9 +208,7 @@ def test_masked_quantile_works_past_the_limit_of_torch_quantile():
     with pytest.raises(RuntimeError, match="too large"):
         torch.quantile(values, q, dim=-1)
     found = masked_quantile(values, torch.ones_like(values, dtype=torch.bool), q)
-    expected = np.quantile(values[0].double().numpy(), q)
-    assert expected == pytest.approx(1.0, abs=1e-6)
-    assert found.item() == pytest.approx(expected, abs=1e-6)
+    assert found.item() == pytest.approx(1.0, abs=1e-6)
 
 
 def test_masked_mean_and_deviation_by_hand():
