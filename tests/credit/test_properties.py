@@ -1,4 +1,4 @@
-"""Does the credit core agree with its slow twin, and do padding, batch order, micro-batches and dtypes change nothing?
+"""Does DASD agree with its slow twin, and do padding, batch order, micro-batches and dtypes change nothing, for any method?
 
 Scores are drawn from grids of exact float32 values, so that both sides agree on which tokens lie at the entropy threshold; the
 verifier's advantages are odd numbers that no term cancels exactly.
@@ -16,10 +16,10 @@ from hypothesis.extra.numpy import arrays
 
 from dasd.credit import METHODS, DirectionAdaptive, TokenSignals, ratios
 from reference import credit_twin
+from reference.batches import ROLLOUT_METHODS, SCORES, credit_of, full_batch, outputs, rows, tokenwise
 
-many, some = settings(max_examples=200, deadline=None), settings(max_examples=60, deadline=None)
+many, some = settings(max_examples=100, deadline=None), settings(max_examples=40, deadline=None)
 
-PER_TOKEN = ("student_logps", "teacher_logps", "entropies", "completion_mask")
 ADVANTAGES = [-1.3098765, 0.0, 0.3712345, 1.7320508]
 JUNK = [math.nan, math.inf, -math.inf, 3e38, -1e4, 0.0]
 
@@ -33,7 +33,6 @@ configurations = st.builds(
     gap_clip=st.sampled_from([0.75, 2.0, 5.0, math.inf]),
     sigma_center=st.sampled_from(["mean", "median", "quantile"]),
 )
-methods = configurations | st.sampled_from(list(METHODS.values()))
 
 
 @st.composite
@@ -54,21 +53,25 @@ def batches(draw, longest=24):
     }
 
 
-def credit_of(method, batch):
-    return method(TokenSignals(**batch))
-
-
 def twin_of(method, batch):
     return credit_twin.direction_adaptive(**{name: tensor.double().numpy() for name, tensor in batch.items()}, **asdict(method))
 
 
-def rows(batch, chosen):
-    return {name: tensor[chosen] for name, tensor in batch.items()}
-
-
 def same(actual, expected):
     """Equal up to the last bits: torch vectorises a tensor's body and not its tail, so a token's place decides its rounding."""
-    torch.testing.assert_close(actual, expected, rtol=2e-6, atol=2e-7)
+    torch.testing.assert_close(actual, expected, rtol=5e-6, atol=5e-7)
+
+
+def same_outputs(actual, expected, exactly=False):
+    """Advantages, omega, weights and shares of two credits, or of two mappings of them."""
+    actual, expected = (found if isinstance(found, dict) else outputs(found) for found in (actual, expected))
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(actual[name], expected[name]) if exactly else same(actual[name], expected[name]) is None, name
+
+
+every_method = pytest.mark.parametrize("method", ROLLOUT_METHODS.values(), ids=list(ROLLOUT_METHODS))
+SEEDS = range(6)  # masks are full, ragged and with holes in turn
 
 
 # ---------------------------------------------------------------- agreement with the twin
@@ -109,130 +112,175 @@ def test_agrees_with_the_twin_from_1e_minus_30_to_1e4(data, method):
     np.testing.assert_allclose(credit.advantages, advantages, rtol=2e-5, atol=1e-37)
 
 
-@some
-@given(data=st.data(), method=methods)
-def test_entries_near_the_largest_float_never_give_nan(data, method):
-    shape = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 12)))
-    sizes = [0.0, 1e-45, 1.0, 1e4, 1e30, 3e38]
-
-    def draw(values, shape=shape):
-        return torch.from_numpy(data.draw(arrays(np.float32, shape, elements=st.sampled_from(values).map(np.float32))))
-
-    batch = {
-        "student_logps": draw(sizes) * draw([-1.0, 1.0]),
-        "teacher_logps": draw(sizes) * draw([-1.0, 1.0]),
-        "entropies": draw(sizes),
-        "completion_mask": draw([0.0, 1.0, 1.0]),
-        "advantages": draw([*sizes, -3e38], shape[:1]),
-    }
-    credit = credit_of(method, batch)
-    assert torch.isfinite(credit.advantages).all()
-    assert credit.omega is None or (credit.omega.abs() <= 1).all()
-    assert not any(math.isnan(value) for value in credit.metrics.values())
+@every_method
+def test_entries_near_the_largest_float_never_give_nan(method):
+    sizes = torch.tensor([0.0, 1e-45, 1.0, 1e4, 1e30, 3e38])
+    for seed in SEEDS:
+        rng = torch.Generator().manual_seed(seed)
+        batch = full_batch(seed)
+        for name in (*SCORES, "advantages"):
+            shape = batch[name].shape
+            batch[name] = sizes[torch.randint(0, 6, shape, generator=rng)]
+            if name in ("student_logps", "teacher_logps", "contrast_logps", "advantages"):
+                batch[name] = batch[name] * (1 - 2 * torch.randint(0, 2, shape, generator=rng))
+        credit = credit_of(method, batch)
+        for name, output in outputs(credit).items():
+            assert torch.isfinite(output).all(), name
+        assert credit.omega is None or (credit.omega.abs() <= 1).all()
+        assert not any(math.isnan(value) for value in credit.metrics.values())
 
 
 # ---------------------------------------------------------------- what must not matter
 
 
-@some
-@given(batch=batches(), method=methods, data=st.data())
-def test_what_stands_at_masked_positions_changes_nothing(batch, method, data):
-    masked, dirty = ~batch["completion_mask"], dict(batch)
-    for name in ("student_logps", "teacher_logps", "entropies"):
-        junk = torch.from_numpy(
-            data.draw(arrays(np.float32, tuple(masked.shape), elements=st.sampled_from(JUNK).map(np.float32)))
-        )
-        dirty[name] = torch.where(masked, junk, batch[name])
-    clean, found = credit_of(method, batch), credit_of(method, dirty)
-    assert torch.equal(found.advantages, clean.advantages)
-    assert (found.advantages[masked] == 0).all()
-    assert found.metrics == clean.metrics
-    if found.omega is not None:
-        assert torch.equal(found.omega, clean.omega)
-        assert (found.omega[masked] == 0).all()
+@every_method
+def test_outputs_are_detached_float32_and_zero_where_masked(method):
+    for seed in SEEDS:
+        batch = full_batch(seed)
+        tracked = {name: tensor.clone().requires_grad_() for name, tensor in batch.items() if name in (*SCORES, "advantages")}
+        credit = credit_of(method, batch | tracked)
+        same_outputs(credit, credit_of(method, batch), exactly=True)
+        assert not any(total.requires_grad for total in credit.totals.values())
+        for name, output in outputs(credit).items():
+            assert output.dtype == torch.float32, name
+            assert not output.requires_grad, name
+            assert (output[~batch["completion_mask"]] == 0).all(), name
+            if name.startswith("share"):
+                assert ((output >= 0) & (output <= 1)).all()
 
 
-@some
-@given(batch=batches(), method=methods, left=st.integers(0, 9), right=st.integers(0, 9), junk=st.sampled_from(JUNK))
-def test_padding_changes_nothing(batch, method, left, right, junk):
-    padded = dict(batch)
-    for name in PER_TOKEN:
-        value = False if name == "completion_mask" else junk
-        padded[name] = torch.nn.functional.pad(batch[name], (left, right), value=value)
-    plain, found = credit_of(method, batch), credit_of(method, padded)
-    inside = slice(left, left + plain.advantages.shape[1])
-    same(found.advantages[:, inside], plain.advantages)
-    outside = torch.ones(found.advantages.shape[1], dtype=torch.bool)
-    outside[inside] = False
-    assert (found.advantages[:, outside] == 0).all()
-    assert found.metrics == pytest.approx(plain.metrics, rel=1e-5, abs=1e-6)
+@every_method
+def test_what_stands_at_masked_positions_changes_nothing(method):
+    junk = torch.tensor(JUNK)
+    for seed in SEEDS:
+        batch, rng = full_batch(seed), torch.Generator().manual_seed(seed)
+        masked = ~batch["completion_mask"]
+
+        def spoil(name, tensor, masked=masked, rng=rng):
+            if name == "completion_mask":
+                return tensor
+            return torch.where(masked, junk[torch.randint(0, len(JUNK), tensor.shape, generator=rng)], tensor)
+
+        clean, found = credit_of(method, batch), credit_of(method, tokenwise(batch, spoil))
+        same_outputs(found, clean, exactly=True)
+        assert found.metrics == clean.metrics
 
 
-@some
-@given(batch=batches(), method=methods)
-def test_holes_in_the_mask_are_as_good_as_tokens_removed(batch, method):
-    credit = credit_of(method, batch)
-    for row, valid in enumerate(batch["completion_mask"]):
-        squeezed = {name: batch[name][row : row + 1, valid] for name in PER_TOKEN}
-        alone = credit_of(method, squeezed | {"advantages": batch["advantages"][row : row + 1]})
-        same(credit.advantages[row, valid], alone.advantages[0])
+@every_method
+def test_what_a_teacher_would_say_without_context_changes_nothing(method):
+    for seed in SEEDS:
+        batch = full_batch(seed)
+        without = ~batch["has_teacher"][:, None]
+        other = dict(batch)
+        for name in ("teacher_logps", "teacher_entropies", "contrast_logps"):
+            other[name] = torch.where(without, 0.5 * batch[name] - 1.0, batch[name])
+        same_outputs(credit_of(method, other), credit_of(method, batch), exactly=True)
 
 
-@some
-@given(batch=batches(), method=methods, data=st.data())
-def test_batch_order_changes_nothing(batch, method, data):
-    order = data.draw(st.permutations(range(len(batch["advantages"]))))
-    plain, found = credit_of(method, batch), credit_of(method, rows(batch, order))
-    same(found.advantages, plain.advantages[order])
-    assert found.metrics == pytest.approx(plain.metrics, rel=1e-5, abs=1e-6)
+@every_method
+def test_padding_changes_nothing(method):
+    for seed in SEEDS:
+        batch, junk = full_batch(seed), JUNK[seed]
+        left, right = [(0, 5), (7, 3)][seed % 2]
+
+        def pad(name, tensor, junk=junk, left=left, right=right):
+            return torch.nn.functional.pad(tensor, (left, right), value=False if name == "completion_mask" else junk)
+
+        plain, found = credit_of(method, batch), credit_of(method, tokenwise(batch, pad))
+        inside = slice(left, left + plain.advantages.shape[1])
+        same_outputs({name: output[:, inside] for name, output in outputs(found).items()}, plain)
+        outside = torch.ones(found.advantages.shape[1], dtype=torch.bool)
+        outside[inside] = False
+        assert all((output[:, outside] == 0).all() for output in outputs(found).values())
+        assert found.metrics == pytest.approx(plain.metrics, rel=1e-5, abs=1e-6)
 
 
-@some
-@given(batch=batches(), method=methods, data=st.data())
-def test_micro_batches_give_the_same_credit_and_totals_that_add_up(batch, method, data):
-    size = len(batch["advantages"])
-    cut = data.draw(st.integers(0, size))
-    whole = credit_of(method, batch)
-    parts = [credit_of(method, rows(batch, slice(*ends))) for ends in ((0, cut), (cut, size))]
-    same(torch.cat([part.advantages for part in parts]), whole.advantages)
-    summed = {name: sum(float(part.totals[name]) for part in parts) for name in whole.totals}
-    assert summed == pytest.approx({name: float(total) for name, total in whole.totals.items()}, rel=1e-5, abs=1e-5)
-    assert ratios(summed) == pytest.approx(whole.metrics, rel=1e-5, abs=1e-6)
+@every_method
+def test_holes_in_the_mask_are_as_good_as_tokens_removed(method):
+    for seed in (1, 2, 4, 5):
+        batch = full_batch(seed)
+        whole = outputs(credit_of(method, batch))
+        for row, valid in enumerate(batch["completion_mask"]):
+            squeezed = tokenwise(rows(batch, [row]), lambda name, tensor, valid=valid: tensor[..., valid])
+            same_outputs(credit_of(method, squeezed), {name: output[row : row + 1, valid] for name, output in whole.items()})
 
 
-@some
-@given(
-    batch=batches(),
-    method=methods,
-    dtype=st.sampled_from([torch.bool, torch.uint8, torch.int64, torch.float32, torch.bfloat16]),
-)
-def test_dtype_of_the_mask_changes_nothing(batch, method, dtype):
+@every_method
+def test_batch_order_changes_nothing(method):
+    for seed in SEEDS:
+        batch = full_batch(seed)
+        order = torch.randperm(4, generator=torch.Generator().manual_seed(seed)).tolist()
+        plain, found = credit_of(method, batch), credit_of(method, rows(batch, order))
+        same_outputs(found, {name: output[order] for name, output in outputs(plain).items()})
+        assert found.metrics == pytest.approx(plain.metrics, rel=1e-5, abs=1e-6)
+
+
+@every_method
+def test_micro_batches_give_the_same_credit_and_totals_that_add_up(method):
+    for seed in SEEDS:
+        batch, cut = full_batch(seed), seed % 5
+        whole = credit_of(method, batch)
+        parts = [credit_of(method, rows(batch, list(chosen))) for chosen in (range(cut), range(cut, 4))]
+        named = [outputs(part) for part in parts]
+        same_outputs({name: torch.cat([part[name] for part in named]) for name in named[0]}, whole)
+        assert [term.divergence for term in parts[0].terms] == [term.divergence for term in whole.terms]
+        summed = {name: sum(float(part.totals[name]) for part in parts) for name in whole.totals}
+        assert summed == pytest.approx({name: float(total) for name, total in whole.totals.items()}, rel=1e-5, abs=1e-5)
+        assert ratios(summed) == pytest.approx(whole.metrics, rel=1e-5, abs=1e-6)
+
+
+def test_one_threshold_for_the_batch_is_the_one_thing_that_does_depend_on_the_split():
+    batch = full_batch(0)
+    whole = credit_of(METHODS["forking"], batch).advantages
+    parts = [credit_of(METHODS["forking"], rows(batch, [row])).advantages for row in range(4)]
+    assert not torch.equal(torch.cat(parts), whole)
+
+
+@every_method
+def test_dtype_of_the_mask_changes_nothing(method):
+    batch = full_batch(2)
     plain = credit_of(method, batch)
-    found = credit_of(method, batch | {"completion_mask": batch["completion_mask"].to(dtype)})
-    assert torch.equal(found.advantages, plain.advantages)
-    assert found.metrics == plain.metrics
+    for dtype in (torch.uint8, torch.int64, torch.float32, torch.bfloat16):
+        found = credit_of(method, batch | {"completion_mask": batch["completion_mask"].to(dtype)})
+        same_outputs(found, plain, exactly=True)
+        assert found.metrics == plain.metrics
 
 
-@some
-@given(
-    batch=batches(),
-    method=methods,
-    dtype=st.sampled_from([torch.bfloat16, torch.float16, torch.float64]),
-    seed=st.integers(0, 99),
-)
-def test_statistics_are_float32_whatever_the_dtype_of_the_scores(batch, method, dtype, seed):
+@every_method
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_statistics_are_float32_whatever_the_dtype_of_the_scores(method, dtype):
     # with noise, float64 scores are no float32 numbers and the gap of two bfloat16 scores is no bfloat16 number
-    rng = torch.Generator().manual_seed(seed)
-    scores = {
-        name: (tensor.double() + torch.rand(tensor.shape, generator=rng, dtype=torch.float64)).to(dtype)
-        for name, tensor in batch.items()
-        if name != "completion_mask"
-    }
-    found = credit_of(method, batch | scores)
-    expected = credit_of(method, batch | {name: tensor.float() for name, tensor in scores.items()})
-    assert found.advantages.dtype == torch.float32
-    assert torch.equal(found.advantages, expected.advantages)
-    assert found.metrics == expected.metrics
+    for seed in (0, 1, 2):
+        batch, rng = full_batch(seed), torch.Generator().manual_seed(seed)
+        noisy = {
+            name: (batch[name].double() + torch.rand(batch[name].shape, generator=rng, dtype=torch.float64)).to(dtype)
+            for name in (*SCORES, "advantages")
+        }
+        found = credit_of(method, batch | noisy)
+        expected = credit_of(method, batch | {name: tensor.float() for name, tensor in noisy.items()})
+        same_outputs(found, expected, exactly=True)
+        assert found.metrics == expected.metrics
+
+
+@every_method
+@pytest.mark.parametrize(("rollouts", "tokens"), [(0, 3), (2, 0), (0, 0)])
+def test_nothing_in_gives_nothing_out(method, rollouts, tokens):
+    credit = credit_of(method, full_batch(0, rollouts, tokens))
+    assert all(output.shape == (rollouts, tokens) for output in outputs(credit).values())
+    assert credit.metrics == {}
+
+
+@every_method
+@pytest.mark.parametrize("valid", [[0, 0, 0], [0, 1, 0], [1, 1, 1]], ids=["empty", "one token", "all alike"])
+def test_degenerate_rollouts_are_finite_and_leave_their_neighbours_alone(method, valid):
+    batch = full_batch(0, 3, 3)
+    for name in SCORES:  # the middle rollout: nothing varies, no entropy, no gap
+        batch[name][..., 1, :] = 0.0
+    batch["completion_mask"][1] = torch.tensor(valid, dtype=torch.bool)
+    whole = outputs(credit_of(method, batch))
+    assert all(torch.isfinite(output).all() for output in whole.values())
+    around = credit_of(method, rows(batch, [0, 2]))
+    same_outputs({name: output[[0, 2]] for name, output in whole.items()}, around)
 
 
 @some
@@ -250,7 +298,7 @@ def test_unit_of_the_entropy_never_matters(batch, method, power):
     assert torch.equal(credit_of(method, scaled).omega, credit_of(method, batch).omega)
 
 
-# ---------------------------------------------------------------- known failures of the present code
+# ---------------------------------------------------------------- rounding and range
 
 
 def attracted(gap, mask=None):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from dasd.credit.schedule import Schedule, check_number, resolved
+from dasd.credit.schedule import Schedule, check_number, number
 from dasd.credit.signals import Credit, TokenSignals, high_entropy, tally
 
 
@@ -58,7 +58,7 @@ class Forking:
 
 @dataclass(frozen=True)
 class SampledSelfDistillation:
-    """OPSD on the sampled tokens: the advantage is the gap, `A_t = u`, without a verifier (2601.18734, sampled form)."""
+    """OPSD on the sampled tokens: the advantage is the gap, `A_t = u`, without a verifier (2601.18734, policy gradient)."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"teacher_logps"})
 
@@ -78,7 +78,7 @@ class RewardRescaled:
     """
 
     side: Literal["conform", "deviate"] = "conform"
-    lam: float | Schedule = field(default_factory=lambda: Schedule(0.5, 0.0, steps=50))
+    lam: float | Schedule = Schedule(0.5, 0.0, steps=50)  # noqa: RUF009 (frozen)
     low: float = 0.8
     high: float = 1.2
     correct_only: bool = False
@@ -97,7 +97,7 @@ class RewardRescaled:
     def __call__(self, signals: TokenSignals) -> Credit:
         advantages = signals.rollout_advantages
         evidence = advantages.sign() * signals.gap * (1.0 if self.side == "conform" else -1.0)
-        lam = resolved(self.lam)
+        lam = number(self.lam)
         factor = (1.0 - lam) + lam * evidence.clamp(-50.0, 50.0).exp().clamp(self.low, self.high)
         if self.correct_only:
             factor = torch.where(signals.require("correct")[:, None], factor, 1.0)
@@ -143,7 +143,7 @@ class AntiSelfDistillation:
         history = signals.teacher_entropy_history if self.switch is not None else ()
         if history is None:
             raise ValueError("this method needs teacher_entropy_history, which was not given to TokenSignals")
-        lam = resolved(self.lam) if self.is_on(history) else 0.0
+        lam = number(self.lam) if self.is_on(history) else 0.0
         term = lam * 0.5 * (softplus(signals.gap) - math.log(2.0))
         return _credit(signals, signals.rollout_advantages - term * signals.taught)
 
@@ -173,9 +173,8 @@ class ContrastiveHints:
 
     def __call__(self, signals: TokenSignals) -> Credit:
         advantages = signals.rollout_advantages
-        right = signals.student_logps.detach().float().masked_fill(~signals.valid, 0.0) + signals.gap
-        evidence = right - signals.require("contrast_logps").mean(0)
-        moved = advantages + resolved(self.scale) * torch.tanh(evidence / self.width) * signals.taught
+        evidence = signals.require("teacher_logps") - signals.require("contrast_logps").mean(0)
+        moved = advantages + number(self.scale) * torch.tanh(evidence / self.width) * signals.taught
         return _credit(signals, torch.where(moved * advantages > 0, moved, 0.0))
 
 

@@ -17,23 +17,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dasd.credit.distillation import VOCABULARY
 from dasd.credit.signals import Credit, TokenSignals
 
 
 @dataclass(frozen=True)
 class Controlled:
-    """`method` under a control. Raises ValueError for an unknown one, and for one that spoils what the method never reads."""
+    """`method` under a control. Raises ValueError for an unknown control, and for one that spoils what it never reads."""
 
     method: Any
     control: str
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.control not in CONTROLS:
+        if not isinstance(self.control, str) or self.control not in CONTROLS:
             raise ValueError(f"control must be one of {', '.join(CONTROLS)}, got {self.control!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
+            raise ValueError(f"control_seed must be a whole number from 0 to 2147483647, got {self.seed!r}")
         spoiled = "entropies" if self.control in ("permuted_entropy", "position_router") else "teacher_logps"
         if spoiled not in self.method.needs:
             raise ValueError(f"control {self.control} changes nothing: this method does not read {spoiled}")
+        if spoiled == "teacher_logps" and VOCABULARY in self.method.needs:
+            raise ValueError(f"control {self.control} does not reach this method: it learns from whole distributions")
 
     @property
     def needs(self) -> frozenset[str]:

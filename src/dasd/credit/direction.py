@@ -10,12 +10,12 @@ open it is a setting here. Imports torch only.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dasd.credit.schedule import Schedule, check_number, resolved
+from dasd.credit.schedule import Schedule, check_number, number
 from dasd.credit.signals import Credit, TokenSignals, masked_deviation, masked_mean, masked_quantile, tally
 
 
@@ -44,8 +44,6 @@ class DirectionAdaptive:
     gap_clip: float = 5.0
     sigma_center: Literal["mean", "median", "quantile"] = "mean"
 
-    needs: ClassVar[frozenset[str]] = frozenset({"teacher_logps", "entropies"})
-
     def __post_init__(self) -> None:
         for name in ("rho", "gap_clip"):
             if isinstance(value := getattr(self, name), bool) or not isinstance(value, int | float):
@@ -59,9 +57,13 @@ class DirectionAdaptive:
             if getattr(self, name) not in table:
                 raise ValueError(f"{name} must be one of {', '.join(table)}, got {getattr(self, name)!r}")
 
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"teacher_logps", *([] if self.route in ("attract", "repel") else ["entropies"])})
+
     def __call__(self, signals: TokenSignals) -> Credit:
         omega, gap_bar = self.direction(signals)
-        term = resolved(self.beta) * omega * gap_bar
+        term = number(self.beta) * omega * gap_bar
         return Credit(signals.rollout_advantages + term, omega, tally(signals, term, omega, self.rho))
 
     def direction(self, signals: TokenSignals) -> tuple[Tensor, Tensor]:

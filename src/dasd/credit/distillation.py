@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dasd.credit.direction import DirectionAdaptive
 from dasd.credit.divergence import Divergence
-from dasd.credit.schedule import Schedule, check_number, resolved
+from dasd.credit.schedule import Schedule, check_number, number
 from dasd.credit.signals import Credit, DivergenceTerm, TokenSignals, high_entropy, masked_mean, tally
 
 VOCABULARY = "teacher_distribution"  # in a method's `needs`: it returns terms, and the trainer must have the teacher's logits
@@ -61,7 +61,7 @@ class Distillation:
 
     def __call__(self, signals: TokenSignals) -> Credit:
         weights = (
-            resolved(self.strength)
+            number(self.strength)
             * _WEIGHTINGS[self.weighting](signals)
             * _capped_ratio(signals, self.ratio_cap)
             * signals.taught
@@ -71,7 +71,7 @@ class Distillation:
             largest = signals.entropy.amax(-1, keepdim=True) if signals.entropy.shape[-1] else signals.entropy
             uncertainty = torch.where(largest > 0, signals.entropy / largest.clamp(min=1e-30), 0.0)
             share = uncertainty * high_entropy(signals, self.anchor)
-        advantages = self.verifier_weight * signals.rollout_advantages
+        advantages = number(self.verifier_weight) * signals.rollout_advantages
         return _credit(signals, advantages, DivergenceTerm(self.divergence, weights, share))
 
 
@@ -97,7 +97,7 @@ class EntropyRouted:
     def __call__(self, signals: TokenSignals) -> Credit:
         uncertain = (signals.require("teacher_entropies") > self.threshold) & signals.taught
         advantages = signals.gap.clamp(-self.gap_clip, self.gap_clip)
-        return _credit(signals, advantages, DivergenceTerm(self.divergence, resolved(self.strength) * uncertain.float()))
+        return _credit(signals, advantages, DivergenceTerm(self.divergence, number(self.strength) * uncertain.float()))
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class SampleRouted:
         distilled = signals.taught & ~signals.require("correct")[:, None]
         certainty = torch.exp(-signals.require("teacher_entropies")) * signals.valid
         certainty = certainty / masked_mean(certainty, signals.valid).clamp(min=1e-30)[:, None]
-        weights = resolved(self.strength) * certainty * _capped_ratio(signals, self.ratio_cap) * distilled
+        weights = number(self.strength) * certainty * _capped_ratio(signals, self.ratio_cap) * distilled
         advantages = signals.rollout_advantages.masked_fill(distilled, 0.0)
         return _credit(signals, advantages, DivergenceTerm(self.divergence, weights))
 
@@ -130,14 +130,12 @@ class SampleRouted:
 class DirectionAdaptiveVocabulary(DirectionAdaptive):
     """DASD over whole distributions: `loss + beta * omega_t * D_t`, attracted by `attract`, repelled by `repel`.
 
-    The repelled side is ascended, so its divergence must be bounded: reverse KL without a bound collapses the policy (the
-    form of 2605.22263 over distributions is known second-hand). Raises ValueError for an unbounded `repel`.
+    The repelled side is ascended, so its divergence must be bounded: reverse KL without a bound collapses the policy
+    (2605.22263 gives the sampled form; this one is second-hand). Raises ValueError for an unbounded `repel`.
     """
 
     attract: Divergence = field(default_factory=lambda: Divergence("reverse_kl"))
     repel: Divergence = field(default_factory=lambda: Divergence("jsd"))
-
-    needs: ClassVar[frozenset[str]] = frozenset({"teacher_logps", "entropies", VOCABULARY})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,9 +144,13 @@ class DirectionAdaptiveVocabulary(DirectionAdaptive):
                 f"repel must be a jsd, got {self.repel.kind}: it is maximised, and a KL has no bound (the policy collapses)"
             )
 
+    @property
+    def needs(self) -> frozenset[str]:
+        return super().needs | {VOCABULARY}
+
     def __call__(self, signals: TokenSignals) -> Credit:
         omega, _ = self.direction(signals)
-        weights = resolved(self.beta) * omega * signals.taught
+        weights = number(self.beta) * omega * signals.taught
         terms = DivergenceTerm(self.attract, weights.clamp(min=0.0)), DivergenceTerm(self.repel, weights.clamp(max=0.0))
         return _credit(signals, signals.rollout_advantages, *terms, omega=omega)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+_NEVER = -1e4  # a log-prob whose probability is 0 in float32
 CHUNK_ELEMENTS = 2**24  # logits of one chunk; a float32 chunk of one model is 64 MiB
 
 
@@ -47,9 +48,7 @@ class Divergence:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if not 0 < self.mixture < 1:
-            raise ValueError(
-                f"mixture must lie between 0 and 1, got {self.mixture}; for the ends take forward_kl or reverse_kl"
-            )
+            raise ValueError(f"mixture must lie between 0 and 1, got {self.mixture}; at its ends are forward_kl and reverse_kl")
         if self.summand_cap is not None and not self.summand_cap > 0:
             raise ValueError(f"summand_cap must be above 0, got {self.summand_cap}; null for no cap")
         if self.top_k is not None and self.top_k < 1:
@@ -102,6 +101,8 @@ def _reverse_kl(student: Tensor, teacher: Tensor, mixture: float) -> Tensor:
 
 def _jsd(student: Tensor, teacher: Tensor, mixture: float) -> Tensor:
     share = torch.tensor(mixture, dtype=student.dtype, device=student.device)
+    impossible = (student == -torch.inf) & (teacher == -torch.inf)  # logaddexp of two -inf has a NaN gradient
+    student, teacher = student.masked_fill(impossible, _NEVER), teacher.masked_fill(impossible, _NEVER)
     middle = torch.logaddexp(teacher + share.log(), student + (1 - share).log())
     return share * _times(teacher.exp(), teacher - middle) + (1 - share) * _times(student.exp(), student - middle)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Protocol
+from types import UnionType
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from dasd.credit.advantage import (
     AntiSelfDistillation,
@@ -20,7 +21,7 @@ from dasd.credit.advantage import (
     RewardRescaled,
     SampledSelfDistillation,
 )
-from dasd.credit.controls import Controlled
+from dasd.credit.controls import CONTROLS, Controlled
 from dasd.credit.direction import DirectionAdaptive
 from dasd.credit.distillation import DirectionAdaptiveVocabulary, Distillation, EntropyRouted, SampleRouted
 from dasd.credit.divergence import Divergence
@@ -88,7 +89,9 @@ def make_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}{_nearest(name, METHODS)}; methods: {', '.join(METHODS)}")
     method: Any = METHODS[name]
-    control, seed = settings.pop("control", None), settings.pop("control_seed", 0)
+    control, seed = settings.pop("control", None), settings.pop("control_seed", None)
+    if control is None and seed is not None:
+        raise ValueError(f"control_seed is {seed!r} without a control: name one of {', '.join(CONTROLS)}, or leave it out")
     free = [field.name for field in fields(method) if field.name not in _FIXED.get(name, ())]
     for setting, value in settings.items():
         if setting not in free:
@@ -98,12 +101,12 @@ def make_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
             raise ValueError(f"method {name} has no setting {setting!r}{_nearest(setting, free)}; {choices}")
         if isinstance(value, Mapping):
             settings[setting] = _build(f"{name}.{setting}", getattr(method, setting), value)
-    method = replace(method, **settings)
-    return method if control is None else Controlled(method, control, seed)
+    method = _replaced(name, method, settings)
+    return method if control is None else Controlled(method, control, seed or 0)
 
 
 def assign_credit(signals: TokenSignals, method: Method, step: int = 0) -> Credit:
-    """Credit of every token of a batch under `method`, any of `METHODS` or a callable of your own, at step `step`."""
+    """Credit of every token of a batch under `method`, any of `METHODS` or your own callable, at optimisation step `step`."""
     return at_step(method, step)(signals)
 
 
@@ -115,11 +118,35 @@ def _build(name: str, default: Any, values: Mapping[str, Any]) -> Any:
         if key not in known:
             raise ValueError(f"{name} has no setting {key!r}{_nearest(key, known)}; its settings: {', '.join(known)}")
     if is_dataclass(default) and isinstance(default, kind):
-        return replace(default, **values)
+        return _replaced(name, default, values)
     try:
         return kind(**values)
     except TypeError:
         raise ValueError(f"{name} as a schedule needs start, end and steps, got {', '.join(values)}") from None
+
+
+def _replaced(name: str, default: Any, values: Mapping[str, Any]) -> Any:
+    """`default` with these settings. Raises ValueError where one is not of the type that its field declares."""
+    hints = get_type_hints(type(default))
+    for setting, value in values.items():
+        choices = get_args(hints[setting]) if isinstance(hints[setting], UnionType) else (hints[setting],)
+        kinds = [str if get_origin(choice) is Literal else choice for choice in choices]
+        number = isinstance(value, int) and not isinstance(value, bool) and float in kinds
+        if not number and not any(type(value) is kind for kind in kinds):
+            wanted = " or ".join(_WORDS.get(kind, kind.__name__) for kind in kinds)
+            raise ValueError(f"{name}: {setting} must be {wanted}, got {value!r}")
+    return replace(default, **values)
+
+
+_WORDS = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "a word",
+    Schedule: "a schedule",
+    Divergence: "a mapping of a divergence's settings",
+    type(None): "null",
+}
 
 
 def _nearest(word: str, choices: Iterable[str]) -> str:

@@ -1,7 +1,5 @@
-"""How does a setting change over training? One mechanism for every method: any number among its settings may be a `Schedule`.
-
-method = RewardRescaled(lam=Schedule(0.5, 0.0, steps=50))
-at_step(method, 25).lam == 0.25
+"""How does a setting change over training? One mechanism for every method: any number among its settings may be a `Schedule`:
+with `lam=Schedule(0.5, 0.0, steps=50)`, `at_step(method, 25).lam` is 0.25.
 """
 
 from __future__ import annotations
@@ -48,16 +46,18 @@ def at_step(method: T, step: int) -> T:
     if not is_dataclass(method) or isinstance(method, type):
         return method
     values = {field.name: getattr(method, field.name) for field in fields(method)}
-    now = {name: value(step) if isinstance(value, Schedule) else at_step(value, step) for name, value in values.items()}
-    changed = {name: value for name, value in now.items() if value is not values[name]}
+    resolved = {name: value(step) if isinstance(value, Schedule) else at_step(value, step) for name, value in values.items()}
+    changed = {name: value for name, value in resolved.items() if value is not values[name]}
     return replace(method, **changed) if changed else method
 
 
-def resolved(value: float | Schedule) -> float:
-    """A setting as a number. Raises ValueError for a schedule that no step was given for."""
-    if isinstance(value, Schedule):
-        raise ValueError(f"{value} has no value without a step: use assign_credit(signals, method, step)")
-    return value
+def number(setting: float | Schedule) -> float:
+    """A setting's value. Raises ValueError for a schedule, which has one only at a step."""
+    if isinstance(setting, Schedule):
+        raise ValueError(
+            f"{setting} has no value without a step: call assign_credit(signals, method, step), or at_step(method, step)"
+        )
+    return setting
 
 
 def check_number(name: str, value: Any, low: float = 0.0, high: float = math.inf, hint: str = "") -> None:

@@ -94,8 +94,8 @@ class TokenSignals:
 
     @cached_property
     def gap(self) -> Tensor:
-        """(B, T) float32 nats, `teacher_logps - student_logps`; > 0: the teacher prefers this token more. 0 where masked."""
-        return self._clean(self.teacher_logps) - self._clean(self.student_logps)
+        """(B, T) float32 nats, `teacher_logps - student_logps`; > 0: the teacher prefers this token more. 0 if untaught."""
+        return (self._clean(self.teacher_logps) - self._clean(self.student_logps)).masked_fill(~self.taught, 0.0)
 
     @cached_property
     def entropy(self) -> Tensor:

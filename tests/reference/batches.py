@@ -1,0 +1,78 @@
+"""Which signals can any method be tried on? Random ragged batches with every optional tensor, and ways to cut them up.
+
+Scores lie on grids of exact float32 values, so that a float64 twin agrees on which tokens lie at a threshold.
+"""
+
+import torch
+
+from dasd.credit import METHODS, DirectionAdaptive, TokenSignals, assign_credit, make_method
+
+TOKENS = ("student_logps", "teacher_logps", "entropies", "completion_mask", "teacher_entropies", "contrast_logps", "ratio")
+ROLLOUTS = ("advantages", "correct", "has_teacher")
+SCORES = tuple(name for name in TOKENS if name != "completion_mask")
+ADVANTAGES = torch.tensor([-1.3098765, 0.0, 0.3712345, 1.7320508])  # no term cancels these exactly
+HISTORY = [1.0] * 10 + [0.95]  # antisd's switch is on; in warm-up the mean is 1
+
+# Every method of the table as a function of one rollout (forking's paper takes its threshold from the batch), and some more.
+ROLLOUT_METHODS = {
+    **METHODS,
+    "forking": make_method("forking", {"scope": "rollout"}),
+    "dapo": make_method("dapo"),
+    "dasd hard median std": DirectionAdaptive(0.5, 0.25, "hard", True, "std", 2.0, "median"),
+    "dasd tanh quantile nat": DirectionAdaptive(2.0, 0.5, "tanh", True, "none", 0.75, "quantile"),
+    "sdpo by position with verifier": make_method("sdft", {"weighting": "position", "ratio_cap": 1.5, "anchor": 0.5}),
+}
+
+
+def full_batch(seed=0, rollouts=4, tokens=14):
+    """Keyword arguments of TokenSignals; masks are full, ragged or with holes, now and then a whole row is masked."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def grid(highest, step, *lead):
+        return torch.randint(0, highest + 1, (*lead, rollouts, tokens), generator=rng).float() * step
+
+    def coins(*shape):
+        return torch.rand(shape, generator=rng) < 0.6
+
+    lengths = torch.randint(0, tokens + 1, (rollouts, 1), generator=rng)
+    masks = torch.ones(rollouts, tokens, dtype=torch.bool), torch.arange(tokens) < lengths, coins(rollouts, tokens)
+    return {
+        "student_logps": -grid(160, 1 / 32),
+        "teacher_logps": -grid(160, 1 / 32),
+        "entropies": grid(48, 1 / 16),
+        "completion_mask": masks[seed % 3],
+        "advantages": ADVANTAGES[torch.randint(0, 4, (rollouts,), generator=rng)],
+        "correct": coins(rollouts),
+        "teacher_entropies": grid(48, 1 / 16),
+        "contrast_logps": -grid(160, 1 / 32, 2),
+        "ratio": (grid(64, 1 / 32) - 1).exp(),
+        "has_teacher": coins(rollouts),
+        "teacher_entropy_history": HISTORY,
+    }
+
+
+def credit_of(method, batch, step=0):
+    return assign_credit(TokenSignals(**batch), method, step)
+
+
+def rows(batch, chosen):
+    """The batch's rollouts `chosen`, an index or a list of them."""
+    cut = {name: batch[name][..., chosen, :] for name in TOKENS if name in batch}
+    return batch | cut | {name: batch[name][chosen] for name in ROLLOUTS if name in batch}
+
+
+def tokenwise(batch, function):
+    """The batch with `function(name, tensor)` in place of each tensor of tokens."""
+    return batch | {name: function(name, batch[name]) for name in TOKENS if name in batch}
+
+
+def outputs(credit):
+    """Everything a method gives each token, by name: (B, T) each."""
+    found = {"advantages": credit.advantages}
+    if credit.omega is not None:
+        found["omega"] = credit.omega
+    for index, term in enumerate(credit.terms):
+        found[f"weights {index}"] = term.weights
+        if term.student_share is not None:
+            found[f"share {index}"] = term.student_share
+    return found
