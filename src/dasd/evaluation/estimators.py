@@ -72,10 +72,10 @@ def _majority_curve(votes: Votes, silent: int) -> NDArray[np.float64]:
             drawn = np.zeros((ties + 1, total + 1))  # [answers that tie with the winner, samples drawn]
             drawn[0, : silent + 1] = [math.comb(silent, size) for size in range(silent + 1)]
             for other in others:
-                fewer = sum(math.comb(other, size) * _shift(drawn, size) for size in range(min(other, won - 1) + 1))
-                if other >= won:
-                    fewer[1:] += math.comb(other, won) * _shift(drawn, won)[:-1]
-                drawn = fewer
+                fewer = [math.comb(other, size) * _shift(drawn, size) for size in range(min(other, won - 1) + 1)]
+                as_many = math.comb(other, won) * _shift(drawn, won)  # no ways where the answer has too few votes
+                drawn = np.sum(fewer, axis=0)
+                drawn[1:] += as_many[:-1]
             shares = (1 / (1 + np.arange(ties + 1))) @ drawn
             ways += math.comb(count, won) * right / count * _shift(shares, won)
     return ways[1:] / [math.comb(total, k) for k in range(1, total + 1)]

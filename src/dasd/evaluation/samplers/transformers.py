@@ -49,11 +49,10 @@ class TransformersSampler:
             mask[row, width - len(prompt) :] = 1
         written: list[list[int]] = [[] for _ in prompts]
         rows = list(range(len(prompts)))
-        cache, positions, warp = DynamicCache(config=self.model.config), (mask.cumsum(-1) - 1).clamp(min=0), _warpers(params)
+        cache, positions, warp = DynamicCache(config=self.model.config), (mask.cumsum(-1) - 1).clamp(min=0), _warpers(params)  # type: ignore[arg-type]
         for step in range(params.max_completion_length):
-            output = self.model(
-                input_ids=input_ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
-            )
+            past = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+            output = self.model(input_ids=input_ids, attention_mask=mask, position_ids=positions, **past)
             logits = warp(input_ids, output.logits[:, -1].float())
             if params.temperature > 0:
                 cumulated = logits.double().softmax(-1).cumsum(-1)
