@@ -15,7 +15,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from dasd.assets import QUICKSTART
-from dasd.config import BadInput, EvalConfig, RunConfig, load_config, nearest
+from dasd.config import BadInput, EvalConfig, RunConfig, RunFailed, load_config, nearest
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,6 +34,8 @@ def run(arguments: Sequence[str]) -> int:
         return known.command(known, overrides) or 0
     except BadInput as error:
         return _fail(str(error), 2)
+    except RunFailed as error:
+        return _fail(f"{error}; give the same command again to go on from where it was", 1)
     except KeyboardInterrupt:
         return _fail("stopped; give the same command again to go on from where it was", 1)
     except OSError as error:
@@ -111,7 +113,8 @@ def _evaluate(known: argparse.Namespace, overrides: list[str]) -> None:
     if len(finished) < len(results):
         console.print("Not all samples are there yet: the summary is written by the shard that ends last.")
     elif config.benchmarks:
-        console.print(overview_table(finished))
+        for model, result in finished.items():
+            console.print(overview_table(model, result))
     else:
         for model, result in finished.items():
             for summary in result["benchmarks"].values():
@@ -122,7 +125,7 @@ def _evaluate(known: argparse.Namespace, overrides: list[str]) -> None:
 def _compare(known: argparse.Namespace, overrides: list[str]) -> None:
     _no_overrides(overrides)
     from dasd.evaluation.compare import as_csv, comparison
-    from dasd.evaluation.tables import comparison_table
+    from dasd.evaluation.tables import comparison_tables
     from dasd.files import write_json, write_text
     from dasd.progress import console
 
@@ -131,7 +134,8 @@ def _compare(known: argparse.Namespace, overrides: list[str]) -> None:
     write_text(known.output / "comparison.csv", as_csv(result))
     for side in ("a", "b"):
         console.print(f"{side.upper()}: {result[side]['model']} ({result[side]['path']})", soft_wrap=True)
-    console.print(comparison_table(result))
+    for table in comparison_tables(result):
+        console.print(table)
     for entry in result["benchmarks"]:
         for setting, values in entry["settings_differ"].items():
             console.print(f"{entry['name']}: {setting} differs, {values[0]} and {values[1]}", style="yellow", soft_wrap=True)

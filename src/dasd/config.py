@@ -24,6 +24,10 @@ class BadInput(ValueError):
     """The user gave something unusable; the message says what, why and what to do instead."""
 
 
+class RunFailed(RuntimeError):
+    """The run cannot go on, and not for what the user gave; what was written before is intact. Exit code 1."""
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -133,10 +137,37 @@ class RunConfig(Section):
 
 
 class SamplerConfig(Section):
-    """Who writes the completions."""
+    """Who samples an evaluation's completions, and how many at once."""
 
-    engine: Literal["transformers"] = Field("transformers", description="what runs the model")
-    batch_size: Annotated[int, Field(gt=0)] = Field(256, description="completions sampled at once")
+    backend: Literal["transformers", "vllm", "openai"] = Field(
+        "transformers", description="in this process, or servers that speak OpenAI's protocol"
+    )
+    batch_size: Annotated[int, Field(gt=0)] = Field(256, description="completions sampled, and put on file, at once")
+    tensor_parallel_size: Annotated[int, Field(gt=0)] = Field(1, description="vllm: GPUs that share the model")
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(0.9, description="vllm: share of GPU memory to take")
+    max_model_len: Annotated[int, Field(gt=0)] | None = Field(None, description="vllm: longest prompt and completion")
+    base_urls: tuple[str, ...] = Field((), description="openai: servers, with commas between, e.g. http://localhost:8000/v1")
+    api_key_env: str | None = Field(None, description="openai: environment variable that holds the key; null: no key is sent")
+    concurrency: Annotated[int, Field(gt=0)] = Field(64, description="openai: requests under way at once, over all servers")
+    timeout_s: Annotated[float, Field(gt=0)] = Field(600.0, description="openai: seconds one completion may take")
+    retries: Annotated[int, Field(ge=0)] = Field(8, description="openai: further attempts at a completion")
+    return_token_ids: bool = Field(False, description="openai: ask for token ids, which vLLM's server gives")
+
+    @field_validator("base_urls", mode="before")
+    @classmethod
+    def _split_urls(cls, value: Any) -> Any:
+        return [url.strip() for url in value.split(",")] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _urls_belong_to_openai(self) -> SamplerConfig:
+        if self.backend == "openai" and not self.base_urls:
+            raise ValueError("backend openai needs a server: --sampler.base_urls http://localhost:8000/v1")
+        if self.backend != "openai" and self.base_urls:
+            raise ValueError(f"backend {self.backend} asks no servers: leave out base_urls, or --sampler.backend openai")
+        for url in self.base_urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"base_urls must begin with http:// or https://, got {url!r}")
+        return self
 
 
 class EvalConfig(Section):

@@ -133,7 +133,13 @@ def load_suite(name: str, data_dir: str | None = None) -> Suite:
     if data_dir is not None:
         where = {"dataset": str(_local_file(name, data_dir)), "subset": None, "revision": None}
     data = DataConfig(source=where["dataset"] or "", subset=where["subset"], revision=where["revision"], split=benchmark.split)
-    rows = load_rows(data)
+    try:
+        rows = load_rows(data)
+    except BadInput as error:
+        remedy = (
+            "" if data_dir else f" Without a network, put {name}.jsonl or {name}.parquet into a folder and give --data_dir."
+        )
+        raise BadInput(f"benchmark {name}: {error}.{remedy}") from None
     _check_columns(name, benchmark.columns, rows.column_names)
     problems = [_problem(name, index, row, benchmark.columns) for index, row in enumerate(rows)]
     golds = _digest(*(f"{problem.id}\0{problem.problem}\0{problem.answer}" for problem in problems))

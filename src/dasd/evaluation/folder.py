@@ -63,10 +63,9 @@ class Evaluation:
 
     @property
     def identity(self) -> Record:
-        """What decides the samples. Neither how many there are nor how many are written at once is part of it."""
-        decides = {"model", "temperature", "top_p", "max_completion_length", "seed", "with_context", "sampler"}
-        settings = self.config.model_dump(mode="json", include=decides)
-        settings["sampler"].pop("batch_size", None)
+        """What decides the samples. How many there are, and how a backend is run, is no part of it."""
+        decides = {"model", "temperature", "top_p", "max_completion_length", "seed", "with_context"}
+        settings = self.config.model_dump(mode="json", include=decides) | {"backend": self.config.sampler.backend}
         return {"suite": self.suite.name, "settings": settings, "fingerprint": self.suite.fingerprint}
 
     def records(self) -> list[Record]:

@@ -22,7 +22,7 @@ from dasd.data.problems import gold_faults, grade_all
 from dasd.evaluation.benchmarks import Suite, data_suite, load_suites
 from dasd.evaluation.estimators import macro_average
 from dasd.evaluation.folder import SUMMARY, WHOLE, Evaluation, Shard, check_identity, claim, model_slug, sample_files
-from dasd.evaluation.samplers import Request, Sampled, Sampler, SamplingParams, make_sampler
+from dasd.evaluation.samplers import Request, Sampled, Sampler, SamplingFailed, SamplingParams, make_sampler
 from dasd.evaluation.summary import Record, Sums, metric_sums, summarize_sums
 from dasd.files import append_lines, read_lines, repair_lines, write_json, write_text
 from dasd.progress import track
@@ -120,8 +120,13 @@ def _sample(evaluation: Evaluation, missing: Sequence[tuple[Problem, int]], samp
         for start in range(0, len(missing), sampler.batch_size):
             batch = missing[start : start + sampler.batch_size]
             requests = [_request(suite.name, problem, sample, prompts[problem.id], config.seed) for problem, sample in batch]
-            written = sampler.sample(requests, params)
-            append_lines(path, _records(batch, written, task))
+            try:
+                append_lines(path, _records(batch, sampler.sample(requests, params), task))
+            except SamplingFailed as failure:  # what could be sampled is kept
+                written = {request.key: sampled for request, sampled in failure.finished}
+                kept = [pair for pair, request in zip(batch, requests, strict=True) if request.key in written]
+                append_lines(path, _records(kept, [written[f"{p.id}/{sample}"] for p, sample in kept], task))
+                raise
             rate = (start + len(batch)) / (time.monotonic() - started)
             advance(len(batch), note=f"{rate:.1f} samples/s")
 
@@ -164,9 +169,9 @@ def sound(suite: Suite, skip_unsound: bool) -> Suite:
 
 
 def completion_seed(seed: int, suite: str, problem_id: str, sample: int) -> int:
-    """A seed in 0..2^32-1 for one completion, the same on every machine."""
+    """A seed below 2^31 for one completion, the same on every machine."""
     name = json.dumps([seed, suite, problem_id, sample]).encode()
-    return int.from_bytes(hashlib.sha256(name).digest()[:4], "big")
+    return int.from_bytes(hashlib.sha256(name).digest()[:4], "big") >> 1
 
 
 class _LazySampler:

@@ -1,14 +1,19 @@
-"""Who writes the completions: one sampler for each engine."""
+"""Who writes the samples. No torch here: a backend is imported when it is asked for."""
 
 from __future__ import annotations
 
 from dasd.config import ModelConfig, SamplerConfig
-from dasd.evaluation.samplers.base import Request, Sampled, Sampler, SamplingParams
+from dasd.evaluation.samplers.base import Request, Sampled, Sampler, SamplingFailed, SamplingParams
 
-__all__ = ["Request", "Sampled", "Sampler", "SamplingParams", "make_sampler"]
+__all__ = ["Request", "Sampled", "Sampler", "SamplingFailed", "SamplingParams", "make_sampler"]
 
 
 def make_sampler(config: SamplerConfig, model: ModelConfig) -> Sampler:
-    from dasd.evaluation.samplers.transformers import TransformersSampler
+    """The sampler that `config.backend` names, ready to sample. Raises BadInput for what it cannot load or reach."""
+    import torch
 
-    return TransformersSampler(config, model)
+    from dasd.evaluation.samplers.transformers import TransformersSampler
+    from dasd.models import load_model
+
+    loaded, tokenizer = load_model(model)
+    return TransformersSampler(loaded.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, config.batch_size)

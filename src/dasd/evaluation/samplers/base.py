@@ -1,10 +1,17 @@
-"""What is asked of whatever writes the completions?"""
+"""What is a sampler? Chat prompts in, completions out, in the same order.
+
+Every completion has a seed of its own, so that it does not matter which batch, process or restart it is sampled in.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from dasd.config import RunFailed
+
+Messages = list[dict[str, Any]]  # a chat prompt
 
 
 @dataclass(frozen=True)
@@ -16,31 +23,52 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class Request:
-    """One completion to write. `key` is "problem_id/sample", `prompt` chat messages."""
+    """One completion to write."""
 
-    key: str
-    prompt: list[dict[str, Any]]
-    seed: int
+    key: str  # unique, "problem_id/sample"
+    prompt: Messages
+    seed: int  # this completion's own, 0 or more and below 2**63; below 2**31 suits every server
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """One completion: token ids where they are known, text without special tokens, why it ended ("stop" or "length")."""
+    """One completion: its token ids with the end token (None where the backend does not tell), its text without special
+    tokens, why it ended."""
 
     token_ids: list[int] | None
     text: str
-    finish_reason: str
+    finish_reason: str  # "stop" (end token) or "length"
 
 
 class Sampler(Protocol):
-    deterministic: bool
-    batch_size: int
-    context_length: int | None
+    @property
+    def deterministic(self) -> bool:
+        """Do the same seeds give the same samples, in whatever batches they come?"""
 
-    def longest_prompt(self, prompts: Sequence[list[dict[str, Any]]]) -> int | None: ...
+    @property
+    def batch_size(self) -> int:
+        """Requests to hand over at once."""
 
-    def sample(self, requests: Sequence[Request], params: SamplingParams) -> list[Sampled]: ...
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that prompt and completion may have together; None if unknown."""
 
-    def describe(self) -> dict[str, Any]: ...
+    def longest_prompt(self, prompts: Sequence[Messages]) -> int | None:
+        """Tokens of the longest prompt; None if unknown."""
 
-    def close(self) -> None: ...
+    def sample(self, requests: Sequence[Request], params: SamplingParams) -> list[Sampled]:
+        """One completion for each request, in order. Raises BadInput, or SamplingFailed with what was finished."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a record of the evaluation says of its sampler: backend, model, versions, deterministic."""
+
+    def close(self) -> None:
+        """Gives back memory and connections."""
+
+
+class SamplingFailed(RunFailed):
+    """A completion could not be had. `finished` holds those of the same call that could: write them before giving up."""
+
+    def __init__(self, message: str, finished: Sequence[tuple[Request, Sampled]] = ()) -> None:
+        super().__init__(message)
+        self.finished = list(finished)

@@ -1,77 +1,158 @@
-"""Sampling with transformers, each completion with random numbers of its own."""
+"""How does transformers sample many completions quickly, each from its own seed?
+
+`model.generate` computes every row until the longest is done. Completions differ much in length, so here rows leave the batch
+and the KV cache when they end, and a prompt that is sampled several times is read once.
+
+A token is the inverse of the distribution function at one uniform number, and a completion's uniform numbers come from its own
+seed: it is the same in whatever batch it is sampled, up to the rounding of the logits.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import DynamicCache
+import transformers
+from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
-from dasd.config import ModelConfig, SamplerConfig
-from dasd.evaluation.samplers.base import Request, Sampled, SamplingParams
-from dasd.evaluation.sampling import _end_tokens, _warpers
-from dasd.models import load_model, model_path
+from dasd.config import BadInput
+from dasd.evaluation.samplers.base import Messages, Request, Sampled, SamplingParams
 from dasd.teacher.context import tokenize_prompt
+
+SHRINK_AT = 0.85  # the batch is cut down when less than this share of its rows is still writing
 
 
 class TransformersSampler:
-    deterministic = True
+    """Samples from a loaded model where it is (`model.device`)."""
 
-    def __init__(self, config: SamplerConfig, model: ModelConfig) -> None:
-        self.model, self.tokenizer = load_model(model)
-        self.path = model_path(model)
-        self.batch_size = config.batch_size
-        self.context_length: int | None = getattr(self.model.config, "max_position_embeddings", None)
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int = 256) -> None:
+        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        self.deterministic = model.dtype == torch.float32  # coarser logits round differently in another batch
+        self.context_length: int | None = getattr(model.config, "max_position_embeddings", None)
 
-    def longest_prompt(self, prompts: Sequence[list[dict[str, Any]]]) -> int | None:
-        return max(len(tokenize_prompt(self.tokenizer, prompt)) for prompt in prompts)
+    def longest_prompt(self, prompts: Sequence[Messages]) -> int:
+        return max(map(len, _distinct(self.tokenizer, prompts)[0]))
+
+    def sample(self, requests: Sequence[Request], params: SamplingParams) -> list[Sampled]:
+        prompts, rows = _distinct(self.tokenizer, [request.prompt for request in requests])
+        noise = uniforms([request.seed for request in requests], params.max_completion_length)
+        ends = _end_tokens(self.model, self.tokenizer)
+        written = write(self.model, prompts, rows, noise, params, sorted(ends), self.tokenizer.pad_token_id)
+        completions = []
+        for token_ids in written:
+            text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+            completions.append(Sampled(token_ids, text, "stop" if token_ids[-1] in ends else "length"))
+        return completions
 
     def describe(self) -> dict[str, Any]:
-        return {"engine": "transformers", "model": self.path}
+        return {
+            "backend": "transformers",
+            "model": self.model.name_or_path,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": self.model.device.type,
+            "deterministic": self.deterministic,
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+        }
 
     def close(self) -> None:
-        pass
+        del self.model
 
-    @torch.inference_mode()
-    def sample(self, requests: Sequence[Request], params: SamplingParams) -> list[Sampled]:
-        prompts = [tokenize_prompt(self.tokenizer, request.prompt) for request in requests]
-        draws = torch.stack([
-            torch.rand(params.max_completion_length, generator=torch.Generator().manual_seed(request.seed), dtype=torch.float64)
-            for request in requests
-        ])  # fmt: skip
-        ends = _end_tokens(self.model, self.tokenizer)
-        width = max(map(len, prompts))
-        input_ids = torch.full((len(prompts), width), self.tokenizer.pad_token_id)
-        mask = torch.zeros_like(input_ids)
-        for row, prompt in enumerate(prompts):
-            input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        written: list[list[int]] = [[] for _ in prompts]
-        rows = list(range(len(prompts)))
-        cache, positions, warp = DynamicCache(config=self.model.config), (mask.cumsum(-1) - 1).clamp(min=0), _warpers(params)  # type: ignore[arg-type]
-        for step in range(params.max_completion_length):
-            past = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
-            output = self.model(input_ids=input_ids, attention_mask=mask, position_ids=positions, **past)
-            logits = warp(input_ids, output.logits[:, -1].float())
-            if params.temperature > 0:
-                cumulated = logits.double().softmax(-1).cumsum(-1)
-                tokens = torch.searchsorted(cumulated, draws[rows, step][:, None] * cumulated[:, -1:]).squeeze(-1)
-            else:
-                tokens = logits.argmax(-1)
-            for row, token in zip(rows, tokens.tolist(), strict=True):
-                written[row].append(token)
-            writing = torch.tensor([token not in ends for token in tokens.tolist()])
-            if not writing.any():
-                break
-            if not writing.all():
-                cache.batch_select_indices(writing.nonzero()[:, 0])
-                rows = [row for row, going in zip(rows, writing.tolist(), strict=True) if going]
-                tokens, mask, positions = tokens[writing], mask[writing], positions[writing]
-            input_ids = tokens[:, None]
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            positions = positions[:, -1:] + 1
-        return [
-            Sampled(ids, self.tokenizer.decode(ids, skip_special_tokens=True), "stop" if ids[-1] in ends else "length")
-            for ids in written
-        ]
+
+@torch.inference_mode()
+def write(
+    model: Any, prompts: Sequence[list[int]], rows: Sequence[int], noise: np.ndarray, params: SamplingParams,
+    ends: Sequence[int], pad: int,
+) -> list[list[int]]:  # fmt: skip
+    """Token ids of one completion for each entry of `rows`, which says the prompt it continues.
+
+    noise   (len(rows), max_completion_length) uniform numbers in [0, 1), one for each token
+    ends    tokens that end a completion; they are written too
+
+    Raises BadInput where the model's logits are not numbers.
+    """
+    device, warp = model.device, _warpers(params)
+    end_ids = torch.tensor(ends, device=device)
+    width = max(map(len, prompts))
+    input_ids = torch.full((len(prompts), width), pad, device=device)
+    mask = torch.zeros_like(input_ids)
+    for index, prompt in enumerate(prompts):  # left padding
+        input_ids[index, width - len(prompt) :] = torch.tensor(prompt, device=device)
+        mask[index, width - len(prompt) :] = 1
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache = DynamicCache(config=model.config)
+
+    def read() -> torch.Tensor:
+        past = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+        output = model(input_ids=input_ids, attention_mask=mask, position_ids=positions, **past)
+        return warp(input_ids, output.logits[:, -1].float())
+
+    source = torch.tensor(rows, device=device)
+    logits = read()[source]
+    cache.reorder_cache(source)  # also of recurrent layers, which batch_select_indices forgets
+    mask, positions = mask[source], positions[source]
+    uniform = torch.from_numpy(noise).to(device)
+    written = torch.full(noise.shape, -1, device=device)
+    alive = torch.arange(len(rows), device=device)  # the completion that each row of the batch writes
+    writing = torch.ones_like(alive, dtype=torch.bool)
+    for step in range(params.max_completion_length):
+        tokens = logits.argmax(-1) if params.temperature == 0 else pick(logits.softmax(-1), uniform[alive, step])
+        if not logits.amax(-1).isfinite().all():
+            raise BadInput(
+                f"the model's logits are not finite numbers at token {step + 1}: its weights are broken (a run that diverged?) "
+                "or its type overflows: try --model.dtype float32"
+            )
+        written[alive[writing], step] = tokens[writing]
+        writing &= ~torch.isin(tokens, end_ids)
+        left = int(writing.sum())
+        if left == 0 or step + 1 == params.max_completion_length:
+            break
+        if left < SHRINK_AT * len(alive):
+            cache.reorder_cache(writing.nonzero()[:, 0])
+            alive, tokens, mask, positions = alive[writing], tokens[writing], mask[writing], positions[writing]
+            writing = writing[writing]
+        input_ids = tokens[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+        positions = positions[:, -1:] + 1
+        logits = read()
+    return [ids[: ids.index(-1)] if -1 in ids else ids for ids in written.tolist()]
+
+
+def uniforms(seeds: Sequence[int], length: int) -> np.ndarray:
+    """(len(seeds), length) float64 in [0, 1); a row depends on its seed alone, and a longer row begins with the shorter one."""
+    return np.stack([np.random.default_rng(seed).random(length) for seed in seeds])
+
+
+def pick(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """(B,) tokens: the first whose cumulated probability exceeds its row's uniform number. Never one of probability 0.
+
+    probabilities (B, V), need not sum to exactly 1; uniform (B,) float64 in [0, 1). Added up in float64: in float32 the rare
+    tokens of a large vocabulary vanish in the sum.
+    """
+    cumulated = probabilities.cumsum(-1, dtype=torch.float64)
+    return torch.searchsorted(cumulated, uniform[:, None] * cumulated[:, -1:], right=True)[:, 0]
+
+
+def _distinct(tokenizer: Any, prompts: Sequence[Messages]) -> tuple[list[list[int]], list[int]]:
+    """(token ids of each different prompt, for each prompt which of them it is)."""
+    texts = [json.dumps(prompt, sort_keys=True) for prompt in prompts]
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    prompt_of = dict(zip(texts, prompts, strict=True))
+    return [tokenize_prompt(tokenizer, prompt_of[text]) for text in places], [places[text] for text in texts]
+
+
+def _warpers(params: SamplingParams) -> LogitsProcessorList:
+    warpers = LogitsProcessorList()
+    if params.temperature not in (0.0, 1.0):
+        warpers.append(TemperatureLogitsWarper(params.temperature))
+    if params.top_p < 1.0 and params.temperature > 0:
+        warpers.append(TopPLogitsWarper(params.top_p))
+    return warpers
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    ends = model.generation_config.eos_token_id
+    return {token for token in [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id] if token is not None}
