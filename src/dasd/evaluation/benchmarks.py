@@ -193,9 +193,11 @@ def _options(question: str, answer: str, row: Mapping[str, Any], columns: Benchm
 
 
 def _text(value: Any) -> str:
-    """A cell as text: a list is joined by commas, dollar signs that only mark mathematics are dropped from its items."""
+    """A cell as text: 27.0 is 27; a list is joined by commas, without the dollar signs that only mark mathematics."""
     if isinstance(value, list | tuple):
-        return ", ".join(re.sub(r"(?<!\\)\$", "", str(item)).strip() for item in value)
+        return ", ".join(re.sub(r"(?<!\\)\$", "", _text(item)).strip() for item in value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return "" if value is None else str(value).strip()
 
 
