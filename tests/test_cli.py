@@ -80,7 +80,7 @@ def test_doctor_shows_both_prompts(tmp_path, capsys):
 
 def test_eval_writes_samples_once_and_goes_on_after_a_kill(tmp_path):
     """A file cut off in the middle of a line ends as the uninterrupted one, each sample once."""
-    words = ["eval", "bundled", "--num_samples", "4", "--data.limit", "6", "--max_completion_length", "32", "--batch_size", "8"]
+    words = ["eval", "bundled", "--num_samples", "4", "--data.limit", "6", "--max_completion_length", "32"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert run([*words, "--output", str(whole)]) == 0
     cut.mkdir()

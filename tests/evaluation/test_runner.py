@@ -129,7 +129,6 @@ def test_one_dataset_writes_straight_into_its_folder(tmp_path):
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
-from dasd.config import SamplerConfig
 from dasd.evaluation import runner
 from test_runner import CONFIG, NAME, evaluate
 import torch
@@ -138,13 +137,16 @@ folder, kills, rng = Path(sys.argv[1]), 0, random.Random(int(sys.argv[2]))
 loaded = runner.make_sampler(CONFIG.sampler, CONFIG.model)
 loaded.close = lambda: None
 runner.make_sampler = lambda config, model: loaded
-sizes = []
+loaded.batch_size = 1  # many moments to be killed in
+started = time.monotonic()
+evaluate(folder / "first")
+seconds, sizes = time.monotonic() - started, []
 while True:
     child = os.fork()
     if child == 0:
-        evaluate(folder, CONFIG.model_copy(update={"sampler": SamplerConfig(batch_size=1)}))
+        evaluate(folder)
         os._exit(0)
-    deadline = time.monotonic() + rng.uniform(0, 0.8) if kills < 20 else float("inf")
+    deadline = time.monotonic() + rng.uniform(0, 0.3 * seconds) if kills < 20 else float("inf")
     while (done := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
         time.sleep(0.001)
     if done[0] == 0:
