@@ -62,9 +62,9 @@ class DataConfig(Section):
     task: Literal["countdown", "math"] = Field("countdown", description="who grades: Countdown's verifier or math-verify")
     source: str = Field(BUNDLED, description="'bundled' (Countdown), a hub id, or a local JSONL, JSON, Parquet or CSV file")
     split: str = Field("train", description="split of the dataset")
+    columns: ColumnsConfig = ColumnsConfig()
     subset: str | None = Field(None, description="hub: name of the dataset's configuration")
     revision: str | None = Field(None, description="hub: commit or tag of the dataset")
-    columns: ColumnsConfig = ColumnsConfig()
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first ones only; bundled: how many are made")
     seed: int = Field(0, description="bundled: seed of the problems")
 
