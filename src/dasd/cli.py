@@ -15,7 +15,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from dasd.assets import QUICKSTART
-from dasd.config import BadInput, EvalConfig, RunConfig, RunFailed, load_config, nearest, validate
+from dasd.config import BadInput, EvalConfig, RunConfig, RunFailed, load_config, nearest
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,8 +64,15 @@ def build_parser() -> argparse.ArgumentParser:
     child = add("train", _train, "train as a YAML config says", RunConfig)
     child.add_argument("config", type=Path, help="YAML file")
     child = add("eval", _evaluate, "sample a model on test problems, grade, summarise", EvalConfig)
-    child.add_argument("model", help="'bundled', a model folder, or a hub id")
-    child.add_argument("--output", type=Path, help="folder for samples.jsonl and summary.json (default: runs/eval/MODEL)")
+    child.add_argument("model", nargs="+", help="'bundled', a model folder, or a hub id")
+    child.add_argument("--config", type=Path, help="YAML file with settings")
+    child.add_argument("--output", type=Path, help="folder: OUTPUT/MODEL/BENCHMARK/samples.jsonl (default: runs/eval)")
+    child.add_argument("--shard", default="1/1", metavar="I/N", help="sample this part only; the last one to end summarises")
+    child.add_argument("--regrade", action="store_true", help="grade the samples on file again; no model is loaded")
+    child = add("compare", _compare, "compare two evaluated runs, problem by problem")
+    child.add_argument("run_a", type=Path, help="folder that dasd eval wrote for one model")
+    child.add_argument("run_b", type=Path, help="another one, on the same benchmarks")
+    child.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder for summary.json and comparison.csv")
     child = add("report", _report, "write report.html for a run folder")
     child.add_argument("run", type=Path, help="run folder")
     child = add("doctor", _doctor, "check environment, config and data before a run", RunConfig)
@@ -91,23 +98,48 @@ def _train(known: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _evaluate(known: argparse.Namespace, overrides: list[str]) -> None:
-    config = load_config(EvalConfig, None, overrides)
-    config = validate(EvalConfig, config.model_dump() | {"model": config.model.model_dump() | {"path": known.model}})
-    output = known.output or Path("runs/eval") / known.model.strip("./").replace("/", "--")
-    from rich.table import Table
-
-    from dasd.evaluation.runner import run_evaluation, summarize
+    config = load_config(EvalConfig, known.config, overrides)
+    from dasd.evaluation.folder import Shard, model_slug
+    from dasd.evaluation.runner import run_models
+    from dasd.evaluation.tables import overview_table, summary_table
     from dasd.progress import console
 
-    problems, records = run_evaluation(config, output, f"Sampling {known.model}")
-    summary = summarize(problems, records, config.num_samples)
-    table = Table(title=f"{known.model}: {len(problems)} problems, {config.num_samples} samples each")
-    for heading in ("figure", "value", "95 % interval"):
-        table.add_column(heading, justify="left" if heading == "figure" else "right")
-    for name, (low, high) in summary["ci95"].items():
-        table.add_row(name, f"{summary[name]:.4f}", f"[{low:.4f}, {high:.4f}]")
-    console.print(table)
+    # One model on one dataset may write straight into the folder it is given.
+    single = known.output is not None and len(known.model) == 1 and not config.benchmarks
+    output = known.output or Path("runs/eval")
+    folders = {model: output if single else output / model_slug(model) for model in known.model}
+    results = run_models(config, known.model, lambda model: folders[model], Shard.parse(known.shard), known.regrade)
+    finished = {model: result for model, result in results.items() if result is not None}
+    if len(finished) < len(results):
+        console.print("Not all samples are there yet: the summary is written by the shard that ends last.")
+    elif config.benchmarks:
+        for model, result in finished.items():
+            console.print(overview_table(model, result))
+    else:
+        for model, result in finished.items():
+            for summary in result["benchmarks"].values():
+                console.print(summary_table(model, summary))
     console.print(f"Samples and summary: {output}", soft_wrap=True)
+
+
+def _compare(known: argparse.Namespace, overrides: list[str]) -> None:
+    _no_overrides(overrides)
+    from dasd.evaluation.compare import as_csv, comparison
+    from dasd.evaluation.tables import comparison_tables
+    from dasd.files import write_json, write_text
+    from dasd.progress import console
+
+    result = comparison(known.run_a, known.run_b)
+    write_json(known.output / "summary.json", result)
+    write_text(known.output / "comparison.csv", as_csv(result))
+    for side in ("a", "b"):
+        console.print(f"{side.upper()}: {result[side]['model']} ({result[side]['path']})", soft_wrap=True)
+    for table in comparison_tables(result):
+        console.print(table)
+    for entry in result["benchmarks"]:
+        for setting, values in entry["settings_differ"].items():
+            console.print(f"{entry['name']}: {setting} differs, {values[0]} and {values[1]}", style="yellow", soft_wrap=True)
+    console.print(f"Comparison: {known.output}/summary.json, {known.output}/comparison.csv", soft_wrap=True)
 
 
 def _report(known: argparse.Namespace, overrides: list[str]) -> None:
@@ -173,7 +205,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         if "invalid choice" in message and "'" in message:
             word = message.split("'")[1]
-            names = ["quickstart", "train", "eval", "report", "doctor"]
+            names = ["quickstart", "train", "eval", "compare", "report", "doctor"]
             message = f"unknown command {word!r}{nearest(word, names)} Commands: {', '.join(names)}"
         print(f"dasd: {message}", file=sys.stderr)
         sys.exit(2)

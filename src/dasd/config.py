@@ -66,6 +66,8 @@ class DataConfig(Section):
     source: str = Field(BUNDLED, description="'bundled' (Countdown), a hub id, or a local JSONL, JSON, Parquet or CSV file")
     split: str = Field("train", description="split of the dataset")
     columns: ColumnsConfig = ColumnsConfig()
+    subset: str | None = Field(None, description="hub: name of the dataset's configuration")
+    revision: str | None = Field(None, description="hub: commit or tag of the dataset")
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first ones only; bundled: how many are made")
     seed: int = Field(0, description="bundled: seed of the problems")
 
@@ -190,9 +192,12 @@ class SamplerConfig(Section):
 
 
 class EvalConfig(Section):
-    """`dasd eval`: which problems, how many samples."""
+    """`dasd eval`: which problems, how many samples. A benchmark's own sampling defaults hold for what is not set here."""
 
     model: ModelConfig = ModelConfig()
+    benchmarks: tuple[str, ...] = Field((), description="names or patterns, e.g. aime24,countdown/*; none: `data` is evaluated")
+    data_dir: str | None = Field(None, description="folder with NAME.jsonl or NAME.parquet of each benchmark; null: the hub")
+    limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first problems of each benchmark only")
     data: DataConfig = DataConfig(split="test", limit=200)
     sampler: SamplerConfig = SamplerConfig()
     num_samples: Annotated[int, Field(gt=0)] = Field(16, description="samples of each problem")
@@ -201,6 +206,12 @@ class EvalConfig(Section):
     max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
     seed: int = Field(0, description="seed of the sampling")
     with_context: bool = Field(False, description="sample as the teacher, with the reference in the prompt")
+    skip_unsound: bool = Field(False, description="leave out problems whose own gold answer does not grade as right")
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
 
 
 def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:

@@ -16,7 +16,8 @@ from rich.table import Table
 from dasd.analysis.token_credit import choose_rollouts, token_credit
 from dasd.config import DataConfig, EvalConfig, ModelConfig, RunConfig, SamplerConfig
 from dasd.credit import make_method
-from dasd.evaluation.runner import compare, run_evaluation, summarize
+from dasd.evaluation.runner import run_evaluation
+from dasd.evaluation.summary import compare, summarize
 from dasd.files import write_json
 from dasd.models import load_model
 from dasd.progress import console
@@ -74,14 +75,15 @@ def _run(config: RunConfig, output: Path) -> dict[str, Any]:
     clock.save()
     trained = evaluation.model_copy(update={"model": ModelConfig(path=str(final))})
     _, after = run_evaluation(trained, output / "after", "Evaluating the trained model")
-    differences = compare(problems, before, after, NUM_SAMPLES)
+    ids = [problem.id for problem in problems]
+    differences = compare(ids, before, after, NUM_SAMPLES)
     _write_rollouts(output, config, problems, before)
     return {
         "method": config.method.name,
         "num_problems": len(problems),
         "num_samples": NUM_SAMPLES,
-        "before": summarize(problems, before, NUM_SAMPLES),
-        "after": summarize(problems, after, NUM_SAMPLES),
+        "before": summarize(ids, before, NUM_SAMPLES),
+        "after": summarize(ids, after, NUM_SAMPLES),
         "difference": {name: {"mean": d.mean, "ci95": d.ci95} for name, d in differences.items()},
         "wall_s": round(clock.save(), 1),
     }

@@ -1,14 +1,28 @@
 """Are the figures exact, and do their intervals know that samples of one problem are not independent?"""
 
-from itertools import combinations
-from math import comb, nan, sqrt
+import importlib.util
+from itertools import combinations, product
+from math import comb, isnan, nan, sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd.evaluation.estimators import Estimate, difference_of_ratios, pass_at_k, ratio_of_sums
+from dasd.evaluation import estimators
+from dasd.evaluation.estimators import (
+    Estimate,
+    difference_of_ratios,
+    differences_of_ratios,
+    macro_average,
+    macro_difference,
+    majority_at_k,
+    pass_at_k,
+    ratio_of_sums,
+    ratios_of_sums,
+    swap_p_value,
+)
 
 
 def width(estimate):
@@ -200,3 +214,214 @@ def test_arrays_of_different_problems_are_refused():
         ratio_of_sums([1, 1, 1], [1, 1])
     with pytest.raises(ValueError, match=r"got lengths \[2, 2, 3, 3\]"):
         difference_of_ratios(([1, 1], [1, 1]), ([1, 1, 1], [1, 1, 1]))
+
+
+# ---------------------------------------------------------------- maj@k
+
+
+def majority_by_subsets(votes, silent, k):
+    """Every subset of size k of the written-out samples: the winners share the credit."""
+    samples = [None] * silent
+    for name, (count, right) in enumerate(votes):
+        samples += [(name, i < right) for i in range(count)]
+    credits = []
+    for subset in combinations(samples, k):
+        given = [sample[0] for sample in subset if sample is not None]
+        most = max(map(given.count, given), default=0)
+        winners = {name for name in given if given.count(name) == most}
+        shares = [votes[name][1] / votes[name][0] for name in winners]
+        credits.append(sum(shares) / len(shares) if shares else 0.0)
+    return sum(credits) / len(credits)
+
+
+def test_majority_by_hand():
+    assert majority_at_k([(2, 2), (1, 0)], 0, 3) == 1.0
+    assert majority_at_k([(1, 1), (1, 0)], 0, 2) == 0.5  # a tie
+    assert majority_at_k([(1, 1), (1, 0), (1, 0)], 1, 4) == pytest.approx(1 / 3)
+    assert majority_at_k([], 5, 3) == 0.0  # nobody said anything
+    assert majority_at_k([(1, 1)], 3, 1) == 0.25
+    assert majority_at_k([(3, 0), (1, 1)], 0, 4) == 0.0  # the crowd is wrong
+    # Two of three samples: right with right, right with wrong (twice a tie).
+    assert majority_at_k([(2, 2), (1, 0)], 0, 2) == pytest.approx((1 + 0.5 + 0.5) / 3)
+
+
+votes_strategy = st.lists(st.integers(1, 4).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))), max_size=4)
+
+
+@given(votes_strategy, st.integers(0, 3))
+@settings(deadline=None, max_examples=60)
+def test_majority_is_the_mean_over_all_subsets(votes, silent):
+    total = silent + sum(count for count, _ in votes)
+    for k in range(1, total + 1):
+        if comb(total, k) <= 3000:
+            assert majority_at_k(votes, silent, k) == pytest.approx(majority_by_subsets(votes, silent, k), abs=1e-12)
+    assert isnan(majority_at_k(votes, silent, total + 1))
+
+
+def test_majority_of_one_is_the_share_that_is_right():
+    assert majority_at_k([(5, 5), (3, 0), (2, 2)], 6, 1) == pytest.approx(7 / 16)
+
+
+def test_majority_of_many_samples_stays_exact():
+    assert majority_at_k([(100, 100), (100, 0)], 0, 200) == pytest.approx(0.5)
+    assert majority_at_k([(140, 140), (60, 0)], 0, 199) == pytest.approx(1.0)
+    assert isnan(majority_at_k([(200, 200), (100, 0)], 0, 3))  # more than are worked out
+
+
+@pytest.mark.parametrize(("votes", "silent", "k"), [([(1, 1)], 0, 0), ([(1, 2)], 0, 1), ([(0, 0)], 1, 1), ([(1, 1)], -1, 1)])
+def test_impossible_votes(votes, silent, k):
+    with pytest.raises(ValueError, match=r"k must be at least 1|every answer needs at least one vote"):
+        majority_at_k(votes, silent, k)
+
+
+# ---------------------------------------------------------------- many figures, many benchmarks
+
+
+def test_figures_together_are_the_figures_alone():
+    rng = np.random.default_rng(9)
+    before, after = ({name: (rng.random(20), rng.integers(1, 5, 20)) for name in "xyz"} for _ in range(2))
+    assert ratios_of_sums(before) == {name: ratio_of_sums(*pair) for name, pair in before.items()}
+    del after["y"]
+    together = differences_of_ratios(before, after)
+    assert together == {name: difference_of_ratios(before[name], after[name]) for name in "xz"}
+
+
+def test_large_benchmarks_are_drawn_in_portions_with_the_same_result(monkeypatch):
+    values = np.random.default_rng(10).random(30)
+    whole = ratio_of_sums(values, np.ones(30))
+    monkeypatch.setattr(estimators, "_chunks", lambda draws, problems: [7] * (draws // 7) + [draws % 7])
+    assert ratio_of_sums(values, np.ones(30)) == whole
+
+
+def test_every_benchmark_counts_the_same():
+    small, large = ([1, 0], [1, 1]), (np.ones(100), np.ones(100))
+    assert macro_average([small, large]).mean == 0.75
+    assert macro_difference([small, large], [small, (np.zeros(100), np.ones(100))]).mean == -0.5
+    alone = ratio_of_sums(*small)
+    assert macro_average([small]) == alone
+
+
+def test_macro_interval_is_the_textbook_one():
+    """Independent benchmarks: variances add up, over the square of how many there are."""
+    rng = np.random.default_rng(11)
+    groups = [(rng.normal(0, spread, size), np.ones(size)) for spread, size in ((1, 300), (3, 300), (2, 400))]
+    error = sqrt(sum(pair[0].var() / len(pair[0]) for pair in groups)) / 3
+    estimate = macro_average(groups)
+    assert width(estimate) == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_a_macro_figure_with_an_undefined_part_is_undefined():
+    assert is_nan(macro_average([([1, 1], [1, 1]), ([0, 0], [0, 0])]))
+    assert is_nan(macro_average([]))
+
+
+# ---------------------------------------------------------------- do two runs differ?
+
+
+def sign_flips(differences):
+    """p-value by listing all signs of the differences."""
+    observed = abs(sum(differences))
+    flips = [
+        abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in product((1, -1), repeat=len(differences))
+    ]
+    return sum(flip >= observed - 1e-9 for flip in flips) / len(flips)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=7))
+@settings(deadline=None, max_examples=60)
+def test_swapping_the_runs_of_a_mean_is_flipping_signs(pairs):
+    before, after = np.array(pairs, dtype=float).T
+    samples = np.full(len(pairs), 4.0)
+    p = swap_p_value([(before, samples)], [(after, samples)])
+    assert p == pytest.approx(sign_flips([(b - a) / 4 for a, b in pairs]), abs=1e-12)
+
+
+def test_p_values_by_hand():
+    ones = np.ones(3)
+    assert swap_p_value([(np.zeros(3), ones)], [(ones, ones)]) == 2 / 8  # all gains: only all up and all down are as large
+    assert swap_p_value([(ones, ones)], [(ones, ones)]) == 1.0
+    assert swap_p_value([([0, 0, 1], ones)], [([1, 1, 1], ones)]) == 2 / 4  # two problems differ
+    # Over two benchmarks of one and two problems that all gain, the only one weighs as much as both of the other.
+    assert swap_p_value([([0], [1]), ([0, 0], [1, 1])], [([1], [1]), ([1, 1], [1, 1])]) == 2 / 8
+
+
+def test_a_ratio_is_swapped_with_its_denominator():
+    before, after = ([1, 3], [2, 4]), ([2, 2], [2, 8])
+    swaps = []
+    for first, second in product((0, 1), repeat=2):
+        runs = [[0.0, 0.0], [0.0, 0.0]]
+        for i, swap in enumerate((first, second)):
+            for side, run in enumerate((before, after)):
+                runs[side ^ swap][0] += run[0][i]
+                runs[side ^ swap][1] += run[1][i]
+        swaps.append(runs[1][0] / runs[1][1] - runs[0][0] / runs[0][1])
+    expected = sum(abs(swap) >= abs(swaps[0]) - 1e-12 for swap in swaps) / 4
+    assert swap_p_value([before], [after]) == expected
+
+
+def test_random_swaps_come_close_to_all_swaps(monkeypatch):
+    rng = np.random.default_rng(12)
+    before, after, samples = rng.integers(0, 9, 11), rng.integers(0, 9, 11), np.full(11, 8.0)
+    exact = swap_p_value([(before, samples)], [(after, samples)])
+    monkeypatch.setattr(estimators, "EXACT_UP_TO", 3)
+    drawn = swap_p_value([(before, samples)], [(after, samples)])
+    assert drawn == pytest.approx(exact, abs=4 * sqrt(exact * (1 - exact) / estimators.PERMUTATIONS))
+    assert drawn != exact
+    assert drawn == swap_p_value([(before, samples)], [(after, samples)])  # for the same seed
+    assert drawn != swap_p_value([(before, samples)], [(after, samples)], seed=1)
+
+
+def test_equal_runs_are_found_different_as_often_as_p_says():
+    rng, ones, ps = np.random.default_rng(13), np.ones(10), []
+    for _ in range(300):
+        before, after = rng.random((2, 10))
+        ps.append(swap_p_value([(before, ones)], [(after, ones)]))
+    for level in (0.1, 0.5):
+        assert np.mean(np.array(ps) <= level) == pytest.approx(level, abs=4 * sqrt(level * (1 - level) / 300))
+
+
+def test_an_undefined_difference_has_no_p_value():
+    assert isnan(swap_p_value([([0, 0], [0, 0])], [([1, 1], [1, 1])]))
+    assert isnan(swap_p_value([([nan, 0], [1, 1])], [([1, 1], [1, 1])]))
+
+
+# ---------------------------------------------------------------- against other people's code
+
+
+def random_counts():
+    rng = np.random.default_rng(14)
+    samples = rng.integers(1, 40, 60)
+    return samples, rng.binomial(samples, rng.random(60))
+
+
+def test_pass_at_k_and_clustered_error_agree_with_inspect_ai():
+    scorer = pytest.importorskip("inspect_ai.scorer")
+    for n, c in zip(*random_counts(), strict=True):
+        scores = [scorer.Score(value=float(i < c)) for i in range(n)]
+        for k in {1, 2, int(n) // 2, int(n)} - {0}:
+            if k <= n:
+                assert float(pass_at_k(n, c, k)) == pytest.approx(scorer.pass_at(k)(scores).as_float(), abs=1e-9)
+    right = np.random.default_rng(15).binomial(8, np.linspace(0.05, 0.95, 300))
+    scores = [
+        scorer.SampleScore(score=scorer.Score(value=float(i < c)), sample_metadata={"problem": problem})
+        for problem, c in enumerate(right)
+        for i in range(8)
+    ]
+    error = scorer.stderr(cluster="problem")(scores)
+    assert width(ratio_of_sums(right, np.full(300, 8.0))) == pytest.approx(2 * 1.96 * error, rel=0.06)
+
+
+def test_pass_at_k_agrees_with_evalscope():
+    found = importlib.util.find_spec("evalscope")
+    if found is None or found.origin is None:
+        pytest.skip("evalscope is not installed")
+    pytest.importorskip("editdistance")
+    path = Path(found.origin).parent / "metrics" / "utils" / "functions.py"  # its package imports much more
+    spec = importlib.util.spec_from_file_location("evalscope_functions", path)
+    functions = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(functions)
+    samples, correct = random_counts()
+    for k in (1, 2, 5, 16):
+        enough = samples >= k
+        theirs = functions.calculate_pass_at_k(samples[enough].tolist(), correct[enough].tolist(), k)
+        assert pass_at_k(samples, correct, k)[enough] == pytest.approx(np.asarray(theirs), abs=1e-9)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from dasd.config import BUNDLED, BadInput, DataConfig, nearest
-from dasd.tasks.base import GradeStatus, Problem, Task
+from dasd.tasks.base import Grade, GradeStatus, Problem, Task
 from dasd.tasks.countdown import SPLIT_SHARES, make_problems
 
 BUNDLED_COUNT = 1000
-_READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
 
 def load_problems(config: DataConfig) -> list[Problem]:
@@ -32,7 +32,7 @@ def load_problems(config: DataConfig) -> list[Problem]:
             return make_problems(config.limit or BUNDLED_COUNT, config.seed, config.split)
         except ValueError as error:
             raise BadInput(str(error)) from None
-    rows = _load_rows(config)
+    rows = load_rows(config)
     columns = config.columns
     wanted = {"problem": columns.problem, "answer": columns.answer}
     wanted |= {role: column for role in ("solution", "hint") if (column := getattr(columns, role)) is not None}
@@ -81,23 +81,24 @@ def as_row(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _load_rows(config: DataConfig) -> Any:
+def load_rows(config: DataConfig) -> Any:
+    """The rows of a config's split as a `datasets.Dataset`. Raises BadInput."""
     import datasets
 
     datasets.disable_progress_bars()  # a command has its own
     path = Path(config.source).expanduser()
-    looks_local = path.suffix in _READERS or config.source.startswith((".", "/", "~"))
+    looks_local = path.suffix in READERS or config.source.startswith((".", "/", "~"))
     try:
         if path.is_file():
-            if path.suffix not in _READERS:
-                raise BadInput(f"data.source {config.source}: unknown file type {path.suffix!r}; use {', '.join(_READERS)}")
-            loaded = datasets.load_dataset(_READERS[path.suffix], data_files={config.split: glob.escape(str(path))})
+            if path.suffix not in READERS:
+                raise BadInput(f"data.source {config.source}: unknown file type {path.suffix!r}; use {', '.join(READERS)}")
+            loaded = datasets.load_dataset(READERS[path.suffix], data_files={config.split: glob.escape(str(path))})
         elif path.is_dir():
             loaded = datasets.load_dataset(str(path))
         elif looks_local:
             raise BadInput(f"data.source {config.source} does not exist")
         else:
-            loaded = datasets.load_dataset(config.source)
+            loaded = datasets.load_dataset(config.source, config.subset, revision=config.revision)
     except BadInput:
         raise
     except Exception as error:  # datasets raises many kinds for a wrong name, no network, a torn file
@@ -120,7 +121,7 @@ class Finding:
 def check_problems(problems: Sequence[Problem], task: Task, context_column: str | None) -> list[Finding]:
     """Gold answers that do not grade as right, duplicates, and empty cells of the column the teacher's context is made of."""
     findings = []
-    wrong = [(problem, fault) for problem in problems if (fault := _gold_fault(problem, task))]
+    wrong = gold_faults(problems, task)
     if wrong:
         problem, fault = wrong[0]
         message = (
@@ -149,14 +150,25 @@ def check_problems(problems: Sequence[Problem], task: Task, context_column: str 
     return findings
 
 
-def _gold_fault(problem: Problem, task: Task) -> str | None:
-    """Why a problem's own gold answer is not graded as right; None where it is."""
-    try:
-        gold = task.gold_completion(problem)
-        status = task.grade(problem, gold).status
-    except ValueError as error:  # the text is no problem of this task
-        return str(error)
-    return None if status is GradeStatus.CORRECT else f"{gold[:80]!r} is {status.value}"
+def gold_faults(problems: Sequence[Problem], task: Task) -> list[tuple[Problem, str]]:
+    """The problems whose own gold answer is not graded as right, each with the reason."""
+    golds, faults = [], []
+    for problem in problems:
+        try:
+            golds.append((problem, task.gold_completion(problem)))
+        except ValueError as error:  # the text is no problem of this task
+            faults.append((problem, str(error)))
+    for (problem, gold), grade in zip(golds, grade_all(task, golds), strict=True):
+        if grade.status is not GradeStatus.CORRECT:
+            faults.append((problem, f"{gold[:80]!r} is {grade.status.value}"))
+    order = {problem.id: index for index, problem in enumerate(problems)}
+    return sorted(faults, key=lambda fault: order[fault[0].id])
+
+
+def grade_all(task: Task, pairs: Sequence[tuple[Problem, str]]) -> list[Grade]:
+    """Grades of (problem, completion) pairs, at once where the task can."""
+    at_once = getattr(task, "grade_all", None)
+    return list(at_once(pairs)) if at_once else [task.grade(problem, completion) for problem, completion in pairs]
 
 
 def check_lengths(

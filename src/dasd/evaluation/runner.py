@@ -1,195 +1,254 @@
-"""Evaluating a model on problems: sample, grade, write down, summarise.
+"""Evaluating models on suites of problems: sample, grade, write down, summarise.
 
-`samples.jsonl` holds each (problem, sample) once, with its token ids, so grading and figures can be repeated without
-sampling. A killed run goes on where it was: what is on file is not sampled again, and each sample has its own seed.
+`OUT/MODEL/SUITE/samples.jsonl` holds each (problem, sample) once, with its token ids, so grading and figures can be repeated
+without sampling. Each completion has its own seed, so a killed run goes on where it was, a larger `num_samples` adds to what is
+there, and several processes share the work (`samples-1-of-4.jsonl`, ...): what is on file is never sampled again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dasd.config import BadInput, EvalConfig
-from dasd.data.problems import load_problems
-from dasd.evaluation.estimators import Estimate, difference_of_ratios, pass_at_k, ratio_of_sums
-from dasd.evaluation.health import BACKTRACKS, EPISTEMIC_MARKERS, count_phrases
+from dasd.data.problems import gold_faults, grade_all
+from dasd.evaluation.benchmarks import Suite, data_suite, load_suites
+from dasd.evaluation.estimators import macro_average
+from dasd.evaluation.folder import SUMMARY, WHOLE, Evaluation, Shard, check_identity, claim, model_slug, sample_files
 from dasd.evaluation.samplers import Request, Sampled, Sampler, SamplingFailed, SamplingParams, make_sampler
-from dasd.files import append_lines, repair_lines, write_json
-from dasd.progress import Advance, track
+from dasd.evaluation.summary import Record, Sums, metric_sums, summarize_sums
+from dasd.files import append_lines, read_lines, repair_lines, write_json, write_text
+from dasd.progress import track
 from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, Problem, Task
 from dasd.teacher.context import PrivilegedContext
 
-SAMPLES = "samples.jsonl"
-Record = dict[str, Any]
-Sums = dict[str, tuple[np.ndarray, np.ndarray]]  # metric -> (numerators, denominators), one entry a problem
+logger = logging.getLogger("dasd")
+GRADED_AT_ONCE = 256
 
 
 def run_evaluation(config: EvalConfig, output: Path, label: str) -> tuple[list[Problem], list[Record]]:
-    """Loads model and problems, samples with a progress bar, writes `output/summary.json`. Raises BadInput."""
-    problems, task = load_problems(config.data), make_task(config.data.task)
-    sampler = make_sampler(config.sampler, config.model)
-    with track(label, len(problems) * config.num_samples) as advance:
-        records = evaluate(sampler, problems, task, config, output, advance)
-    sampler.close()
-    size = {"num_problems": len(problems), "num_samples": config.num_samples}
-    write_json(output / "summary.json", size | summarize(problems, records, config.num_samples))
-    return problems, records
+    """Samples the problems of `config.data` into `output` and writes `output/summary.json`. Raises BadInput."""
+    suite = sound(data_suite(config.data), config.skip_unsound)
+    evaluation = Evaluation(suite, config, output)
+    run(evaluation, lambda: make_sampler(config.sampler, config.model), label)
+    return suite.problems, evaluation.records()
 
 
-def evaluate(
-    sampler: Sampler, problems: Sequence[Problem], task: Task, config: EvalConfig, output: Path,
-    advance: Advance = lambda count: None,
-) -> list[Record]:  # fmt: skip
-    """Samples `config.num_samples` completions of each problem into `output/samples.jsonl`; `advance` is told of progress.
+@dataclass(frozen=True)
+class Finished:
+    """A finished evaluation: what `summary.json` says, and each problem's share in it."""
 
-    Raises BadInput where `output` holds samples made with other settings, or a prompt leaves no room for a completion.
+    summary: Record
+    sums: Sums
+
+
+def run_models(
+    config: EvalConfig, models: Sequence[str], folder: Callable[[str], Path], shard: Shard = WHOLE, regrade: bool = False
+) -> dict[str, Record | None]:
+    """Each model's `summary.json`: `model`, `benchmarks` (name -> summary), `macro`. None where other shards are missing.
+
+    `folder(model)` holds that model's suites, or the samples themselves where `config` names no benchmark. What is wrong with
+    the data is said before the first completion is sampled. Raises BadInput.
     """
-    identity = {"config": config.model_dump(mode="json"), "problems": [problem.id for problem in problems]}
-    prompts = [_prompt(problem, config) for problem in problems]
+    suites = [sound(suite, config.skip_unsound) for suite in load_suites(config)]
+    results = {}
+    for model in models:
+        of_model = config.model_copy(update={"model": config.model.model_copy(update={"path": model})})
+        sampler, finished = _LazySampler(of_model), {}
+        try:
+            for suite in suites:
+                output = folder(model) / suite.name if config.benchmarks else folder(model)
+                evaluation = Evaluation(suite, suite.settings(of_model), output)
+                label = f"{model_slug(model)}, {suite.name}"
+                finished[suite.name] = regrade_samples(evaluation) if regrade else run(evaluation, sampler, label, shard)
+        finally:
+            sampler.close()
+        results[model] = _overview(model, finished)
+        if config.benchmarks and results[model] is not None:
+            write_json(folder(model) / SUMMARY, results[model])
+    return results
+
+
+def _overview(model: str, finished: dict[str, Finished | None]) -> Record | None:
+    """All benchmarks of a model, and the means over them of the figures that all of them have."""
+    complete = [each for each in finished.values() if each is not None]
+    if len(complete) < len(finished):
+        return None
+    common = [name for name in complete[0].summary["ci95"] if all(name in each.summary["ci95"] for each in complete)]
+    means = {name: macro_average([each.sums[name] for each in complete]) for name in common}
+    return {
+        "model": model,
+        "benchmarks": {name: each.summary for name, each in finished.items() if each is not None},
+        "macro": {name: mean.mean for name, mean in means.items()}
+        | {"ci95": {name: mean.ci95 for name, mean in means.items()}},
+    }
+
+
+def run(evaluation: Evaluation, sampler: Callable[[], Sampler], label: str, shard: Shard = WHOLE) -> Finished | None:
+    """Samples and grades what is missing of this shard; the figures once the samples of all shards are there, else None.
+
+    `sampler` is called only where something is missing. Raises BadInput where the folder holds another evaluation, or a
+    prompt leaves no room for a completion.
+    """
+    check_identity(evaluation)
+    done = {(record["problem_id"], record["sample"]) for record in evaluation.records()}
+    mine = evaluation.pairs[shard.index - 1 :: shard.count]
+    missing = [(problem, sample) for problem, sample in mine if (problem.id, sample) not in done]
+    if missing:
+        _sample(evaluation, missing, sampler(), label, shard)
+    return _finish(evaluation)
+
+
+def _sample(evaluation: Evaluation, missing: Sequence[tuple[Problem, int]], sampler: Sampler, label: str, shard: Shard) -> None:
+    config, suite = evaluation.config, evaluation.suite
+    task, prompts = make_task(suite.task), {problem.id: _prompt(suite, problem, config) for problem in suite.problems}
+    _check_length(sampler, list(prompts.values()), config)
+    claim(evaluation, sampler.describe())
+    path, known = evaluation.output / shard.file, set(evaluation.ids)
+    repair_lines(path, keep=lambda record: record["problem_id"] in known)
+    params = SamplingParams(config.max_completion_length, config.temperature, config.top_p)
+    started = time.monotonic()
+    with track(label, len(missing)) as advance:
+        for start in range(0, len(missing), sampler.batch_size):
+            batch = missing[start : start + sampler.batch_size]
+            requests = [_request(suite.name, problem, sample, prompts[problem.id], config.seed) for problem, sample in batch]
+            try:
+                append_lines(path, _records(batch, sampler.sample(requests, params), task))
+            except SamplingFailed as failure:  # what could be sampled is kept
+                written = {request.key: sampled for request, sampled in failure.finished}
+                kept = [pair for pair, request in zip(batch, requests, strict=True) if request.key in written]
+                append_lines(path, _records(kept, [written[f"{p.id}/{sample}"] for p, sample in kept], task))
+                raise
+            rate = (start + len(batch)) / (time.monotonic() - started)
+            advance(len(batch), note=f"{rate:.1f} samples/s")
+
+
+def regrade_samples(evaluation: Evaluation) -> Finished | None:
+    """Grades what is on file again, in place, and writes the summary; no model is loaded. Raises BadInput without samples."""
+    check_identity(evaluation)
+    files = sample_files(evaluation.output)
+    if not files:
+        raise BadInput(f"--regrade: {evaluation.output} holds no samples; leave out --regrade to make them")
+    task, by_id = make_task(evaluation.suite.task), {problem.id: problem for problem in evaluation.suite.problems}
+    for path in files:
+        records = [record for record in read_lines(path) if record["problem_id"] in by_id]
+        with track(f"Grading {path.parent.name}", len(records)) as advance:
+            for start in range(0, len(records), GRADED_AT_ONCE):
+                batch = records[start : start + GRADED_AT_ONCE]
+                pairs = [(by_id[record["problem_id"]], record["text"]) for record in batch]
+                for record, grades in zip(batch, _grades(pairs, task), strict=True):
+                    record |= grades
+                advance(len(batch))
+        write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    return _finish(evaluation)
+
+
+def sound(suite: Suite, skip_unsound: bool) -> Suite:
+    """The suite if every gold answer grades as right, or if `skip_unsound` without the others. Raises BadInput."""
+    faults = gold_faults(suite.problems, make_task(suite.task))
+    if not faults:
+        return suite
+    if skip_unsound and len(faults) < len(suite.problems):
+        skipped = [problem.id for problem, _ in faults]
+        problems = [problem for problem in suite.problems if problem.id not in skipped]
+        logger.warning("%s: %d problems are left out, their gold answers do not grade as right", suite.name, len(skipped))
+        return replace(suite, problems=problems, source={**suite.source, "skipped": skipped})
+    problem, why = faults[0]
+    raise BadInput(
+        f"{suite.name}: {len(faults)} of {len(suite.problems)} gold answers do not grade as right, first problem {problem.id}: "
+        f"{why}. Mend or drop them, or leave them out with --skip_unsound true"
+    )
+
+
+def completion_seed(seed: int, suite: str, problem_id: str, sample: int) -> int:
+    """A seed below 2^31 for one completion, the same on every machine."""
+    name = json.dumps([seed, suite, problem_id, sample]).encode()
+    return int.from_bytes(hashlib.sha256(name).digest()[:4], "big") >> 1
+
+
+class _LazySampler:
+    """A model is loaded when its first completion is missing, and once for all suites."""
+
+    def __init__(self, config: EvalConfig) -> None:
+        self.config = config
+        self.sampler: Sampler | None = None
+
+    def __call__(self) -> Sampler:
+        if self.sampler is None:
+            self.sampler = make_sampler(self.config.sampler, self.config.model)
+        return self.sampler
+
+    def close(self) -> None:
+        if self.sampler is not None:
+            self.sampler.close()
+
+
+def _finish(evaluation: Evaluation) -> Finished | None:
+    """Writes the summary where every sample is on file; None where some are not."""
+    records, num_samples = evaluation.records(), evaluation.config.num_samples
+    if len(records) < len(evaluation.pairs):
+        return None
+    sums = metric_sums(evaluation.ids, records, num_samples)
+    head = {"model": evaluation.config.model.path, "benchmark": evaluation.suite.name}
+    summary = {**head, **summarize_sums(sums, num_samples), "statuses": dict(Counter(r["status"] for r in records))}
+    write_json(evaluation.output / SUMMARY, summary)
+    return Finished(summary, sums)
+
+
+def _request(suite: str, problem: Problem, sample: int, prompt: list[dict[str, Any]], seed: int) -> Request:
+    return Request(f"{problem.id}/{sample}", prompt, completion_seed(seed, suite, problem.id, sample))
+
+
+def _check_length(sampler: Sampler, prompts: list[list[dict[str, Any]]], config: EvalConfig) -> None:
     limit, longest = sampler.context_length, sampler.longest_prompt(prompts)
     if limit is not None and longest is not None and longest + config.max_completion_length > limit:
         raise BadInput(
             f"a prompt of {longest} tokens and max_completion_length {config.max_completion_length} exceed the model's context "
             f"of {limit}: set --max_completion_length to {max(limit - longest, 1)} or less"
         )
-    _claim(output, identity)
-    path = output / SAMPLES
-    known = {problem.id for problem in problems}
-    records = repair_lines(path, keep=lambda record: record["problem_id"] in known)
-    done = {(record["problem_id"], record["sample"]) for record in records}
-    missing = [(i, sample) for i in range(len(problems)) for sample in range(config.num_samples)]
-    missing = [(i, sample) for i, sample in missing if (problems[i].id, sample) not in done]
-    advance(len(done))
-    params = SamplingParams(config.max_completion_length, config.temperature, config.top_p)
-    for start in range(0, len(missing), sampler.batch_size):
-        batch = {f"{problems[i].id}/{sample}": (i, sample) for i, sample in missing[start : start + sampler.batch_size]}
-        requests = [Request(key, prompts[i], _seed(config.seed, key)) for key, (i, _) in batch.items()]
-        failure = None
-        try:
-            sampled = list(zip(requests, sampler.sample(requests, params), strict=True))
-        except SamplingFailed as error:
-            failure, sampled = error, error.finished
-        fresh = [_record(problems[batch[r.key][0]], batch[r.key][1], one, task) for r, one in sampled]
-        append_lines(path, fresh)
-        records += fresh
-        if failure is not None:
-            raise failure
-        advance(len(batch))
-    return sorted(records, key=lambda record: record["sample"])
 
 
-def summarize(problems: Sequence[Problem], records: Iterable[Record], num_samples: int) -> Record:
-    """Every figure of a finished evaluation, with 95 % intervals clustered by problem under `ci95`."""
-    sums = metric_sums(problems, records, num_samples)
-    estimates = {name: ratio_of_sums(*pair) for name, pair in sums.items()}
-    curve = {name: value for name, value in estimates.items() if name.startswith("pass_at_")}
-    statuses: dict[str, int] = defaultdict(int)
-    for record in records:
-        statuses[record["status"]] += 1
-    return {
-        **{name: estimate.mean for name, estimate in estimates.items()},
-        "ci95": {name: estimate.ci95 for name, estimate in estimates.items()},
-        "pass_at_k": {name.removeprefix("pass_at_"): value.mean for name, value in curve.items()},
-        "pass_at_k_ci95": {name.removeprefix("pass_at_"): value.ci95 for name, value in curve.items()},
-        "statuses": dict(statuses),
-    }
-
-
-def compare(
-    problems: Sequence[Problem], before: Iterable[Record], after: Iterable[Record], num_samples: int
-) -> dict[str, Estimate]:
-    """`after` minus `before` for every figure, paired by problem."""
-    first, second = (metric_sums(problems, records, num_samples) for records in (before, after))
-    return {name: difference_of_ratios(first[name], second[name]) for name in first}
-
-
-def metric_sums(problems: Sequence[Problem], records: Iterable[Record], num_samples: int) -> Sums:
-    """Numerators and denominators of every figure, one entry a problem, in the order of `problems`.
-
-    avg_at_N share of samples that are right; pass_at_k unbiased; step_accuracy right over checkable steps;
-    epistemic_per_response, epistemic_per_100_words, backtracks_per_response counts in the text; mean_length in tokens;
-    truncated share of samples that ran out of tokens; claims_true share of the samples with an answer that are right.
-    """
-    by_problem: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        by_problem[record["problem_id"]].append(record)
-    groups = [by_problem[problem.id] for problem in problems]
-
-    def total(value: Callable[[Record], float]) -> np.ndarray:
-        return np.array([sum(map(value, group)) for group in groups], dtype=float)
-
-    samples = total(lambda r: 1)
-    correct = total(lambda r: r["status"] == GradeStatus.CORRECT)
-    answered = total(lambda r: r["status"] in (GradeStatus.CORRECT, GradeStatus.INCORRECT))
-    epistemic = total(lambda r: count_phrases(r["text"], EPISTEMIC_MARKERS))
-    ones = np.ones(len(groups))
-    ks = [2**i for i in range(int(math.log2(num_samples)) + 1)] + [num_samples]
-    return {
-        f"avg_at_{num_samples}": (correct, samples),
-        **{f"pass_at_{k}": (pass_at_k(samples, correct, k), ones) for k in sorted(set(ks))},
-        "step_accuracy": (total(lambda r: r["steps_right"]), total(lambda r: r["steps_checked"])),
-        "epistemic_per_response": (epistemic, samples),
-        "epistemic_per_100_words": (100 * epistemic, total(lambda r: len(r["text"].split()))),
-        "mean_length": (total(lambda r: math.nan if r["token_ids"] is None else len(r["token_ids"])), samples),
-        "backtracks_per_response": (total(lambda r: count_phrases(r["text"], BACKTRACKS)), samples),
-        "truncated": (total(lambda r: r["finish_reason"] == "length"), samples),
-        "claims_true": (correct, answered),
-    }
-
-
-def _claim(output: Path, identity: Mapping[str, Any]) -> None:
-    """Marks the folder as this evaluation's; refuses one that belongs to another."""
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / "eval.json"
-    if not path.exists():
-        write_json(path, identity)
-        return
-    theirs = json.loads(path.read_text(encoding="utf-8"))
-    if theirs != json.loads(json.dumps(identity)):
-        changed = [key for key in identity["config"] if theirs["config"].get(key) != identity["config"][key]] or ["problems"]
-        raise BadInput(
-            f"{output} holds an evaluation with other settings ({', '.join(changed)}): give another --output, or delete it"
-        )
-
-
-def _seed(seed: int, key: str) -> int:
-    """A completion's own seed, below 2**31."""
-    return int(np.random.SeedSequence([seed, *key.encode()]).generate_state(1)[0]) >> 1
-
-
-def _prompt(problem: Problem, config: EvalConfig) -> list[dict[str, Any]]:
-    prompt = [{"role": "user", "content": problem.problem}]
+def _prompt(suite: Suite, problem: Problem, config: EvalConfig) -> list[dict[str, Any]]:
+    messages = [{"role": "user", "content": suite.prompt.replace("{problem}", problem.problem, 1)}]
     if not config.with_context:
-        return prompt
-    told = PrivilegedContext().prompt({"prompt": prompt, "solution": problem.solution})
-    if not isinstance(told, list):
+        return messages
+    prompt = PrivilegedContext().prompt({"prompt": messages, "solution": problem.solution})
+    if not isinstance(prompt, list):
         raise BadInput(f"problem {problem.id} has no reference to put into the prompt: leave out --with_context")
-    return told
+    return prompt
 
 
-def _record(problem: Problem, sample: int, sampled: Sampled, task: Task) -> Record:
-    return {
-        "problem_id": problem.id,
-        "sample": sample,
-        "text": sampled.text,
-        "token_ids": sampled.token_ids,
-        "finish_reason": sampled.finish_reason,
-        **_grades(problem, sampled.text, task),
-    }
+def _records(batch: Sequence[tuple[Problem, int]], written: Sequence[Sampled], task: Task) -> list[Record]:
+    grades = _grades([(problem, sampled.text) for (problem, _), sampled in zip(batch, written, strict=True)], task)
+    return [
+        {
+            "problem_id": problem.id,
+            "sample": sample,
+            "text": sampled.text,
+            "token_ids": sampled.token_ids,
+            "finish_reason": sampled.finish_reason,
+            **graded,
+        }
+        for (problem, sample), sampled, graded in zip(batch, written, grades, strict=True)
+    ]
 
 
-def _grades(problem: Problem, text: str, task: Task) -> Record:
-    grade, steps = task.grade(problem, text), task.check_steps(problem, text)
-    return {
-        "status": grade.status.value,
-        "extracted": grade.extracted,
-        "steps_right": steps.right,
-        "steps_checked": steps.checked,
-    }
+def _grades(pairs: Sequence[tuple[Problem, str]], task: Task) -> list[Record]:
+    graded = []
+    for (problem, text), grade in zip(pairs, grade_all(task, pairs), strict=True):
+        steps = task.check_steps(problem, text)
+        graded.append({
+            "status": GradeStatus(grade.status).value,
+            "extracted": grade.extracted,
+            "steps_right": steps.right,
+            "steps_checked": steps.checked,
+        })  # fmt: skip
+    return graded

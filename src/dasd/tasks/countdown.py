@@ -5,8 +5,9 @@
     wait, maybe 3 * 7 = 21, 21 + 8 = 29. check 29 = 29. answer: 3 * 7 = 21, 21 + 8 = 29.
 
 A completion is right when the steps after the last `answer:` are true equations of whole numbers, use every given number
-exactly once, and end at the target. Text is only matched against fixed patterns and compared as integers: nothing is ever
-evaluated as code, and a run of more than `MAX_DIGITS` digits is not a number here. `countdown_search` writes such texts.
+exactly once, and end at the target. A problem that says so lets one number be left out. Text is only matched against fixed
+patterns and compared as integers: nothing is ever evaluated as code, and a run of more than `MAX_DIGITS` digits is not a number
+here. `countdown_search` writes such texts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck
 
@@ -36,6 +38,7 @@ _STEP = re.compile(rf"(?<![0-9.])(?<![-+*/])(?<![-+*/] ){_EQUATION.pattern}{_END
 _COMPARISON = re.compile(rf"\bcheck {_NUMBER} ?([<>=]) ?{_NUMBER}{_END}")
 _ANSWER = "answer:"
 _PROBLEM = re.compile(rf"Use ({_NUMBER}(?: {_NUMBER})*) to make {_NUMBER}\.")
+_SPARE = " One number may be left out."
 
 
 def apply_operator(a: int, operator: str, b: int) -> int | None:
@@ -57,8 +60,8 @@ def write_step(step: Step) -> str:
     return f"{a} {operator} {b} = {result}"
 
 
-def write_problem(numbers: Sequence[int], target: int) -> str:
-    return f"Use {' '.join(map(str, numbers))} to make {target}."
+def write_problem(numbers: Sequence[int], target: int, spare: bool = False) -> str:
+    return f"Use {' '.join(map(str, numbers))} to make {target}.{_SPARE if spare else ''}"
 
 
 def read_problem(text: str) -> tuple[list[int], int]:
@@ -67,6 +70,11 @@ def read_problem(text: str) -> tuple[list[int], int]:
     if match is None:
         raise ValueError(f"not a Countdown problem: {text[:80]!r}; expected a text like 'Use 3 7 8 to make 29.'")
     return [int(number) for number in match[1].split()], int(match.groups()[-1])
+
+
+def may_leave_out(text: str) -> int:
+    """How many numbers a solution need not use: the problem's text says it."""
+    return int(_SPARE in text)
 
 
 def read_answer(completion: str) -> tuple[str | None, list[Step] | None]:
@@ -89,18 +97,20 @@ def read_answer(completion: str) -> tuple[str | None, list[Step] | None]:
     return text, steps
 
 
-def is_solution(numbers: Sequence[int], target: int, steps: Sequence[Step]) -> bool:
-    """Whether the steps are true, use each of `numbers` once (and each result at most once), and end at `target`."""
-    available = Counter(numbers)
-    for a, operator, b, result in steps:
-        if apply_operator(a, operator, b) != result:
+def is_solution(numbers: Sequence[int], target: int, steps: Sequence[Step], spare: int = 0) -> bool:
+    """Whether the steps are true, lead to `target`, and use each of `numbers` once, but for at most `spare` of them.
+
+    Read from the end: what is needed is the target first, and each step replaces its result by its operands. So every step
+    counts towards the target; a step nobody needs cannot use up a number.
+    """
+    needed = Counter([target])
+    for a, operator, b, result in reversed(steps):
+        if needed[result] == 0 or apply_operator(a, operator, b) != result:
             return False
-        for operand in (a, b):
-            if available[operand] == 0:
-                return False
-            available[operand] -= 1
-        available[result] += 1
-    return len(steps) > 0 and +available == Counter([target])
+        needed[result] -= 1
+        needed.update((a, b))
+    given = Counter(numbers)
+    return len(steps) > 0 and needed <= given and (given - needed).total() <= spare
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,9 @@ class CountdownTask:
             raise ValueError(f"its answer is {problem.answer!r}, its target {target}")
         if problem.solution is not None and problem.solution.strip():
             return f"{_ANSWER} {problem.solution}"
-        chains = all_chains(numbers, low=0, high=10**MAX_DIGITS - 1)
+        sizes = range(len(numbers), len(numbers) - may_leave_out(problem.problem) - 1, -1)
+        pools = [pool for size in sizes for pool in combinations(numbers, size)]
+        chains = (chain for pool in pools for chain in all_chains(pool, low=0, high=10**MAX_DIGITS - 1))
         chain = next((chain for chain in chains if chain and chain[-1][3] == target), ())
         return f"{_ANSWER} {', '.join(map(write_step, chain))}"
 
@@ -129,7 +141,8 @@ class CountdownTask:
         text, steps = read_answer(completion)
         if text is None:
             return Grade(GradeStatus.NO_ANSWER)
-        right = steps is not None and is_solution(*read_problem(problem.problem), steps)
+        spare = may_leave_out(problem.problem)
+        right = steps is not None and is_solution(*read_problem(problem.problem), steps, spare)
         return Grade(GradeStatus.CORRECT if right else GradeStatus.INCORRECT, extracted=text[:200])
 
     def check_steps(self, problem: Problem, completion: str) -> StepCheck:

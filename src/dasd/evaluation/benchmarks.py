@@ -1,0 +1,205 @@
+"""Which problems are a model's test? Named benchmarks (`benchmarks.yaml`), the bundled Countdown suites, or a user's own data.
+
+Each becomes a `Suite`: problems, who grades them, the words around them, and the sampling defaults of the benchmark. Datasets
+come from the hub, or with `data_dir` from `data_dir/NAME.jsonl` (or .parquet, .json, .csv) in the same columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from dasd.config import BUNDLED, BadInput, DataConfig, EvalConfig, Section, nearest, validate
+from dasd.data.problems import READERS, load_problems, load_rows
+from dasd.tasks.base import Problem
+from dasd.tasks.countdown_suites import SUITES
+
+COUNTDOWN = "countdown/"
+COUNTDOWN_DEFAULTS = {"num_samples": 16, "max_completion_length": 128, "temperature": 1.0}
+PROMPTS = {
+    "math": "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{}.",
+    "choice": "{problem}\n\nPlease reason step by step, and put the letter of your choice within \\boxed{}.",
+}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Problems that can be sampled and graded.
+
+    `task` grades, `prompt` is what is said, with `{problem}` in it, `defaults` are settings of EvalConfig that hold where the
+    user set none, `source` says where the problems come from.
+    """
+
+    name: str
+    task: str
+    problems: list[Problem]
+    prompt: str = "{problem}"
+    defaults: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what is asked, in its order; gold answers may be mended without sampling again."""
+        return _digest(self.prompt, *(f"{problem.id}\0{problem.problem}" for problem in self.problems))
+
+    def settings(self, config: EvalConfig) -> EvalConfig:
+        """`config` with this benchmark's defaults where the user has set nothing."""
+        return config.model_copy(update={k: v for k, v in self.defaults.items() if k not in config.model_fields_set})
+
+
+class BenchmarkColumns(Section):
+    """Columns of a benchmark's dataset. Multiple choice has `options` (a list; `answer` is a letter) or `wrong_answers`."""
+
+    problem: str
+    answer: str
+    solution: str | None = None
+    context: str | None = None
+    options: str | None = None
+    wrong_answers: tuple[str, ...] = ()
+
+
+class Benchmark(Section):
+    """An entry of `benchmarks.yaml`."""
+
+    dataset: str
+    revision: str | None = None
+    subset: str | None = None
+    split: str
+    columns: BenchmarkColumns
+    task: str = "math"
+    num_samples: int = Field(16, gt=0)
+    max_completion_length: int = Field(32768, gt=0)
+    temperature: float = Field(0.6, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return self.model_dump(include={"num_samples", "max_completion_length", "temperature", "top_p"})
+
+
+@cache
+def benchmarks() -> dict[str, Benchmark]:
+    text = Path(__file__).with_name("benchmarks.yaml").read_text(encoding="utf-8")
+    return {name: validate(Benchmark, entry) for name, entry in yaml.safe_load(text).items()}
+
+
+def benchmark_names() -> list[str]:
+    return [*benchmarks(), *(COUNTDOWN + name for name in SUITES)]
+
+
+def choose(patterns: Sequence[str]) -> list[str]:
+    """The benchmarks that the patterns (`aime24`, `countdown/*`) name, each once. Raises BadInput naming the nearest."""
+    names, chosen = benchmark_names(), []
+    for pattern in patterns:
+        matching = [name for name in names if fnmatchcase(name, pattern)]
+        if not matching:
+            raise BadInput(f"no benchmark is named {pattern!r}{nearest(pattern, names)} Benchmarks: {', '.join(names)}")
+        chosen += [name for name in matching if name not in chosen]
+    return chosen
+
+
+def load_suites(config: EvalConfig) -> list[Suite]:
+    """What `config` says is to be evaluated: its benchmarks, or where it names none its `data`. Raises BadInput."""
+    if not config.benchmarks:
+        return [data_suite(config.data)]
+    suites = [load_suite(name, config.data_dir) for name in choose(config.benchmarks)]
+    return [_first(suite, config.limit) for suite in suites]
+
+
+def data_suite(data: DataConfig) -> Suite:
+    """The problems of a `data` section, asked as they stand."""
+    name = "countdown" if data.source == BUNDLED else Path(data.source).name
+    return Suite(f"{name}:{data.split}", data.task, load_problems(data), source=data.model_dump(mode="json"))
+
+
+def load_suite(name: str, data_dir: str | None = None) -> Suite:
+    """One benchmark by its full name. Raises BadInput where its data cannot be had or lacks a column."""
+    if name.startswith(COUNTDOWN):
+        problems = SUITES[name.removeprefix(COUNTDOWN)]()
+        return Suite(name, "countdown", problems, defaults=COUNTDOWN_DEFAULTS, source={"dataset": BUNDLED})
+    benchmark = benchmarks()[name]
+    where = {"dataset": benchmark.dataset, "subset": benchmark.subset, "revision": benchmark.revision}
+    if data_dir is not None:
+        where = {"dataset": str(_local_file(name, data_dir)), "subset": None, "revision": None}
+    data = DataConfig(source=where["dataset"] or "", subset=where["subset"], revision=where["revision"], split=benchmark.split)
+    try:
+        rows = load_rows(data)
+    except BadInput as error:
+        remedy = (
+            "" if data_dir else f" Without a network, put {name}.jsonl or {name}.parquet into a folder and give --data_dir."
+        )
+        raise BadInput(f"benchmark {name}: {error}.{remedy}") from None
+    _check_columns(name, benchmark.columns, rows.column_names)
+    problems = [_problem(name, index, row, benchmark.columns) for index, row in enumerate(rows)]
+    golds = _digest(*(f"{problem.id}\0{problem.problem}\0{problem.answer}" for problem in problems))
+    source = {**where, "split": benchmark.split, "rows": len(problems), "fingerprint": golds}
+    return Suite(name, benchmark.task, problems, PROMPTS[benchmark.task], benchmark.defaults, source)
+
+
+def _first(suite: Suite, limit: int | None) -> Suite:
+    return Suite(suite.name, suite.task, suite.problems[:limit], suite.prompt, suite.defaults, suite.source)
+
+
+def _local_file(name: str, data_dir: str) -> Path:
+    candidates = [Path(data_dir).expanduser() / f"{name}{suffix}" for suffix in READERS]
+    for path in candidates:
+        if path.is_file():
+            return path
+    needed = ", ".join(path.name for path in candidates)
+    raise BadInput(f"benchmark {name} is not in --data_dir {data_dir}: put one of {needed} there, or leave out --data_dir")
+
+
+def _check_columns(name: str, columns: BenchmarkColumns, have: Sequence[str]) -> None:
+    wanted = [columns.problem, columns.answer, columns.solution, columns.context, columns.options, *columns.wrong_answers]
+    missing = [column for column in wanted if column is not None and column not in have]
+    if missing:
+        raise BadInput(
+            f"benchmark {name} needs a column {missing[0]!r}{nearest(missing[0], have)} The data has: {', '.join(have)}"
+        )
+
+
+def _problem(name: str, index: int, row: Mapping[str, Any], columns: BenchmarkColumns) -> Problem:
+    question, answer = _text(row[columns.problem]), _text(row[columns.answer])
+    if not question or not answer:
+        empty = columns.answer if question else columns.problem
+        raise BadInput(f"benchmark {name}, row {index}: column {empty!r} is empty; every row needs a problem and an answer")
+    parts = [_text(row[columns.context]) if columns.context else "", question]
+    if columns.options or columns.wrong_answers:
+        options, answer = _options(question, answer, row, columns)
+        parts.append("\n".join(f"{letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False)))
+    solution = _text(row[columns.solution]) if columns.solution else ""
+    return Problem(id=str(index), problem="\n\n".join(filter(None, parts)), answer=answer, solution=solution or None)
+
+
+def _options(question: str, answer: str, row: Mapping[str, Any], columns: BenchmarkColumns) -> tuple[list[str], str]:
+    """Options in the order shown, and the letter of the right one. A right answer in its own column is shuffled among the
+    wrong ones, the same way for ever."""
+    if columns.options:
+        return [str(option).strip() for option in row[columns.options]], answer
+    options = [answer, *(_text(row[column]) for column in columns.wrong_answers)]
+    order = random.Random(question).sample(range(len(options)), len(options))
+    return [options[i] for i in order], ascii_uppercase[order.index(0)]
+
+
+def _text(value: Any) -> str:
+    """A cell as text: 27.0 is 27; a list is joined by commas, without the dollar signs that only mark mathematics."""
+    if isinstance(value, list | tuple):
+        return ", ".join(re.sub(r"(?<!\\)\$", "", _text(item)).strip() for item in value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\1".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,185 @@
+"""Is one run better than another? Two folders of evaluations, compared on the same problems.
+
+Reads `eval.json`, `summary.json` and the samples that `dasd eval` wrote. Each difference is B minus A, with a 95 % interval
+from a paired bootstrap and a p-value from swapping the runs problem by problem.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dasd.config import BadInput
+from dasd.evaluation.estimators import (
+    Estimate,
+    differences_of_ratios,
+    macro_average,
+    macro_difference,
+    ratios_of_sums,
+    swap_p_value,
+)
+from dasd.evaluation.folder import IDENTITY, SUMMARY, read_samples
+from dasd.evaluation.summary import Record, Sums, headline, metric_sums
+from dasd.tasks.base import GradeStatus
+
+CSV_COLUMNS = ("benchmark", "figure", "a", "a_low", "a_high", "b", "b_low", "b_high", "difference", "low", "high", "p_value")
+
+
+@dataclass(frozen=True)
+class OnFile:
+    """One finished evaluation as it was read."""
+
+    folder: Path
+    identity: Record
+    ids: list[str]
+    num_samples: int
+    records: list[Record]
+    sums: Sums
+
+
+def comparison(run_a: Path, run_b: Path) -> dict[str, Any]:
+    """Everything two runs say about each other, as JSON-able data. Raises BadInput where they cannot be compared.
+
+    `a`, `b`                 folder and model
+    `benchmarks`             one entry for each benchmark that both have: `name`, `num_problems`, `num_samples` (of each run),
+                             `settings_differ` (setting -> both values), `figures`, `curves`, `problems`
+      `figures`              figure -> `a`, `b`, `difference` (each `mean`, `low`, `high`) and `p_value`; null if undefined
+      `curves`               `pass_at_k` -> k (text) -> the same
+      `problems`             each problem's `id`, `samples` and `correct` of both runs, as [a, b]
+    `macro`                  figure -> the same as in `figures`, the mean over benchmarks, for figures that all of them have
+    `only_in_a`, `only_in_b` benchmarks that the other run lacks
+    """
+    runs = [read_run(run_a), read_run(run_b)]
+    names = [name for name in runs[0] if name in runs[1]]
+    if not names:
+        raise BadInput(
+            f"{run_a} and {run_b} have no benchmark in common: the first has {', '.join(runs[0])}, the second "
+            f"{', '.join(runs[1])}"
+        )
+    benchmarks = [_benchmark(name, runs[0][name], runs[1][name]) for name in names]
+    shown = [figure for figure in benchmarks[0]["figures"] if all(figure in entry["figures"] for entry in benchmarks)]
+    return {
+        **{side: _who(path, run) for side, path, run in zip("ab", (run_a, run_b), runs, strict=True)},
+        "benchmarks": benchmarks,
+        "macro": _macro(shown, *([run[name].sums for name in names] for run in runs)),
+        "only_in_a": [name for name in runs[0] if name not in runs[1]],
+        "only_in_b": [name for name in runs[1] if name not in runs[0]],
+    }
+
+
+def read_run(folder: Path) -> dict[str, OnFile]:
+    """The evaluations in `folder` and below, by benchmark. Raises BadInput: nothing there, unfinished, several models."""
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a folder; give one that dasd eval has written")
+    found: dict[str, OnFile] = {}
+    for path in sorted(folder.rglob(IDENTITY)):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if "identity" not in facts:
+            raise BadInput(f"{path} was not written by this version of dasd eval: evaluate again into a new folder")
+        name = facts["identity"]["suite"]
+        if name in found:
+            raise BadInput(
+                f"{folder} holds {name} twice, in {found[name].folder} and {path.parent}: give the folder of one model"
+            )
+        found[name] = _read(path.parent)
+    if not found:
+        raise BadInput(f"{folder} holds no evaluation (no {IDENTITY}); make one with: dasd eval MODEL --output {folder}")
+    return found
+
+
+def table_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The comparison as flat rows with CSV_COLUMNS, the means over benchmarks last under the name `macro`."""
+    parts = [(benchmark["name"], benchmark["figures"]) for benchmark in result["benchmarks"]]
+    rows = []
+    for name, figures in [*parts, ("macro", result["macro"])]:
+        for figure, values in figures.items():
+            numbers = [values[side][key] for side in ("a", "b", "difference") for key in ("mean", "low", "high")]
+            rows.append(dict(zip(CSV_COLUMNS, (name, figure, *numbers, values["p_value"]), strict=True)))
+    return rows
+
+
+def as_csv(result: dict[str, Any]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table_rows(result))
+    return text.getvalue()
+
+
+def _read(folder: Path) -> OnFile:
+    facts = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+    summary_path, ids = folder / SUMMARY, facts["problems"]
+    found = read_samples(folder)
+    if not summary_path.exists():
+        needed = len(ids) * facts["num_samples"]
+        raise BadInput(f"{folder} is not finished ({len(found)} of {needed} samples): give its dasd eval command again")
+    num_samples = json.loads(summary_path.read_text(encoding="utf-8"))["num_samples"]
+    records = [found[name, sample] for name in ids for sample in range(num_samples) if (name, sample) in found]
+    if len(records) < len(ids) * num_samples:
+        raise BadInput(f"{folder} has lost samples since its {SUMMARY} was written: give its dasd eval command again")
+    return OnFile(folder, facts["identity"], ids, num_samples, records, metric_sums(ids, records, num_samples))
+
+
+def _who(path: Path, run: dict[str, OnFile]) -> Record:
+    models = {finished.identity["settings"]["model"]["path"] for finished in run.values()}
+    return {"path": str(path), "model": ", ".join(sorted(models))}
+
+
+def _benchmark(name: str, a: OnFile, b: OnFile) -> dict[str, Any]:
+    if a.identity["fingerprint"] != b.identity["fingerprint"]:
+        raise BadInput(
+            f"{name}: {a.folder} ({len(a.ids)} problems) and {b.folder} ({len(b.ids)}) asked different problems, so they "
+            "cannot be paired: evaluate both on the same data"
+        )
+    settings = [{**run.identity["settings"], "model": None} for run in (a, b)]
+    fewest = min(a.num_samples, b.num_samples)
+    figures = _figures(a.sums, b.sums)
+    shown = set(headline(figures, fewest))
+    curve = {figure.removeprefix("pass_at_"): values for figure, values in figures.items() if figure.startswith("pass_at_")}
+    right = [Counter(r["problem_id"] for r in run.records if r["status"] == GradeStatus.CORRECT) for run in (a, b)]
+    return {
+        "name": name,
+        "num_problems": len(a.ids),
+        "num_samples": [a.num_samples, b.num_samples],
+        "settings_differ": {k: [v, settings[1].get(k)] for k, v in settings[0].items() if v != settings[1].get(k)},
+        "figures": {figure: values for figure, values in figures.items() if figure in shown},
+        "curves": {"pass_at_k": curve},
+        "problems": [
+            {"id": id, "samples": [a.num_samples, b.num_samples], "correct": [right[0][id], right[1][id]]} for id in a.ids
+        ],
+    }
+
+
+def _figures(a: Sums, b: Sums) -> dict[str, Any]:
+    """Every figure of both runs of one benchmark."""
+    mine, theirs, differences = ratios_of_sums(a), ratios_of_sums(b), differences_of_ratios(a, b)
+    return {
+        name: _entry(mine[name], theirs[name], difference, swap_p_value([a[name]], [b[name]]))
+        for name, difference in differences.items()
+    }
+
+
+def _macro(figures: list[str], a: list[Sums], b: list[Sums]) -> dict[str, Any]:
+    """Means over benchmarks."""
+    entries = {}
+    for name in figures:
+        before, after = ([sums[name] for sums in side] for side in (a, b))
+        means, difference = (macro_average(before), macro_average(after)), macro_difference(before, after)
+        entries[name] = _entry(*means, difference, swap_p_value(before, after))
+    return entries
+
+
+def _entry(a: Estimate, b: Estimate, difference: Estimate, p_value: float) -> dict[str, Any]:
+    parts = {"a": a, "b": b, "difference": difference}
+    ends = {side: {"mean": _known(e.mean), "low": _known(e.low), "high": _known(e.high)} for side, e in parts.items()}
+    return {**ends, "p_value": _known(p_value)}
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,118 @@
+"""What is on file of an evaluation, and whose is it?
+
+One folder for each model and suite: `eval.json` says what decides the samples, `samples.jsonl` (or one file for each shard)
+holds them, `summary.json` is there once all of them are.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dasd.config import BadInput, EvalConfig
+from dasd.evaluation.benchmarks import Suite
+from dasd.files import read_lines, write_json
+from dasd.tasks.base import Problem
+
+SAMPLES, IDENTITY, SUMMARY = "samples.jsonl", "eval.json", "summary.json"
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The `index`-th of `count` equal parts of the work, counted from 1."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        try:
+            index, count = map(int, text.split("/"))
+        except ValueError:
+            index = count = 0
+        if not 1 <= index <= count:
+            raise BadInput(f"--shard {text!r} must be I/N with I from 1 to N, e.g. --shard 1/4")
+        return cls(index, count)
+
+    @property
+    def file(self) -> str:
+        return f"samples-{self.index}-of-{self.count}.jsonl" if self.count > 1 else SAMPLES
+
+
+WHOLE = Shard(1, 1)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model on one suite, in one folder. `config` has the suite's defaults filled in."""
+
+    suite: Suite
+    config: EvalConfig
+    output: Path
+
+    @property
+    def ids(self) -> list[str]:
+        return [problem.id for problem in self.suite.problems]
+
+    @property
+    def pairs(self) -> list[tuple[Problem, int]]:
+        return [(problem, sample) for problem in self.suite.problems for sample in range(self.config.num_samples)]
+
+    @property
+    def identity(self) -> Record:
+        """What decides the samples. How many there are, and how a backend is run, is no part of it."""
+        decides = {"model", "temperature", "top_p", "max_completion_length", "seed", "with_context"}
+        settings = self.config.model_dump(mode="json", include=decides) | {"backend": self.config.sampler.backend}
+        return {"suite": self.suite.name, "settings": settings, "fingerprint": self.suite.fingerprint}
+
+    def records(self) -> list[Record]:
+        """What is on file of this evaluation, each (problem, sample) once, in the order of the problems."""
+        found = read_samples(self.output)
+        return [found[key] for problem, sample in self.pairs if (key := (problem.id, sample)) in found]
+
+
+def check_identity(evaluation: Evaluation) -> None:
+    """Refuses a folder that belongs to another evaluation."""
+    path, ours = evaluation.output / IDENTITY, evaluation.identity
+    if not path.exists():
+        if sample_files(evaluation.output):
+            raise BadInput(f"{evaluation.output} holds samples of unknown origin (no {IDENTITY}): give another --output")
+        return
+    theirs = json.loads(path.read_text(encoding="utf-8")).get("identity", {})
+    if theirs != ours:
+        settings = theirs.get("settings", {})
+        changed = [key for key, value in ours["settings"].items() if settings.get(key) != value]
+        changed += [what for key, what in (("suite", "benchmark"), ("fingerprint", "problems")) if theirs.get(key) != ours[key]]
+        raise BadInput(
+            f"{evaluation.output} holds an evaluation with other settings ({', '.join(changed)}): give another --output, or "
+            "delete it"
+        )
+
+
+def claim(evaluation: Evaluation, sampler: Record) -> None:
+    """Marks the folder as this evaluation's and says who wrote the samples."""
+    path = evaluation.output / IDENTITY
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"samplers": []}
+    samplers = [*earlier["samplers"], *([sampler] if sampler not in earlier["samplers"] else [])]
+    suite = evaluation.suite
+    facts = {"task": suite.task, "prompt": suite.prompt, "source": suite.source, "problems": evaluation.ids}
+    write_json(
+        path, {"identity": evaluation.identity, "num_samples": evaluation.config.num_samples, **facts, "samplers": samplers}
+    )
+
+
+def sample_files(output: Path) -> list[Path]:
+    return sorted(output.glob("samples*.jsonl"))
+
+
+def read_samples(output: Path) -> dict[tuple[str, int], Record]:
+    """(problem id, sample) -> record, over all sample files of a folder."""
+    return {(r["problem_id"], r["sample"]): r for path in sample_files(output) for r in read_lines(path)}
+
+
+def model_slug(model: str) -> str:
+    """A model's path or hub id as a folder name."""
+    return model.strip("./").replace("/", "--") or "model"
