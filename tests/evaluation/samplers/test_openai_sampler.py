@@ -221,7 +221,7 @@ def test_a_stalled_request_is_given_up(name):
             assert sampler_of(server.url, timeout_s=0.4).sample(REQUESTS[:1], PARAMS) == RIGHT[:1]
         finally:
             over.set()
-        assert 0.4 <= time.monotonic() - started < 1.5
+        assert 0.4 <= time.monotonic() - started < 2.5
     assert len(server.seen) == 2
 
 
