@@ -110,7 +110,7 @@ def test_antisd_moves_away_from_the_teacher():
     [
         ([], True),
         ([0.1], True),
-        ([0.1, 0.1], True),  # still warm-up
+        ([1.9, 0.1], True),  # still warm-up, at a tenth of its mean
         ([1.2, 0.8, 0.94], True),
         ([1.2, 0.8, 0.92], False),
         ([1.2, 0.8, 0.92, 0.94], True),  # on again

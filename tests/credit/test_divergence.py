@@ -97,6 +97,19 @@ def test_top_k_compares_what_is_left_of_the_vocabulary(kind, settings, student, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_small_tail_is_compared_as_it_is(kind):
+    # of two entries the bucket holds exactly the second one, at a ten-thousandth; float32 knows it to a thousandth
+    rare, rarer = (0.99, 0.01), (0.9999, 0.0001)
+    assert value(rarer, rare, kind=kind, top_k=1) == pytest.approx(value(rarer, rare, kind=kind), rel=5e-3)
+
+
+def test_an_empty_tail_holds_1e_minus_7():
+    # S = (1, 1e-7), T = (1/2, 1/2): 1/2 log 1/2 + 1/2 log(1/2 / 1e-7), not infinity
+    expected = 0.5 * log(0.5) + 0.5 * (log(0.5) + 7 * log(10))
+    assert value((1.0, 0.0), HALF, top_k=1) == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_student_share_mixes_the_student_into_the_target(kind):
     # 0.5 * (0.5, 0.5) + 0.5 * (0.9, 0.1) = (0.7, 0.3)
     assert value(HALF, (0.9, 0.1), 0.5, kind=kind) == pytest.approx(value(HALF, (0.7, 0.3), kind=kind), rel=1e-5)
