@@ -15,7 +15,7 @@ from dasd.assets import BASE_MODEL
 from dasd.config import BadInput, DataConfig, EvalConfig, SamplerConfig
 from dasd.evaluation import runner
 from dasd.evaluation.benchmarks import Suite, load_suite
-from dasd.evaluation.folder import Evaluation, Shard, model_slug, read_samples
+from dasd.evaluation.folder import Evaluation, Shard, model_slug, read_samples, sole_writer
 from dasd.evaluation.runner import completion_seed, run, run_evaluation, run_models, sound
 from dasd.evaluation.samplers import SamplingFailed, make_sampler
 from dasd.evaluation.summary import summarize
@@ -230,6 +230,19 @@ def test_shards_make_the_whole_and_the_last_one_summarises(tmp_path, whole, coun
 def test_shards_that_are_none(text):
     with pytest.raises(BadInput, match="must be I/N"):
         Shard.parse(text)
+
+
+def test_two_processes_never_write_one_file(tmp_path, whole, counted):
+    asked, _ = counted
+    with (
+        sole_writer(tmp_path / NAME / "samples.jsonl"),
+        pytest.raises(BadInput, match=r"another process is writing .* --shard"),
+    ):
+        evaluate(tmp_path)
+    assert asked == []
+    assert not (tmp_path / NAME / "eval.json").exists()
+    evaluate(tmp_path)
+    assert (tmp_path / NAME / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
 
 
 def test_a_sampler_that_gives_up_loses_nothing(tmp_path, whole, counted, sampler, monkeypatch):

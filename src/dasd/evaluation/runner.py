@@ -21,10 +21,21 @@ from dasd.config import BadInput, EvalConfig
 from dasd.data.problems import gold_faults, grade_all
 from dasd.evaluation.benchmarks import Suite, data_suite, load_suites
 from dasd.evaluation.estimators import macro_average
-from dasd.evaluation.folder import SUMMARY, WHOLE, Evaluation, Shard, check_identity, claim, model_slug, sample_files
+from dasd.evaluation.folder import (
+    SUMMARY,
+    WHOLE,
+    Evaluation,
+    Shard,
+    check_identity,
+    claim,
+    model_slug,
+    sample_files,
+    sole_writer,
+    write_shared,
+)
 from dasd.evaluation.samplers import Request, Sampled, Sampler, SamplingFailed, SamplingParams, make_sampler
 from dasd.evaluation.summary import Record, Sums, metric_sums, summarize_sums
-from dasd.files import append_lines, read_lines, repair_lines, write_json, write_text
+from dasd.files import append_lines, read_lines, repair_lines, write_text
 from dasd.progress import track
 from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, Problem, Task
@@ -71,9 +82,9 @@ def run_models(
                 finished[suite.name] = regrade_samples(evaluation) if regrade else run(evaluation, sampler, label, shard)
         finally:
             sampler.close()
-        results[model] = _overview(model, finished)
-        if config.benchmarks and results[model] is not None:
-            write_json(folder(model) / SUMMARY, results[model])
+        results[model] = overview = _overview(model, finished)
+        if config.benchmarks and overview is not None:
+            write_shared(folder(model) / SUMMARY, overview)
     return results
 
 
@@ -99,36 +110,43 @@ def run(evaluation: Evaluation, sampler: Callable[[], Sampler], label: str, shar
     prompt leaves no room for a completion.
     """
     check_identity(evaluation)
-    done = {(record["problem_id"], record["sample"]) for record in evaluation.records()}
-    mine = evaluation.pairs[shard.index - 1 :: shard.count]
-    missing = [(problem, sample) for problem, sample in mine if (problem.id, sample) not in done]
-    if missing:
-        _sample(evaluation, missing, sampler(), label, shard)
+    if _missing(evaluation, shard):
+        _sample(evaluation, sampler(), label, shard)
     return _finish(evaluation)
 
 
-def _sample(evaluation: Evaluation, missing: Sequence[tuple[Problem, int]], sampler: Sampler, label: str, shard: Shard) -> None:
+def _missing(evaluation: Evaluation, shard: Shard) -> list[tuple[Problem, int]]:
+    """The (problem, sample) pairs of this shard that no file holds."""
+    done = {(record["problem_id"], record["sample"]) for record in evaluation.records()}
+    mine = evaluation.pairs[shard.index - 1 :: shard.count]
+    return [(problem, sample) for problem, sample in mine if (problem.id, sample) not in done]
+
+
+def _sample(evaluation: Evaluation, sampler: Sampler, label: str, shard: Shard) -> None:
     config, suite = evaluation.config, evaluation.suite
     task, prompts = make_task(suite.task), {problem.id: _prompt(suite, problem, config) for problem in suite.problems}
     _check_length(sampler, list(prompts.values()), config)
-    claim(evaluation, sampler.describe())
-    path, known = evaluation.output / shard.file, set(evaluation.ids)
-    repair_lines(path, keep=lambda record: record["problem_id"] in known)
     params = SamplingParams(config.max_completion_length, config.temperature, config.top_p)
-    started = time.monotonic()
-    with track(label, len(missing)) as advance:
-        for start in range(0, len(missing), sampler.batch_size):
-            batch = missing[start : start + sampler.batch_size]
-            requests = [_request(suite.name, problem, sample, prompts[problem.id], config.seed) for problem, sample in batch]
-            try:
-                append_lines(path, _records(batch, sampler.sample(requests, params), task))
-            except SamplingFailed as failure:  # what could be sampled is kept
-                written = {request.key: sampled for request, sampled in failure.finished}
-                kept = [pair for pair, request in zip(batch, requests, strict=True) if request.key in written]
-                append_lines(path, _records(kept, [written[f"{p.id}/{sample}"] for p, sample in kept], task))
-                raise
-            rate = (start + len(batch)) / (time.monotonic() - started)
-            advance(len(batch), note=f"{rate:.1f} samples/s")
+    path, known = evaluation.output / shard.file, set(evaluation.ids)
+    with sole_writer(path):
+        claim(evaluation, sampler.describe())
+        repair_lines(path, keep=lambda record: record["problem_id"] in known)
+        missing, started = _missing(evaluation, shard), time.monotonic()
+        with track(label, len(missing)) as advance:
+            for start in range(0, len(missing), sampler.batch_size):
+                batch = missing[start : start + sampler.batch_size]
+                requests = [
+                    _request(suite.name, problem, sample, prompts[problem.id], config.seed) for problem, sample in batch
+                ]
+                try:
+                    append_lines(path, _records(batch, sampler.sample(requests, params), task))
+                except SamplingFailed as failure:  # what could be sampled is kept
+                    written = {request.key: sampled for request, sampled in failure.finished}
+                    kept = [pair for pair, request in zip(batch, requests, strict=True) if request.key in written]
+                    append_lines(path, _records(kept, [written[f"{p.id}/{sample}"] for p, sample in kept], task))
+                    raise
+                rate = (start + len(batch)) / (time.monotonic() - started)
+                advance(len(batch), note=f"{rate:.1f} samples/s")
 
 
 def regrade_samples(evaluation: Evaluation) -> Finished | None:
@@ -139,6 +157,12 @@ def regrade_samples(evaluation: Evaluation) -> Finished | None:
         raise BadInput(f"--regrade: {evaluation.output} holds no samples; leave out --regrade to make them")
     task, by_id = make_task(evaluation.suite.task), {problem.id: problem for problem in evaluation.suite.problems}
     for path in files:
+        _regrade_file(path, by_id, task)
+    return _finish(evaluation)
+
+
+def _regrade_file(path: Path, by_id: dict[str, Problem], task: Task) -> None:
+    with sole_writer(path):
         records = [record for record in read_lines(path) if record["problem_id"] in by_id]
         with track(f"Grading {path.parent.name}", len(records)) as advance:
             for start in range(0, len(records), GRADED_AT_ONCE):
@@ -148,7 +172,6 @@ def regrade_samples(evaluation: Evaluation) -> Finished | None:
                     record |= grades
                 advance(len(batch))
         write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-    return _finish(evaluation)
 
 
 def sound(suite: Suite, skip_unsound: bool) -> Suite:
@@ -199,7 +222,7 @@ def _finish(evaluation: Evaluation) -> Finished | None:
     sums = metric_sums(evaluation.ids, records, num_samples)
     head = {"model": evaluation.config.model.path, "benchmark": evaluation.suite.name}
     summary = {**head, **summarize_sums(sums, num_samples), "statuses": dict(Counter(r["status"] for r in records))}
-    write_json(evaluation.output / SUMMARY, summary)
+    write_shared(evaluation.output / SUMMARY, summary)
     return Finished(summary, sums)
 
 
