@@ -15,7 +15,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from dasd.assets import QUICKSTART
-from dasd.config import BadInput, EvalConfig, RunConfig, RunFailed, load_config, nearest
+from dasd.config import BadInput, EvalConfig, ProbeConfig, RunConfig, RunFailed, load_config, nearest
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,6 +73,14 @@ def build_parser() -> argparse.ArgumentParser:
     child.add_argument("run_a", type=Path, help="folder that dasd eval wrote for one model")
     child.add_argument("run_b", type=Path, help="another one, on the same benchmarks")
     child.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder for summary.json and comparison.csv")
+    child = add(
+        "probe", _probe, "where would this teacher help this student? an intervention study before training", ProbeConfig
+    )
+    child.add_argument("model", help="'bundled', a model folder, or a hub id")
+    child.add_argument("--config", type=Path, help="YAML file with the same settings")
+    child.add_argument(
+        "--output", type=Path, help="folder for probe.jsonl, summary.json and probe.html (default: runs/probe/MODEL)"
+    )
     child = add("report", _report, "write report.html for a run folder")
     child.add_argument("run", type=Path, help="run folder")
     child = add("doctor", _doctor, "check environment, config and data before a run", RunConfig)
@@ -140,6 +148,25 @@ def _compare(known: argparse.Namespace, overrides: list[str]) -> None:
         for setting, values in entry["settings_differ"].items():
             console.print(f"{entry['name']}: {setting} differs, {values[0]} and {values[1]}", style="yellow", soft_wrap=True)
     console.print(f"Comparison: {known.output}/summary.json, {known.output}/comparison.csv", soft_wrap=True)
+
+
+def _probe(known: argparse.Namespace, overrides: list[str]) -> None:
+    config = load_config(ProbeConfig, known.config, ["--model.path", known.model, *overrides])
+    from dasd.analysis.probe import run_probe
+    from dasd.analysis.probe_summary import probe_tables, summarize_probe
+    from dasd.evaluation.folder import model_slug
+    from dasd.files import write_json
+    from dasd.progress import console
+
+    output = known.output or Path("runs/probe") / model_slug(known.model)
+    summary = summarize_probe(run_probe(config, output), config.seed)
+    write_json(output / "summary.json", summary)
+    for table in probe_tables(summary):
+        console.print(table)
+    for context, found in summary.items():
+        console.print(f"\n{context}", style="bold")
+        console.print("\n".join(found["verdict"]), soft_wrap=True)
+    console.print(f"\nRecords and summary: {output}", soft_wrap=True)
 
 
 def _report(known: argparse.Namespace, overrides: list[str]) -> None:

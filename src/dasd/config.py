@@ -214,6 +214,24 @@ class EvalConfig(Section):
         return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
 
 
+class ProbeConfig(Section):
+    """`dasd probe`: how many interventions, in what the teacher sees."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig(split="validation", limit=50)
+    contexts: list[str] = Field(["solution"], description="kinds of privileged context, each probed on the same rollouts")
+    fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="truncated: share of the solution's words")
+    positions: Annotated[int, Field(ge=2)] = Field(
+        8, description="tokens of each rollout at which to intervene, half uncertain"
+    )
+    continuations: Annotated[int, Field(ge=1)] = Field(8, description="times the student writes on after each intervention")
+    rho: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of tokens that count as uncertain")
+    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="sampling temperature")
+    max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
+    batch_size: Annotated[int, Field(gt=0)] = Field(512, description="completions sampled at once")
+    seed: int = Field(0, description="seed of rollouts, positions and continuations")
+
+
 def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
     """A config from a YAML file and `--dotted.key value` overrides. Raises BadInput naming key, value and remedy."""
     values = _read_file(path) if path is not None else {}

@@ -14,9 +14,10 @@ import torch
 from dasd.config import BadInput, RunConfig
 from dasd.credit import make_method
 from dasd.data.problems import as_row
+from dasd.folders import claim
 from dasd.models import model_path
 from dasd.progress import console
-from dasd.training.run import claim, prepare, privileged_context
+from dasd.training.run import prepare, privileged_context
 
 
 def examine(config: RunConfig) -> int:

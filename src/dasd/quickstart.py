@@ -19,11 +19,12 @@ from dasd.credit import make_method
 from dasd.evaluation.runner import run_evaluation
 from dasd.evaluation.summary import compare, summarize
 from dasd.files import write_json
+from dasd.folders import claim
 from dasd.models import load_model
 from dasd.progress import console
 from dasd.report import build_report
 from dasd.tasks.base import Problem
-from dasd.training.run import claim, prepare, privileged_context, train
+from dasd.training.run import prepare, privileged_context, train
 
 TEST_PROBLEMS = 200
 NUM_SAMPLES = 16

@@ -24,10 +24,11 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig
 from trl.rewards import get_soft_overlong_punishment
 
-from dasd.config import BadInput, RunConfig, dump_config, nearest
+from dasd.config import BadInput, RunConfig, nearest
 from dasd.credit import make_method
 from dasd.data.problems import as_row, check_lengths, check_problems, load_problems
-from dasd.files import append_lines, repair_lines, write_json, write_text
+from dasd.files import append_lines, repair_lines, write_json
+from dasd.folders import claim
 from dasd.models import load_model, model_path
 from dasd.progress import Advance, track
 from dasd.tasks import make_task
@@ -185,31 +186,6 @@ def trainer_arguments(config: RunConfig) -> SelfDistillationConfig:
         return SelfDistillationConfig(**{**defaults, **ours, **training.trl})
     except (ValueError, TypeError) as error:
         raise BadInput(f"TRL refuses these settings: {error}") from None
-
-
-def claim(output: Path, config: RunConfig, write: bool = True) -> None:
-    """Marks the folder as this run's. Raises BadInput where it belongs to a run with other settings."""
-    import yaml
-
-    path = output / "config.yaml"
-    if path.exists():
-        theirs, ours = yaml.safe_load(path.read_text(encoding="utf-8")), config.model_dump()
-        changed = sorted(_differences(theirs, ours))
-        if changed:
-            raise BadInput(
-                f"{output} holds a run with other settings ({', '.join(changed)}): give another --output, or delete it"
-            )
-    elif write:
-        write_text(path, dump_config(config))
-
-
-def _differences(first: Any, second: Any, path: str = "") -> list[str]:
-    if isinstance(first, dict) and isinstance(second, dict):
-        keys = {**first, **second}
-        return [
-            name for key in keys for name in _differences(first.get(key), second.get(key), f"{path}.{key}" if path else key)
-        ]
-    return [] if first == second or path == "output" else [path]
 
 
 def is_complete(folder: Path) -> bool:

@@ -39,7 +39,7 @@ class TransformersSampler:
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> list[Sampled]:
         prompts, rows = _distinct(self.tokenizer, [request.prompt for request in requests])
         noise = uniforms([request.seed for request in requests], params.max_completion_length)
-        ends = _end_tokens(self.model, self.tokenizer)
+        ends = end_tokens(self.model, self.tokenizer)
         written = write(self.model, prompts, rows, noise, params, sorted(ends), self.tokenizer.pad_token_id)
         completions = []
         for token_ids in written:
@@ -153,6 +153,6 @@ def _warpers(params: SamplingParams) -> LogitsProcessorList:
     return warpers
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     ends = model.generation_config.eos_token_id
     return {token for token in [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id] if token is not None}
