@@ -189,6 +189,7 @@ def test_entropy_profile_by_hand():
     profile = entropy_profile([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], bins=5)
     assert profile.mean == 4.5
     assert profile.top_fifth == 8.5
+    assert entropy_profile([*range(20)]).top_fifth == 17.5
     assert profile.by_position == (0.5, 2.5, 4.5, 6.5, 8.5)
 
 

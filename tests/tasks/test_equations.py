@@ -21,17 +21,19 @@ def value(text):
 
 
 def test_the_golden_snippets():
-    """Judged by hand. 98 of 100 verdicts must be right, and four fifths of what a reader can judge be found."""
+    """Judged by hand: 98 of 100 verdicts must be right. `misses` says why an equation is left alone that a reader can judge."""
     rows = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
-    agreed = judged = wanted = 0
+    agreed = judged = 0
+    surprises = []
     for row in rows:
         steps = check_equations(row["text"])
         agreed += min(steps.right, row["right"]) + min(steps.checked - steps.right, row["checked"] - row["right"])
         judged += steps.checked
-        wanted += row["checked"]
+        if (steps == StepCheck(row["right"], row["checked"])) is ("misses" in row):
+            surprises.append((row["text"], steps))
     assert len(rows) >= 200
     assert agreed / judged >= 0.98
-    assert agreed / wanted >= 0.8
+    assert not surprises
 
 
 def test_what_is_found_is_reported():

@@ -70,13 +70,14 @@ def evaluate(tokens: Sequence[Token]) -> Value:
     if reader.position != len(tokens):
         raise Unsure
     numbers = [token for token in tokens if token.kind == "number"]
-    lone = len(numbers) == 1 and reader.operations == 0
+    percent = any(token.kind == "percent" for token in tokens)
+    lone = len(numbers) == 1 and reader.operations == percent
     return Value(
         value=value,
         operations=reader.operations,
         first=_leading(tokens),
         places=len(numbers[0].text.partition(".")[2]) if lone else None,
-        percent=any(token.kind == "percent" for token in tokens),
+        percent=percent,
     )
 
 

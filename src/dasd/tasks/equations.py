@@ -220,7 +220,7 @@ def _rounds_to(exact: Fraction, written: Value, around: str) -> bool:
     if (exact / unit).denominator == 1:  # nothing had to be rounded
         return False
     error = abs(exact - written.value)
-    if written.places == 0:
+    if written.places == 0 and not written.percent:
         return error < unit and _ROUNDING.search(around) is not None
     return 2 * error <= unit or (error < unit and abs(written.value) < abs(exact))
 
