@@ -62,7 +62,9 @@ class ColumnsConfig(Section):
 class DataConfig(Section):
     """Problems to train on."""
 
-    task: Literal["countdown", "math"] = Field("countdown", description="who grades: Countdown's verifier or math-verify")
+    task: Literal["countdown", "math", "choice"] = Field(
+        "countdown", description="who grades: Countdown's verifier, math-verify, or the letter of a multiple choice"
+    )
     source: str = Field(BUNDLED, description="'bundled' (Countdown), a hub id, or a local JSONL, JSON, Parquet or CSV file")
     split: str = Field("train", description="split of the dataset")
     columns: ColumnsConfig = ColumnsConfig()

@@ -1,10 +1,27 @@
-"""Are words of doubt and backtracks counted as whole words, in any case, and nothing else?"""
+"""Do the figures of a completion's health say what a reader would count by hand?"""
+
+import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd.evaluation.health import BACKTRACKS, EPISTEMIC_MARKERS, count_phrases
+from dasd.evaluation.health import (
+    BACKTRACKS,
+    EPISTEMIC_MARKERS,
+    LEAKAGE_PHRASES,
+    Loop,
+    count_forks,
+    count_phrases,
+    count_words,
+    distinct_solutions,
+    entropy_profile,
+    epistemic_density,
+    find_loop,
+    no_answer_share,
+)
+from dasd.tasks import make_task
+from dasd.tasks.base import GradeStatus, Problem
 
 
 def doubts(text):
@@ -75,3 +92,119 @@ def test_an_empty_lexicon_counts_nothing():
 def test_every_whole_marker_counts_once_whatever_its_case(words):
     expected = sum(word in EPISTEMIC_MARKERS for word in words)
     assert doubts(" ".join(words)) == doubts(", ".join(words).upper()) == doubts("\n".join(map(str.title, words))) == expected
+
+
+def test_substrings_are_counted_inside_words_and_each_phrase_by_itself():
+    text = "Await, unchecked CHECKS: it seems unlikely"
+    assert count_phrases(text, EPISTEMIC_MARKERS) == 1
+    assert count_phrases(text, EPISTEMIC_MARKERS, "substrings") == 5
+    assert count_phrases("let me try again", BACKTRACKS, "substrings") == 2
+    assert count_phrases("text", (), "substrings") == 0
+
+
+def test_density():
+    assert epistemic_density("wait, this is 4 or maybe 5 unchecked things then") == 20.0
+    assert epistemic_density("wait, this is 4 or maybe 5 unchecked things then", "substrings") == 30.0
+    assert math.isnan(epistemic_density(" \n"))
+    assert count_words("3 + 4 = 7.\nso") == 6
+
+
+def test_every_lexicon_is_lower_case_without_doubles():
+    for lexicon in (EPISTEMIC_MARKERS, BACKTRACKS, LEAKAGE_PHRASES):
+        assert list(lexicon) == [phrase.lower().strip() for phrase in dict.fromkeys(lexicon)]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("According to the reference solution, x is 4.", 1),
+        ("The provided solution uses induction; the answer key agrees.", 2),
+        ("The solution of the equation is 4, see reference [1].", 0),
+        ("We check the solution: it holds.", 0),
+    ],
+)
+def test_leakage(text, count):
+    assert count_phrases(text, LEAKAGE_PHRASES) == count
+
+
+@pytest.mark.parametrize(
+    ("tokens", "loop"),
+    [
+        ([], None),
+        (list(range(100)), None),
+        ([1, 2, 3] * 10, Loop(3, 10)),
+        ([*range(50), *[7] * 30], Loop(1, 30)),
+        ([9, 9, *[1, 2, 3, 4, 5] * 5], Loop(5, 5)),
+        ([*[1, 2, 3, 4, 5] * 5, 1, 2], Loop(5, 5)),  # cut off within the block
+        ([1, 2, 3, 4, 5] * 3, None),  # three times only
+        ([5, 6, 0, 0, 0, 0, 0], None),  # too short: 5600000
+        ([*[1, 2] * 20, 3], None),  # it got out of the loop
+        (("wait, let me think again . " * 6).split(), Loop(6, 6)),
+    ],
+)
+def test_loops(tokens, loop):
+    assert find_loop(tokens) == loop
+
+
+def test_a_loop_needs_two_rounds():
+    assert find_loop([1, 2] * 2, min_repeats=2, min_span=4) == Loop(2, 2)
+    with pytest.raises(ValueError, match="min_repeats 1"):
+        find_loop([1], min_repeats=1)
+
+
+@given(st.lists(st.integers(0, 3), max_size=20), st.lists(st.integers(0, 3), min_size=1, max_size=6), st.integers(4, 8))
+@settings(deadline=None, max_examples=100)
+def test_a_repeated_suffix_is_always_found(start, block, times):
+    loop = find_loop(start + block * times, min_span=1)
+    assert loop is not None
+    assert loop.period <= len(block)
+    ending = (start + block * times)[-loop.period * loop.repeats :]
+    assert ending == ending[: loop.period] * loop.repeats
+
+
+def test_the_share_without_an_answer_leaves_grader_errors_out():
+    status = GradeStatus
+    assert no_answer_share([status.NO_ANSWER, status.CORRECT, status.INCORRECT, status.NO_ANSWER, status.GRADER_ERROR]) == 0.5
+    assert no_answer_share(["no_answer", "correct", "correct", "correct"]) == 0.25
+    assert math.isnan(no_answer_share([status.GRADER_ERROR]))
+
+
+def test_distinct_solutions_of_countdown_by_hand():
+    problem = Problem("x", "Use 3 7 8 to make 29.", "29")
+    completions = [
+        "answer: 3 * 7 = 21, 21 + 8 = 29.",
+        "perhaps. answer: 7 * 3 = 21, 8 + 21 = 29.",  # the same, turned round
+        "answer: 3 + 8 = 11, 11 * 7 = 77.",  # wrong
+        "no idea",
+    ]
+    assert distinct_solutions(make_task("countdown"), problem, completions) == 1
+    assert distinct_solutions(make_task("countdown"), problem, completions[2:]) == 0
+    assert distinct_solutions(make_task("math"), problem, completions) is None
+    other = Problem("y", "Use 2 2 4 to make 8.", "8")
+    ways = ["answer: 2 + 2 = 4, 4 + 4 = 8.", "answer: 2 * 2 = 4, 4 + 4 = 8.", "answer: 2 + 4 = 6, 6 + 2 = 8."]
+    assert distinct_solutions(make_task("countdown"), other, ways) == 3
+
+
+def test_entropy_profile_by_hand():
+    profile = entropy_profile([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], bins=5)
+    assert profile.mean == 4.5
+    assert profile.top_fifth == 8.5
+    assert entropy_profile([*range(20)]).top_fifth == 17.5
+    assert profile.by_position == (0.5, 2.5, 4.5, 6.5, 8.5)
+
+
+def test_a_short_completion_leaves_positions_open():
+    profile = entropy_profile([1.0, 3.0], bins=4)
+    assert (profile.mean, profile.top_fifth) == (2.0, 3.0)
+    assert profile.by_position[0] == 1.0
+    assert profile.by_position[2] == 3.0
+    assert math.isnan(profile.by_position[1])
+    assert math.isnan(profile.by_position[3])
+    empty = entropy_profile([])
+    assert math.isnan(empty.mean)
+    assert len(empty.by_position) == 10
+
+
+def test_forks():
+    assert count_forks([0.1, 0.5, 0.50001, 2.0], 0.5) == 2
+    assert count_forks([], 0.5) == 0

@@ -1,7 +1,9 @@
 """Are final answers of mathematics graded by value, and does a poisoned answer cost its own grade and no more?"""
 
+import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ GRADER_ERROR = GradeStatus.GRADER_ERROR
 TASK = MathTask(seconds=20.0)  # honest answers: never short of time, however busy the machine is
 HASTY = MathTask(seconds=1.0)
 POWER_TOWER = "9^{9^{9^{9}}}"
+GOLDEN = Path(__file__).parents[1] / "golden" / "math_answers.jsonl"
 
 
 def make(answer):
@@ -85,8 +88,8 @@ def test_gold_completions_grade_as_right(answer):
     assert status(answer, TASK.gold_completion(make(answer))) is CORRECT
 
 
-def test_no_step_is_checked():
-    assert TASK.check_steps(make("4"), "2 + 2 = 4. \\boxed{4}") == StepCheck(right=0, checked=0)
+def test_equations_are_steps():
+    assert TASK.check_steps(make("4"), "2 + 2 = 4, 2 * 2 = 5. \\boxed{4}") == StepCheck(right=1, checked=2)
 
 
 def test_an_unreadable_gold_answer_is_the_graders_fault():
@@ -105,7 +108,7 @@ def test_an_answer_that_takes_for_ever_is_given_up_and_the_next_is_graded(answer
     assert status("4", "\\boxed{4}") is CORRECT  # the worker runs: what follows is the answer's own time
     started = time.monotonic()
     assert HASTY.grade(make(answer), completion) == Grade(GRADER_ERROR, None)
-    assert time.monotonic() - started < 1.0 + 2.0
+    assert time.monotonic() - started < 1.0 + 15.0
     assert status("4", "\\boxed{4}") is CORRECT
     assert status("4", "\\boxed{5}") is INCORRECT
 
@@ -121,8 +124,8 @@ def test_an_answer_that_takes_for_ever_is_given_up_and_the_next_is_graded(answer
 )
 def test_a_million_characters_are_no_answer_and_take_no_time(completion):
     started = time.monotonic()
-    assert HASTY.grade(make("4"), completion).status in (NO_ANSWER, INCORRECT)
-    assert time.monotonic() - started < 1.0
+    assert TASK.grade(make("4"), completion).status in (NO_ANSWER, INCORRECT)
+    assert time.monotonic() - started < 5.0
     assert status("4", "\\boxed{4}") is CORRECT
 
 
@@ -139,11 +142,43 @@ def test_odd_characters_do_not_hide_an_answer():
 
 
 def test_a_worker_that_died_is_replaced():
-    process = math_task._worker._process
-    process.kill()
-    process.join()
+    died = [worker.process for worker in math_task._pool._workers]
+    for process in died:
+        process.kill()
+        process.wait()
     assert status("4", "\\boxed{4}") is CORRECT
-    assert math_task._worker._process.pid != process.pid
+    assert not {process.pid for process in died} & {worker.process.pid for worker in math_task._pool._workers}
+
+
+def test_a_batch_is_graded_in_order_and_a_poisoned_answer_delays_only_itself():
+    answers = [str(n % 7) for n in range(60)]
+    pairs = [(make("3"), f"\\boxed{{{answer}}}") for answer in answers]
+    pairs[5] = (make("3"), f"\\boxed{{{POWER_TOWER}}}")
+    pairs[40] = (make("3"), "no idea")
+    TASK.grade_all(pairs[10:30])  # both workers run
+    started = time.monotonic()
+    grades = HASTY.grade_all(pairs)
+    assert time.monotonic() - started < 1.0 + 15.0
+    expected = [Grade(CORRECT if answer == "3" else INCORRECT, answer) for answer in answers]
+    expected[5], expected[40] = Grade(GRADER_ERROR), Grade(NO_ANSWER)
+    assert grades == expected
+
+
+def test_an_empty_batch():
+    assert TASK.grade_all([]) == []
+
+
+def test_the_golden_answers():
+    """Expected by mathematics. `disagrees` says why math-verify judges otherwise: drop the key when it no longer does."""
+    rows = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
+    assert sum(row["status"] != CORRECT for row in rows) >= len(rows) / 2
+    grades = TASK.grade_all([(make(row["gold"]), row["completion"]) for row in rows])
+    wrong = [
+        (row["gold"], row["completion"], grade.status.value)
+        for row, grade in zip(rows, grades, strict=True)
+        if (grade.status == row["status"]) is ("disagrees" in row)
+    ]
+    assert not wrong
 
 
 def test_answers_of_several_threads_do_not_mix():

@@ -6,7 +6,7 @@ __all__ = ["Grade", "GradeStatus", "Problem", "StepCheck", "Task", "make_task"]
 
 
 def make_task(name: str) -> Task:
-    """The task of this name: `countdown` or `math`. Raises KeyError for another."""
+    """The task of this name: `countdown`, `math` or `choice`. Raises KeyError for another."""
     if name == "countdown":
         from dasd.tasks.countdown import CountdownTask
 
@@ -15,4 +15,8 @@ def make_task(name: str) -> Task:
         from dasd.tasks.math import MathTask
 
         return MathTask()
+    if name == "choice":
+        from dasd.tasks.choice import ChoiceTask
+
+        return ChoiceTask()
     raise KeyError(name)

@@ -6,9 +6,10 @@ particular task. Imports neither torch nor any other part of dasd.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class GradeStatus(StrEnum):
@@ -67,4 +68,17 @@ class Task(Protocol):
 
     def grade(self, problem: Problem, completion: str) -> Grade: ...
 
+    def grade_all(self, pairs: Sequence[tuple[Problem, str]]) -> list[Grade]:
+        """`grade` of each (problem, completion), in order; the way to grade many."""
+        ...
+
     def check_steps(self, problem: Problem, completion: str) -> StepCheck: ...
+
+
+@runtime_checkable
+class TellsSolutionsApart(Protocol):
+    """A task that knows when two right completions solve a problem in the same way."""
+
+    def solution_key(self, problem: Problem, completion: str) -> str | None:
+        """The same text for the same way, None for a completion that is not right."""
+        ...

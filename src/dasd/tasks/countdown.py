@@ -145,6 +145,17 @@ class CountdownTask:
         right = steps is not None and is_solution(*read_problem(problem.problem), steps, spare)
         return Grade(GradeStatus.CORRECT if right else GradeStatus.INCORRECT, extracted=text[:200])
 
+    def grade_all(self, pairs: Sequence[tuple[Problem, str]]) -> list[Grade]:
+        return [self.grade(problem, completion) for problem, completion in pairs]
+
+    def solution_key(self, problem: Problem, completion: str) -> str | None:
+        """The steps of a right answer, whatever their order and that of the numbers added or multiplied."""
+        _, steps = read_answer(completion)
+        if not steps or not is_solution(*read_problem(problem.problem), steps):
+            return None
+        ordered = [(max(a, b), op, min(a, b), result) if op in "+*" else (a, op, b, result) for a, op, b, result in steps]
+        return ", ".join(map(write_step, sorted(ordered)))
+
     def check_steps(self, problem: Problem, completion: str) -> StepCheck:
         """Every equation and every comparison is a step.
 

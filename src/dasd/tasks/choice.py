@@ -1,0 +1,89 @@
+"""Multiple choice: which letter, A to J, does a completion settle on?
+
+The last box counts, else the last "answer is (B)" or "Answer: B", else a last line that is nothing but a letter. A completion
+that names several letters there is wrong; one whose box holds no letter, or that never says which, has no answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck
+from dasd.tasks.equations import check_equations
+from dasd.tasks.math_judge import last_boxed
+
+LETTERS = "ABCDEFGHIJ"
+MAX_CHARS = 20_000  # the final answer is looked for in the completion's last characters
+
+# A letter of its own: no part of a word, a subscripted or a defined name (C_2, A = 5).
+_LETTER = rf"[({{\[]?([{LETTERS}])(?![A-Za-z0-9'\u2019^]|_[\w{{]| ?[=+<>])[)}}\]]?"
+# "answer is A common ..." and "answer is I think" name no letter: bare A and I are words before a word.
+_NAMED = rf"(?!(?:A|I) +[a-z]){_LETTER}"
+_ALSO = re.compile(rf"\s*(?:(?:/|&|or\b|and\b)\s*{_NAMED}|,\s*(?:or\s|and\s)?\s*{_LETTER}(?! (?!and\b|or\b)[a-z]))")
+_STATED = re.compile(
+    rf"\b[Aa](?i:nswer)(?: (?i:choice|option))?[*_]*\s*(?::|(?i:is|would be|must be|should be)\b:?)[\s*_$]*"
+    rf"(?:(?i:option|choice|letter) )?{_NAMED}"
+)
+_ALONE = re.compile(rf"[\s*_$]*{_LETTER}[\s*_.$]*")
+_DRESS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathbb|mathsf|bf|rm)(?![a-z])\s*|[{}$*]|\\[ ,;!]")
+
+
+@dataclass(frozen=True)
+class ChoiceTask:
+    """Grades the letter of a completion against `Problem.answer`, a letter such as `B` or `(B)`."""
+
+    name: str = "choice"
+
+    def gold_completion(self, problem: Problem) -> str:
+        """Raises ValueError where the gold answer is no letter from A to J."""
+        if read_letter(problem.answer) is None:
+            raise ValueError(f"its answer is {problem.answer!r}, a multiple choice needs a letter from A to J")
+        return f"\\boxed{{{problem.answer}}}"
+
+    def grade(self, problem: Problem, completion: str) -> Grade:
+        gold = read_letter(problem.answer)
+        if gold is None:
+            return Grade(GradeStatus.GRADER_ERROR)
+        answer = read_choice(completion)
+        if answer is None:
+            return Grade(GradeStatus.NO_ANSWER)
+        return Grade(GradeStatus.CORRECT if answer == gold else GradeStatus.INCORRECT, answer)
+
+    def grade_all(self, pairs: Sequence[tuple[Problem, str]]) -> list[Grade]:
+        return [self.grade(problem, completion) for problem, completion in pairs]
+
+    def check_steps(self, problem: Problem, completion: str) -> StepCheck:
+        """Every equation between numbers is a step; see `dasd.tasks.equations` for those that are left alone."""
+        return check_equations(completion)
+
+
+def read_letter(text: str) -> str | None:
+    """The letter of a text that is one letter, dressed or not: B, (B), B., \\text{(B)}, b."""
+    match = re.fullmatch(rf"[(\[]?([{LETTERS}])[)\].:]*", _DRESS.sub("", text).strip().upper())
+    return match[1] if match else None
+
+
+def read_choice(completion: str) -> str | None:
+    """The letter a completion settles on, several joined by a comma where it names several, None where it names none."""
+    completion = completion[-MAX_CHARS:]
+    boxed = last_boxed(completion)
+    if boxed is not None:
+        return read_letter(boxed) or _listed(_DRESS.sub("", boxed).strip())
+    stated = list(_STATED.finditer(completion))
+    if stated:
+        return _listed(completion[stated[-1].start(1) :])
+    lines = completion.strip().splitlines()
+    alone = _ALONE.fullmatch(lines[-1]) if lines else None
+    return alone[1] if alone else None
+
+
+def _listed(text: str) -> str | None:
+    """Letters at the start of a text: `B) 42` has B, `B or C` has B,C."""
+    match = re.match(_NAMED, text)
+    letters = []
+    while match:
+        letters.append(next(filter(None, match.groups())))
+        match = _ALSO.match(text, match.end())
+    return ",".join(letters) or None
