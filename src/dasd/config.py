@@ -74,13 +74,16 @@ class DataConfig(Section):
     seed: int = Field(0, description="bundled: seed of the problems")
 
 
+ContextKind = Literal[
+    "solution", "answer", "hint", "peer", "solution_else_peer", "truncated", "none",
+    "other_problem", "wrong_answer", "length_matched",
+]  # fmt: skip
+
+
 class TeacherConfig(Section):
     """Who the teacher is and what it sees."""
 
-    context: Literal[
-        "solution", "answer", "hint", "peer", "solution_else_peer", "truncated", "none",
-        "other_problem", "wrong_answer", "length_matched",
-    ] = Field("solution", description="kind of privileged context")  # fmt: skip
+    context: ContextKind = Field("solution", description="kind of privileged context")
     template: str | None = Field(None, description="wording with {problem} and {context}; null: the kind's own")
     fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="truncated: share of the solution's words")
     chat_template_kwargs: dict[str, Any] = Field(
@@ -221,7 +224,9 @@ class ProbeConfig(Section):
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig(split="validation", limit=50)
-    contexts: list[str] = Field(["solution"], description="kinds of privileged context, each probed on the same rollouts")
+    contexts: list[ContextKind] = Field(
+        ["solution"], description="kinds of privileged context, each probed on the same rollouts"
+    )
     fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="truncated: share of the solution's words")
     positions: Annotated[int, Field(ge=2)] = Field(
         8, description="tokens of each rollout at which to intervene, half uncertain"
