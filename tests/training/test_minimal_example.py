@@ -48,12 +48,12 @@ class Recorder(SelfDistillationTrainer):
         self.rows = list(rows)
         return super().score_rollouts(rows, batch) | {"row_index": torch.arange(len(rows))}  # follows TRL's shuffle
 
-    def token_advantages(self, batch, student_logps, entropies):
+    def credit(self, batch, student_logps, entropies):
         weights = {name: value.clone() for name, value in self.model.state_dict().items()}
-        advantages = super().token_advantages(batch, student_logps, entropies)
+        credit = super().credit(batch, student_logps, entropies)
         kept = {name: value.clone() for name, value in batch.items() if isinstance(value, torch.Tensor)}
-        self.seen.append((kept, [self.rows[i] for i in batch["row_index"]], advantages.clone(), weights))
-        return advantages
+        self.seen.append((kept, [self.rows[i] for i in batch["row_index"]], credit.advantages.clone(), weights))
+        return credit
 
 
 @pytest.fixture
