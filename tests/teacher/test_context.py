@@ -156,7 +156,10 @@ def test_another_problems_context_is_never_the_rows_own(answers, choice, data):
 
 
 def test_the_same_problem_twice_does_not_help_itself():
-    twice = [{"prompt": chat("p"), "answer": "1", "solution": "first way"}, {"prompt": chat("p"), "answer": "1", "solution": "2nd"}]
+    twice = [
+        {"prompt": chat("p"), "answer": "1", "solution": "first way"},
+        {"prompt": chat("p"), "answer": "1", "solution": "2nd"},
+    ]
     assert PrivilegedContext("other_problem").context(twice[0], others=twice) is None
 
 

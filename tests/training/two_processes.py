@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from conftest import make_arguments, tiny  # the folder of this file is on the path
 from peft import LoraConfig, get_peft_model
 
+from conftest import make_arguments, tiny  # the folder of this file is on the path
 from dasd.assets.build import build_tokenizer
 from dasd.tasks.countdown import make_problems
 from dasd.training.run import as_dataset
