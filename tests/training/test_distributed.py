@@ -23,6 +23,8 @@ def trained(tmp_path_factory):
     assert done.returncode == 0, done.stderr[-3000:]
 
     def read(name):
+        if name == "refused":
+            return [(folder / f"refused-{rank}.txt").read_text() for rank in range(2)]
         tensors = [torch.load(folder / f"{name}-{rank}.pt") for rank in range(2)]
         records = [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(2)]
         return tensors, records
@@ -73,3 +75,9 @@ def test_metrics_are_of_both_processes(trained):
     for name in ("frozen", "ema"):
         _, (first, second) = trained(name)
         assert first["metrics"]["gap/abs"] == second["metrics"]["gap/abs"] > 0
+
+
+def test_dynamic_sampling_refuses_a_group_that_lies_on_both(trained):
+    for message in trained("refused"):
+        assert "needs whole groups on every process" in message
+        assert "(4 x 1) must be a multiple of num_generations (8)" in message

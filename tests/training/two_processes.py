@@ -55,4 +55,8 @@ model = tiny(tokenizer)
 torch.manual_seed(rank)  # each process may draw its own fresh adapter
 model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
 run("ema", model, teacher_weights="ema", teacher_ema_rate=0.5, method="sdft")
+try:
+    run("refused", tiny(tokenizer), max_resamples=1, num_generations=8)
+except ValueError as error:
+    Path(f"{folder}/refused-{rank}.txt").write_text(str(error))
 dist.destroy_process_group()
