@@ -177,7 +177,7 @@ def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ())
             raise BadInput(f"config {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
         if loaded is not None and not isinstance(loaded, dict):
             raise BadInput(f"config {path} must be a mapping of sections, got {type(loaded).__name__}")
-        values = loaded or {}
+        values = {key: value for key, value in (loaded or {}).items() if value is not None}  # `teacher:` with nothing under it
     pairs = _pairs(overrides)
     method, chosen = values.get("method"), dict(pairs).get("method.name")
     if isinstance(method, dict) and chosen not in (None, method.get("name")):
@@ -291,4 +291,7 @@ def _explain(kind: type[BaseModel], fault: Any) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    return f"{key}: {message[:1].lower()}{message[1:]}, got {fault['input']!r}"
+    message = f"{key}: {message[:1].lower()}{message[1:]}, got {fault['input']!r}"
+    if fault["type"] == "literal_error":
+        message += nearest(str(fault["input"]), re.findall("'([^']+)'", fault["ctx"]["expected"]))
+    return message

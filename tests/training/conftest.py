@@ -70,7 +70,9 @@ def arguments(tmp_path):
 def train(tiny_model, tokenizer, problems, arguments):
     """Trains the tiny model and returns the trainer."""
 
-    def run(trainer_class=SelfDistillationTrainer, dataset=None, reward=length_reward, method=None, eval_dataset=None, **changes):
+    def run(
+        trainer_class=SelfDistillationTrainer, dataset=None, reward=length_reward, method=None, eval_dataset=None, **changes
+    ):
         options = {"method": method} if method is not None else {}
         trainer = trainer_class(
             tiny_model, reward, arguments(**changes),

@@ -138,7 +138,11 @@ def test_the_schedules_step_goes_on_after_a_resume(hear, tiny_model, tmp_path):
     whole = hear("rlsd", **settings, **saved)
     tiny_model.load_state_dict(start)
     trainer = Heard(
-        tiny_model, whole.reward_funcs[0], whole.args, train_dataset=whole.train_dataset, processing_class=whole.processing_class
+        tiny_model,
+        whole.reward_funcs[0],
+        whole.args,
+        train_dataset=whole.train_dataset,
+        processing_class=whole.processing_class,
     )
     trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
     assert [heard["step"] for heard in trainer.heard] == [2, 3]
@@ -190,4 +194,3 @@ def test_overlong_shaping_by_hand(task, length, penalty):
     verifier, shaping = run.rewards(task, config)
     assert shaping(completion_ids=[[0] * length]) == pytest.approx([penalty])
     assert len(run.rewards(task, validate(RunConfig, {}))) == 1
-
