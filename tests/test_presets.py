@@ -102,7 +102,16 @@ def test_config_and_teacher_know_the_same_weights(kind):
 
 def test_a_schedule_in_a_file_and_as_overrides(tmp_path):
     file = "method: {name: dasd, beta: {start: 0.5, end: 1e-1, steps: 40, shape: cosine}}\n"
-    words = "--method.beta.start 0.5 --method.beta.end 1e-1 --method.beta.steps 40 --method.beta.shape cosine".split()
+    words = [
+        "--method.beta.start",
+        "0.5",
+        "--method.beta.end",
+        "1e-1",
+        "--method.beta.steps",
+        "40",
+        "--method.beta.shape",
+        "cosine",
+    ]
     in_file, overridden = load(file=file, folder=tmp_path), load(*words)
     assert in_file == overridden.model_copy(update={"method": in_file.method})
     for config in (in_file, overridden):
@@ -169,13 +178,13 @@ def test_a_contradiction_ends_with_2_one_message_and_nothing_written(typed, word
     "words",
     [
         ["--teacher.context", "peer"],
-        ["--teacher.context", "other_problem", "--teacher.template", "{problem} {context}" + "1" * 400],
+        ["--teacher.context", "other_problem", "--teacher.template", "{problem} {context}" + " perhaps" * 300],
     ],
     ids=["peer", "other_problem"],
 )
 def test_the_teachers_prompt_counts_where_it_is_made_of_others(typed, words):
     """The student's prompts fit into the model's context of 512 tokens, those with another's text do not."""
-    code, said = typed("--training.max_completion_length", "240", *words)
+    code, said = typed("--training.max_completion_length", "253", *words)
     assert code == 2
     assert "the teacher's prompt included" in said
 
@@ -210,6 +219,9 @@ def test_doctor_shows_the_teachers_prompt_of_every_context(tmp_path, capsys, kin
     "words", [["--teacher.weights", "adapter_off"], ["--method.name", "rlcsd", "--teacher.context", "peer"]]
 )
 def test_doctor_finds_contradictions_too(tmp_path, capsys, words):
-    assert run(["doctor", "--output", str(tmp_path / "run"), "--data.limit", "20", *words]) == 2
+    (tmp_path / "config.yaml").write_text(
+        f"output: {tmp_path / 'run'}\ndata: {{limit: 20}}\ntraining: {{max_completion_length: 24}}\n"
+    )
+    assert run(["doctor", str(tmp_path / "config.yaml"), *words]) == 2
     assert "fail" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()

@@ -11,7 +11,8 @@ from dasd.config import RunConfig, validate
 from dasd.credit import METHODS, at_step, make_method
 from dasd.data.problems import as_row
 from dasd.teacher.context import PrivilegedContext, tokenize_prompt
-from dasd.training import run, trainer as trainer_module
+from dasd.training import run
+from dasd.training import trainer as trainer_module
 from dasd.training.trainer import SelfDistillationConfig, SelfDistillationTrainer
 
 
@@ -191,6 +192,6 @@ def test_token_credit_knows_every_method(tiny_model, tokenizer, problems, name):
 def test_overlong_shaping_by_hand(task, length, penalty):
     """Of at most 100 tokens the last fifth costs up to 1, in a straight line."""
     config = validate(RunConfig, {"training": {"overlong_buffer": 0.2, "max_completion_length": 100}})
-    verifier, shaping = run.rewards(task, config)
+    _, shaping = run.rewards(task, config)
     assert shaping(completion_ids=[[0] * length]) == pytest.approx([penalty])
     assert len(run.rewards(task, validate(RunConfig, {}))) == 1
