@@ -251,7 +251,7 @@ def test_some_empty_references_are_a_warning(empty):
     problems = [PROBLEMS[0], Problem("7", "Use 12 4 to make 3.", "3", empty), PROBLEMS[2]]
     task = CountdownTask() if empty is None else _Lenient()
     [finding] = check_problems(problems, task, "solution")
-    assert finding.message.startswith("1 of 3 references are empty (first: problem 7)")
+    assert finding.message.startswith("1 of 3 problems have no reference solution (first: problem 7)")
     assert not finding.fatal
     assert check_problems(problems, task, None) == []
 

@@ -75,6 +75,7 @@ def resample(train, table, tiny_model, tokenizer):
             assert len(rows) == len(ids) == 16
             assert int(batch["num_items_in_batch"]) == int(mask.sum())
             assert all(len({row["id"] for row in rows[i : i + SIZE]}) == 1 for i in range(0, 16, SIZE))
+            assert (batch["prompt_mask"].diff(dim=1) >= 0).all()  # padded on the left, so that completions follow
             for i, row in enumerate(rows):
                 length = int(mask[i].sum())
                 assert mask[i, :length].all()
