@@ -264,6 +264,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise BadInput(f"config {path} must be a mapping of sections, got {type(values).__name__}")
+    values = {key: value for key, value in values.items() if value is not None}  # `teacher:` with nothing under it
     parent = values.pop("extends", None)
     if parent is None:
         return values
@@ -375,4 +376,7 @@ def _explain(kind: type[BaseModel], fault: Any) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    return f"{key}: {message[:1].lower()}{message[1:]}, got {fault['input']!r}"
+    message = f"{key}: {message[:1].lower()}{message[1:]}, got {fault['input']!r}"
+    if fault["type"] == "literal_error":
+        message += nearest(str(fault["input"]), re.findall("'([^']+)'", fault["ctx"]["expected"]))
+    return message

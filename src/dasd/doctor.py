@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -17,7 +18,7 @@ from dasd.data.problems import as_row
 from dasd.folders import claim
 from dasd.models import model_path
 from dasd.progress import console
-from dasd.training.run import prepare, privileged_context
+from dasd.training.run import build_trainer, prepare, privileged_context
 
 
 def examine(config: RunConfig) -> int:
@@ -39,6 +40,8 @@ def examine(config: RunConfig) -> int:
     try:
         claim(Path(config.output), config, write=False)
         model, tokenizer, problems, task = prepare(config)
+        with TemporaryDirectory() as folder:
+            build_trainer(config.model_copy(update={"output": folder}), model, tokenizer, problems, task)
     except BadInput as error:
         for message in str(error).splitlines():
             _line("fail", message)

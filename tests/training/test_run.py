@@ -155,5 +155,5 @@ def test_a_failed_grader_gives_no_reward_instead_of_zero():
             return Grade(GradeStatus.GRADER_ERROR if completion == "x" else GradeStatus.CORRECT)
 
     reward = run.make_reward(Broken())
-    columns = {name: ["a", "b"] for name in ("id", "problem", "answer", "solution")}
+    columns = {name: ["a", "b"] for name in ("id", "problem", "answer", "solution", "hint")}
     assert reward(completions=[[{"content": "x"}], [{"content": "y"}]], **columns) == [None, 1.0]

@@ -4,7 +4,9 @@ import inspect
 
 import pytest
 import torch
+from transformers import Trainer
 from trl import GRPOTrainer
+from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 from trl.trainer.utils import pad
 
 from dasd.training.trl_adapter import TokenCreditTrainer
@@ -19,6 +21,10 @@ from dasd.training.trl_adapter import TokenCreditTrainer
             "_get_per_token_logps_and_entropies",
             ["self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size", "compute_entropy"],
         ),
+        ("_calculate_rewards", ["self", "inputs", "prompts", "completions", "completion_ids_list"]),
+        ("_save_checkpoint", ["self", "model", "trial"]),
+        ("_load_optimizer_and_scheduler", ["self", "checkpoint"]),
+        ("_get_output_dir", ["self", "trial"]),
     ],
 )
 def test_trl_has_the_private_methods_the_adapter_overrides(name, parameters):
@@ -37,6 +43,30 @@ def test_trl_scores_the_policy_before_any_reference_model():
     source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
     first = source.index("self._get_per_token_logps_and_entropies(")
     assert source.rindex("old_per_token_logps, _, _ =", 0, first) < first < source.index("ref_per_token_logps, _, _ =")
+
+
+def test_the_fused_divergence_takes_what_it_is_given():
+    expected = [
+        "ctx", "student_hidden", "student_weight", "student_bias", "teacher_hidden", "teacher_weight", "teacher_bias",
+        "beta", "temperature", "student_logit_scale", "student_final_logit_softcapping", "teacher_logit_scale",
+        "teacher_final_logit_softcapping",
+    ]  # fmt: skip
+    assert list(inspect.signature(ChunkedDivergenceFunction.forward).parameters) == expected
+
+
+def test_trl_averages_dapo_as_the_divergence_is():
+    """Over the tokens of one optimisation step: the same lines stand in the adapter."""
+    source = inspect.getsource(GRPOTrainer._compute_loss)
+    assert 'normalizer = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes' in source
+    assert "normalizer = normalizer * self.current_gradient_accumulation_steps / self.args.steps_per_generation" in source
+    assert "self.current_gradient_accumulation_steps = " in inspect.getsource(Trainer)
+
+
+def test_a_checkpoint_is_complete_when_its_state_is():
+    """Ours are written first; transformers writes trainer_state.json after model and optimiser."""
+    source = inspect.getsource(Trainer._save_checkpoint)
+    assert source.index("self.save_model(") < source.index("TRAINER_STATE_NAME")
+    assert source.index("_save_optimizer_and_scheduler(") < source.rindex("self.state.save_to_json(")
 
 
 def test_pad_pads_on_the_left():

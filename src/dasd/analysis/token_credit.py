@@ -37,13 +37,14 @@ def token_credit(
     told = context.prompt(row, peers, rows)
     student, entropies = teacher(None)
     logps, teacher_entropies = teacher(told)
-    contrast = None
+    taught, contrast = told is not None, None
     if "contrast_logps" in method.needs:
-        contrast = teacher(context.wrong().prompt(row, others=rows))[0][None, None]
+        wrong = context.wrong().prompt(row, others=rows)
+        taught, contrast = taught and wrong is not None, teacher(wrong)[0][None, None]
     signals = TokenSignals(
         student[None], logps[None], entropies[None], torch.ones_like(student[None]), student.new_tensor([advantage]),
         correct=torch.tensor([correct]), teacher_entropies=teacher_entropies[None], contrast_logps=contrast,
-        has_teacher=torch.tensor([told is not None]), teacher_entropy_history=(),
+        has_teacher=torch.tensor([taught]), teacher_entropy_history=(),
     )  # fmt: skip
     credit = assign_credit(signals, method)
     omega = torch.zeros_like(credit.advantages) if credit.omega is None else credit.omega

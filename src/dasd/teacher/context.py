@@ -104,8 +104,8 @@ class PrivilegedContext:
         if own is None and self.needs_peers:
             return next((peer for peer in peers if peer.strip()), None)
         if own is not None and self.kind == "truncated":
-            words = own.split(" ")
-            return " ".join(words[: max(1, math.floor(self.fraction * len(words)))])
+            words = re.findall(r"\S+\s*", own)  # each with the space after it: solutions are written in lines, too
+            return "".join(words[: max(1, math.floor(self.fraction * len(words)))]).rstrip()
         if own is not None and self.kind == "length_matched":
             return " ".join(itertools.islice(itertools.cycle(_problem_text(row).split()), len(own.split())))
         return own

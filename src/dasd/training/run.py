@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,7 +27,7 @@ from trl.rewards import get_soft_overlong_punishment
 
 from dasd.config import BadInput, RunConfig, nearest
 from dasd.credit import make_method
-from dasd.data.problems import as_row, check_lengths, check_problems, load_problems
+from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems
 from dasd.files import append_lines, repair_lines, write_json
 from dasd.folders import claim
 from dasd.models import load_model, model_path
@@ -51,6 +52,7 @@ def train(config: RunConfig) -> Path:
     if is_complete(final):
         return final
     model, tokenizer, problems, task = prepare(config)
+    trainer = build_trainer(config, model, tokenizer, problems, task)
     claim(output, config)
     if not (output / "run.json").exists():
         write_json(output / "run.json", provenance(config, tokenizer))
@@ -59,15 +61,7 @@ def train(config: RunConfig) -> Path:
     repair_lines(output / METRICS, keep=lambda record: record["step"] <= done)
     with track(f"Training with {config.method.name}", config.training.steps) as advance:
         advance(done)
-        trainer = SelfDistillationTrainer(
-            model,
-            rewards(task, config),
-            trainer_arguments(config),
-            train_dataset=as_dataset(problems),
-            processing_class=tokenizer,
-            callbacks=[_MetricsWriter(output / METRICS, advance)],
-        )
-        trainer.remove_callback(PrinterCallback)  # it prints every metric of every step
+        trainer.add_callback(_MetricsWriter(output / METRICS, advance))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(final))
     return final
@@ -78,19 +72,30 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
     try:
         method = make_method(config.method.name, config.method.settings)
         context = privileged_context(config)
+        contexts = [context] if "teacher_logps" in method.needs else []
+        contexts += [context.wrong()] if "contrast_logps" in method.needs else []
     except (ValueError, TypeError) as error:
         raise BadInput(str(error)) from None
     trainer_arguments(config)
-    has_teacher = "teacher_logps" in method.needs
     problems, task = load_problems(config.data), make_task(config.data.task)
-    findings = check_problems(problems, task, context.column if has_teacher and not context.needs_peers else None)
+    findings = check_problems(problems, task, context.column if contexts and not context.needs_peers else None)
+    rows = [as_row(problem) for problem in problems]
+    for kind in contexts:
+        if not any(finding.fatal for finding in findings) and not any(kind.prompt(row, ["a peer"], rows) for row in rows):
+            message = f"no problem gets a teacher: context {kind.kind} finds nothing in these {len(rows)} problems"
+            findings.append(Finding(message, fatal=True))
     model, tokenizer = load_model(config.model)
+    template = dict(config.training.trl.get("chat_template_kwargs") or {})
+    teacher_template = template | config.teacher.chat_template_kwargs
 
     def longest_prompt(problem: Problem) -> int:
         row = as_row(problem)
-        prompts = [row["prompt"], context.prompt(row) if has_teacher else None]
-        longest = max(len(tokenize_prompt(tokenizer, prompt)) for prompt in prompts if prompt is not None)
-        return longest + (config.training.max_completion_length if has_teacher and context.needs_peers else 0)
+        lengths = [len(tokenize_prompt(tokenizer, row["prompt"], **template))]
+        for kind in contexts:
+            if (told := kind.prompt(row, ["a peer"], rows)) is not None:
+                peer = config.training.max_completion_length if kind.needs_peers and kind.context(row) is None else 0
+                lengths.append(len(tokenize_prompt(tokenizer, told, **teacher_template)) + peer)
+        return max(lengths)
 
     limit = getattr(model.config, "max_position_embeddings", None)
     findings += check_lengths(problems, longest_prompt, config.training.max_completion_length, limit)
@@ -100,6 +105,26 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
     for finding in findings:
         logger.warning("%s", finding.message)
     return model, tokenizer, problems, task
+
+
+def build_trainer(
+    config: RunConfig, model: Any, tokenizer: Any, problems: Sequence[Problem], task: Task
+) -> SelfDistillationTrainer:
+    """The trainer, with its output folder. Raises BadInput for settings that contradict, and leaves no folder then."""
+    folder = Path(config.output) / "checkpoints"
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        trainer = SelfDistillationTrainer(
+            model, rewards(task, config), trainer_arguments(config),
+            train_dataset=as_dataset(problems), processing_class=tokenizer,
+        )  # fmt: skip
+    except ValueError as error:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise BadInput(str(error)) from None
+    trainer.remove_callback(PrinterCallback)  # it prints every metric of every step
+    return trainer
 
 
 def privileged_context(config: RunConfig) -> PrivilegedContext:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback
@@ -84,12 +85,14 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         self._teacher_entropy_history: list[float] = []
         self._warned: set[str] = set()
         super().__init__(model, reward_funcs, args, **kwargs)
+        self._refuse_contradictions(args)
         self.teacher = TeacherWeights(
             self.accelerator.unwrap_model(self.model), args.teacher_weights if self.has_teacher else "live",
             args.teacher_ema_rate, args.teacher_sync_steps,
         )  # fmt: skip
+        if self.teacher.keeps_copy:  # as the students will be: fresh adapters differ until training starts
+            self.teacher.load_state_dict(broadcast(self.teacher.state_dict()))
         self.add_callback(_TeacherFollows(self.teacher))
-        self._refuse_contradictions(args)
 
     @property
     def has_teacher(self) -> bool:
@@ -122,7 +125,9 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             others = [self._as_teacher(*padded(column), batch).logps for column in wrong]
             extra["contrast_logps"] = torch.stack(others, dim=1)  # (B, W, T): rows first, for TRL's shuffling
         if "teacher_entropy_history" in self.needs and self.model.training:
-            self._teacher_entropy_history.append(self._median(scores.entropies, self.loss_mask(batch) * has_teacher[:, None]))
+            median = self._median(scores.entropies, self.loss_mask(batch) * has_teacher[:, None])
+            if math.isfinite(median):  # NaN where no rollout has a teacher
+                self._teacher_entropy_history.append(median)
         return extra
 
     def score_teacher(self, batch: Batch) -> Scores:
@@ -160,7 +165,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         return getattr(self.processing_class, "tokenizer", self.processing_class)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        totals = self.take_totals()
+        totals = self.take_totals() if self.model.training else {}  # an evaluation leaves training's sums alone
         metrics = ratios(totals)
         shares = {
             "teacher/skipped": ("skipped", "rollouts"),
@@ -180,7 +185,9 @@ class SelfDistillationTrainer(TokenCreditTrainer):
 
     @property
     def _teacher_template(self) -> dict[str, Any]:
-        return {**self.chat_template_kwargs, **(self.args.teacher_chat_template_kwargs or {})}
+        """Whatever TRL renders the student's prompt with, and the teacher's own arguments over it."""
+        trl = {"tools": self.tools or None, "chat_template": self.chat_template, **self.chat_template_kwargs}
+        return {**trl, **(self.args.teacher_chat_template_kwargs or {})}
 
     def _as_teacher(self, prompt_ids: Tensor, prompt_mask: Tensor, batch: Batch, hidden: bool = False) -> Scores:
         with self.teacher.lent():
@@ -241,6 +248,10 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             raise ValueError(
                 f"{dropout[0]} and {len(dropout) - 1} more modules drop out: the student would be scored with noise that the "
                 "teacher, in evaluation mode, does not have. Set disable_dropout=True (and lora_dropout=0)."
+            )
+        if self.is_fsdp_enabled and self.has_teacher and args.teacher_weights not in ("live", "adapter_off"):
+            raise ValueError(
+                f"teacher weights {args.teacher_weights!r} keep a copy, and FSDP shards the model: use 'live' or 'adapter_off'"
             )
         if args.max_resamples and args.per_device_train_batch_size * args.steps_per_generation % args.num_generations:
             raise ValueError(

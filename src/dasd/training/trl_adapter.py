@@ -75,7 +75,7 @@ class TokenCreditTrainer(GRPOTrainer):
         raise NotImplementedError
 
     def score_teacher(self, batch: Batch) -> Scores:
-        """The teacher's pass with hidden states, for methods that compare distributions. `credit` sees what it adds here."""
+        """The teacher's pass with hidden states, where distributions are compared. `credit` sees what it adds to `batch`."""
         raise NotImplementedError
 
     def save_state(self, folder: Path) -> None:
