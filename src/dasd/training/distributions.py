@@ -36,8 +36,8 @@ def token_divergences(
     teacher_hidden: Tensor, teacher_head: LanguageModelHead, student_share: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """(N,) nats from (N, d) hidden states, with gradient to the student's."""
-    fits_kernel = divergence.is_plain and student_share is None and student_hidden.is_cuda
-    if not fits_kernel or not len(student_hidden):
+    fits_kernel = divergence.is_plain and student_share is None and len(student_hidden) > 0
+    if not (fits_kernel and has_fused_kernel(student_hidden)):
         vocab_size = student_head.weight.shape[0]
         return chunked_divergence(
             divergence, student_hidden, student_head, teacher_hidden, teacher_head, vocab_size, student_share
@@ -50,3 +50,7 @@ def token_divergences(
         student_head.scale, student_head.softcap, teacher_head.scale, teacher_head.softcap,
     )  # fmt: skip
     return values
+
+
+def has_fused_kernel(hidden: Tensor) -> bool:
+    return hidden.is_cuda

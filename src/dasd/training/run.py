@@ -5,7 +5,6 @@ A killed run goes on from its last complete checkpoint when the same command is 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -35,6 +34,7 @@ from dasd.progress import Advance, track
 from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, Problem, Task
 from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.training.checkpoints import is_complete, last_checkpoint, saving
 from dasd.training.trainer import SelfDistillationConfig, SelfDistillationTrainer
 
 logger = logging.getLogger("dasd")
@@ -63,7 +63,8 @@ def train(config: RunConfig) -> Path:
         advance(done)
         trainer.add_callback(_MetricsWriter(output / METRICS, advance))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trainer.save_model(str(final))
+    with saving(final):
+        trainer.save_model(str(final))
     return final
 
 
@@ -211,26 +212,6 @@ def trainer_arguments(config: RunConfig) -> SelfDistillationConfig:
         return SelfDistillationConfig(**{**defaults, **ours, **training.trl})
     except (ValueError, TypeError) as error:
         raise BadInput(f"TRL refuses these settings: {error}") from None
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether a saved model is whole: TRL writes training_args.bin last."""
-    return (folder / "training_args.bin").exists() and (folder / "config.json").exists()
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose state was written to the end; a save that was cut off is passed over."""
-
-    def step(path: Path) -> int:
-        return int(path.name.rpartition("-")[2])
-
-    for path in sorted(folder.glob("checkpoint-*"), key=step, reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
 
 
 def provenance(config: RunConfig, tokenizer: Any) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from trl.trainer.utils import pad
 
 from dasd.credit import Credit
 from dasd.models import LanguageModelHead
+from dasd.training.checkpoints import saving
 from dasd.training.distributions import divergence_loss
 
 Batch = dict[str, Any]
@@ -208,12 +209,13 @@ class TokenCreditTrainer(GRPOTrainer):
         return scores
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        # Before transformers' own files, of which trainer_state.json is the last: where that is, everything is.
-        if self.args.should_save:
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-            folder.mkdir(parents=True, exist_ok=True)
-            self.save_state(folder)
-        super()._save_checkpoint(model, trial)
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        with saving(folder):
+            if self.args.should_save:
+                # Before transformers' own files, of which trainer_state.json is the last: where that is, everything is.
+                folder.mkdir(parents=True, exist_ok=True)
+                self.save_state(folder)
+            super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
