@@ -132,11 +132,11 @@ def _commands(run: dict[str, Any]) -> list[tuple[str, str]]:
     """What makes this run and its pages again, each with what it does."""
     if not isinstance(run.get("command"), str):
         return []
-    again = "RUN"
     return [
-        (spelled(run["command"]), "the same run, in an empty folder"),
-        (f"dasd tokens {again}", "fresh rollouts of the trained model, token by token"),
-        (f"dasd report {again}", "this page, from the files of the run"),
+        (spelled(run["command"]), "as it was given"),
+        ("dasd train RUN/config.yaml --output NEW", "the training again, from the exact settings below; RUN is this folder"),
+        ("dasd tokens RUN", "fresh rollouts, token by token"),
+        ("dasd report RUN", "this page"),
     ]
 
 

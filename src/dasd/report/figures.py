@@ -17,6 +17,7 @@ from dasd.report.inputs import Series
 from dasd.report.results import RATE, Row, Value
 from dasd.report.svg import COLORS, SMALL, WIDE, draw
 
+FEW = 60  # points that are drawn as dots too
 DECILES = [f"gap/decile_{decile}" for decile in range(1, 11)]
 
 
@@ -119,11 +120,22 @@ def pass_at_k_panel(rows: Sequence[tuple[int, Row]]) -> Panel | None:
     return Panel("Pass@k", caption, draw("pass-at-k", "Pass@k before and after training", paint, WIDE), keys)
 
 
+def line(axes: Axes, steps: NDArray[np.float64], values: NDArray[np.float64], key: Key) -> None:
+    """Thin: as logged, with a dot a point where there are few. Thick: running mean."""
+    steps, values = binned(steps, values)
+    color, few = COLORS[key.color], len(steps) <= FEW
+    if len(steps) > 1:
+        axes.plot(steps, values, color=color, linewidth=0.8, alpha=0.4, marker="o" if few else "", markersize=2.6)
+    marker = "o" if np.isfinite(values).sum() < 2 else ""
+    dash = "--" if key.mark == "dash" else "-"
+    axes.plot(steps, smooth(values), color=color, linewidth=2, linestyle=dash, marker=marker, markersize=4)
+
+
 def _curves(
     series: Series, title: str, lines: Sequence[tuple[str, Key]], caption: str, *,
     rate: bool = False, zero: bool = False, size: tuple[int, int] = SMALL,
 ) -> Panel | None:  # fmt: skip
-    """Thin: as logged. Thick: running mean. None where none of the metrics was logged."""
+    """None where none of the metrics was logged."""
     present = [(name, key) for name, key in lines if name in series]
     if not present:
         return None
@@ -131,12 +143,7 @@ def _curves(
     def paint(axes: Axes) -> None:
         scale = 100 if rate else 1
         for name, key in present:
-            steps, values = binned(series["step"], series[name] * scale)
-            color, dash = COLORS[key.color], "--" if key.mark == "dash" else "-"
-            if len(steps) > 1:
-                axes.plot(steps, values, color=color, linewidth=0.8, alpha=0.35)
-            marker = "o" if np.isfinite(values).sum() < 2 else ""
-            axes.plot(steps, smooth(values), color=color, linewidth=2, linestyle=dash, marker=marker, markersize=4)
+            line(axes, series["step"], series[name] * scale, key)
         if zero:
             axes.axhline(0, color=COLORS["muted"], linewidth=0.9)
         if rate:

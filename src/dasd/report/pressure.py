@@ -9,10 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
-from numpy.typing import NDArray
 
 from dasd.report.curves import binned, edges, mean, smooth
-from dasd.report.figures import DECILES, Key, Panel, percent, step_axis
+from dasd.report.figures import DECILES, Key, Panel, line, percent, step_axis
 from dasd.report.inputs import Series
 from dasd.report.results import COUNT, RATE, UNKNOWN, Unit
 from dasd.report.svg import COLORS, WIDE, draw
@@ -100,8 +99,9 @@ def _decile_map(series: Series) -> Panel | None:
         axes.set_xlim(ends[0], ends[-1])
 
     keys = (Key("teacher likes the token more", "attract", "area"), Key("less", "repel", "area"))
-    caption = f"Decile 10 is least sure; full colour at {COUNT.write(largest)} nats. Rows that change colour: the teacher changed its mind."
-    return Panel("Gap by entropy, over the run", caption, draw("decile-map", "Gap by entropy decile over training steps", paint, WIDE), keys)
+    caption = f"Decile 1 holds the surest tokens, 10 the least sure; full colour at {COUNT.write(largest)} nats."
+    svg = draw("decile-map", "Gap by entropy decile over training steps", paint, WIDE)
+    return Panel("Gap by entropy, over the run", caption, svg, keys)
 
 
 def _credit_by_class(series: Series) -> Panel | None:
@@ -132,18 +132,10 @@ def _gap_by_class(series: Series) -> Panel | None:
     if not present:
         return None
 
-    def line(axes: Axes, values: NDArray[np.float64], key: Key) -> None:
-        steps, points = binned(series["step"], values)
-        if len(steps) > 1:
-            axes.plot(steps, points, color=COLORS[key.color], linewidth=0.8, alpha=0.35)
-        marker = "o" if np.isfinite(points).sum() < 2 else ""
-        style = "--" if key.mark == "dash" else "-"
-        axes.plot(steps, smooth(points), color=COLORS[key.color], linewidth=2, linestyle=style, marker=marker, markersize=4)
-
     def paint(axes: Axes) -> None:
         axes.axhline(0, color=COLORS["muted"], linewidth=0.9)
         for name, key in present.items():
-            line(axes, series[f"class/{name}/gap"], key)
+            line(axes, series["step"], series[f"class/{name}/gap"], key)
         axes.set_ylabel("gap, nats")
         step_axis(axes, series["step"])
 

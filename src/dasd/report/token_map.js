@@ -68,7 +68,6 @@
       if (low) legend.prepend(sample("down5"), element("span", "", low));
       if (unit) legend.append(element("span", "muted", `full colour from ${written(data.scales[state.mode])} (${unit})`));
     }
-    mark();
   }
 
   // The strip: entropy above, gap below; long rollouts show the extremes of neighbouring tokens
@@ -200,10 +199,9 @@
     find(".tm-problem").textContent = rollout.problem || "–";
     find(".tm-reference").textContent = rollout.reference || "nothing";
     spans = rollout.tokens.map((token) => element("span", "", data.texts[token]));
-    box.replaceChildren(...spans);
-    box.scrollTop = 0;
-    drawStrip();
     color();
+    box.replaceChildren(...spans);
+    drawStrip();
     mark(true);
     press(".tm-rollouts", data.rollouts.indexOf(rollout));
   }
@@ -286,7 +284,6 @@
   });
 
   if (!data.rollouts[0].omega) state.mode = "gap";
-  show(data.rollouts[0]);
-  choose("mode", state.mode);
-  choose("filter", "all");
+  press("[data-choice=mode]", state.mode);
+  choose("filter", "all"); // shows the first rollout
 })();
