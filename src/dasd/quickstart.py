@@ -18,7 +18,7 @@ from dasd.config import DataConfig, EvalConfig, ModelConfig, RunConfig, SamplerC
 from dasd.credit import make_method
 from dasd.evaluation.runner import run_evaluation
 from dasd.evaluation.summary import compare, summarize
-from dasd.files import write_json
+from dasd.files import write_json, write_text
 from dasd.folders import claim
 from dasd.models import load_model
 from dasd.progress import console
@@ -123,7 +123,7 @@ def _write_rollouts(output: Path, config: RunConfig, problems: list[Problem], re
         peers = [other["text"] for other in group if other["status"] == "correct" and other["text"] != record["text"]]
         reader.read(record, by_id[record["problem_id"]], advantage, peers)
     note = "Samples of the base model on test problems, with the credit the method gives them before the first step."
-    write_json(output / "rollouts.json", reader.document(note))
+    write_text(output / "rollouts.json", json.dumps(reader.document(note), ensure_ascii=False))
 
 
 class _Clock:

@@ -62,8 +62,8 @@ def rollouts(text: str = " perhaps", omega: list[float] | None = None) -> dict[s
         "texts": [text, " 3\n", " plain"],
         "rollouts": [
             {
-                "problem_id": text, "problem": text, "reference": text, "status": "correct", "advantage": 1.2, "tokens": [0, 1, 2],
-                **columns, "credit": [1.1, 1.3, None], "student": likely, "teacher": likely,
+                "problem_id": text, "problem": text, "reference": text, "status": "correct", "advantage": 1.2,
+                "tokens": [0, 1, 2], **columns, "credit": [1.1, 1.3, None], "student": likely, "teacher": likely,
             }
         ],
     }  # fmt: skip

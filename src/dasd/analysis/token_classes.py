@@ -49,7 +49,7 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class TokenClasses:
-    """`of_token` (V + 1,) is the class of each token as a place in CLASSES; the last entry is for ids beyond the tokenizer's."""
+    """`of_token` (V + 1,) is the class of each token as a place in CLASSES; the last entry: ids beyond the tokenizer's."""
 
     of_token: Tensor
 
@@ -77,7 +77,7 @@ def class_ratios(totals: Mapping[str, float]) -> dict[str, float]:
     class/NAME/credit   share of the summed |term|, what the teacher adds to the verifier's advantage
     """
     whole = {part: sum(totals.get(f"class_{part}_{name}", 0.0) for name in CLASSES) for part in ("tokens", "term")}
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name in CLASSES:
         tokens, gap, term = (totals.get(f"class_{part}_{name}", 0.0) for part in ("tokens", "gap", "term"))
         pairs = {"tokens": (tokens, whole["tokens"]), "gap": (gap, tokens), "credit": (term, whole["term"])}

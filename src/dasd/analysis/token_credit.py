@@ -121,7 +121,8 @@ def choose_rollouts(records: Sequence[Mapping[str, Any]], count: int = 3) -> lis
         rewards = [float(record["status"] == "correct") for record in group]
         want = float(len(chosen) % 2 == 0)
         if 0.25 <= sum(rewards) / len(rewards) <= 0.75 and len(chosen) < count:
-            fitting = [pair for pair, r in zip(zip(group, group_advantages(rewards), strict=True), rewards, strict=True) if r == want]
+            triples = zip(group, group_advantages(rewards), rewards, strict=True)
+            fitting = [(record, advantage) for record, advantage, reward in triples if reward == want]
             chosen.append(max(fitting, key=lambda pair: len(pair[0]["token_ids"])))
     return chosen
 

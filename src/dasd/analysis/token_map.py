@@ -42,7 +42,7 @@ def config_of_run(run: Path, checkpoint: Checkpoint | None, overrides: list[str]
     config = load_config(RunConfig, run / "config.yaml")
     final = run / "checkpoints" / "final"
     if checkpoint == "final" and not final.is_dir():
-        raise BadInput(f"{run} has no checkpoints/final: the run has not ended; give --checkpoint base, or a checkpoint's folder")
+        raise BadInput(f"{run} has no checkpoints/final: the run has not ended; give --checkpoint base")
     model = config.model.model_dump()
     if checkpoint != "base" and final.is_dir():
         model |= {"path": str(final), "revision": None}
@@ -137,10 +137,10 @@ def _note(config: TokensConfig, frozen: bool) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in config.method.settings.items())
     weights = "the base model" if frozen else "the same weights"
     note = (
-        f"{config.rollouts} rollouts of {config.problems} problems ({config.data.split} split of {config.data.source}), sampled "
-        f"from {config.model.path} at temperature {config.temperature:g}, seed {config.seed}; credit as {config.method.name}"
-        f"{f' ({settings})' if settings else ''} gives it; the teacher is {weights} with context {config.teacher.context}."
+        f"{config.rollouts} rollouts of {config.problems} problems ({config.data.split} split of {config.data.source}), "
+        f"sampled from {config.model.path} at temperature {config.temperature:g}, seed {config.seed}; credit as "
+        f"{config.method.name}{f' ({settings})' if settings else ''} gives it; the teacher is {weights} with context {config.teacher.context}."
     )
     if config.teacher.weights in ("ema", "snapshot"):
-        note += f" The run's own teacher has {config.teacher.weights} weights, which are not on file: read it as an approximation."
+        note += f" The run's own teacher has {config.teacher.weights} weights; here it has the student's, an approximation."
     return note

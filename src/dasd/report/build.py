@@ -27,6 +27,7 @@ PAGE, MAP_PAGE = "report.html", "tokens.html"
 MAP_BYTES = 3_000_000  # of the token map's data in the report, which has figures too
 _TEMPLATES = Path(__file__).parent
 
+
 @dataclass(frozen=True)
 class MetricLine:
     """A logged metric in five numbers, as text."""
@@ -144,8 +145,9 @@ def _revision(run: dict[str, Any]) -> str:
     """Which software the run was made with, in a sentence."""
     versions = ", ".join(f"{name} {version}" for name, version in mapping(run.get("versions")).items())
     revision = run.get("git_revision")
-    parts = [f"dasd at revision {revision}" if revision else "", versions, f"Python {run['python']}" if run.get("python") else ""]
-    return "Made with " + "; ".join(part for part in parts if part) + "." if any(parts) else ""
+    named = {"dasd at revision": revision, "": versions, "Python": run.get("python")}
+    parts = [f"{name} {value}".strip() for name, value in named.items() if value]
+    return f"Made with {'; '.join(parts)}." if parts else ""
 
 
 def _headline(rows: list[Row], summary: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ METHODS = {
     "rlsd": ("RLSD", f"The verifier decides the direction; {_TEACHER} decides how much of it each token gets."),
     "rlrt": (
         "RLRT",
-        f"In right answers, tokens that {_TEACHER} finds unlikely get more of the verifier's credit; wrong answers keep theirs.",
+        f"In right answers, tokens that {_TEACHER} finds unlikely get more of the verifier's credit.",
     ),
     "antisd": (
         "Anti-self-distillation",

@@ -74,10 +74,7 @@ def _decile_map(series: Series) -> Panel | None:
     width = math.ceil(len(series["step"]) / CELLS)
     starts = range(0, len(series["step"]), width)
     cells = np.array(
-        [
-            [mean(series[name][start : start + width]) if name in series else math.nan for start in starts]
-            for name in DECILES
-        ]
+        [[mean(series[name][start : start + width]) if name in series else math.nan for start in starts] for name in DECILES]
     )
     largest = float(np.nanmax(np.abs(cells))) if np.isfinite(cells).any() else 0.0
 
@@ -140,4 +137,5 @@ def _gap_by_class(series: Series) -> Panel | None:
         step_axis(axes, series["step"])
 
     caption = "Above 0 the teacher likes the sampled tokens of a class more than the student does, below 0 less."
-    return Panel("Gap by class of token", caption, draw("class-gap", "Gap by class of token", paint, WIDE), tuple(present.values()))
+    svg = draw("class-gap", "Gap by class of token", paint, WIDE)
+    return Panel("Gap by class of token", caption, svg, tuple(present.values()))

@@ -51,8 +51,8 @@ def token_map(data: dict[str, Any], max_bytes: int = MAX_BYTES) -> dict[str, Any
     if not isinstance(texts, list) or not isinstance(listed, list):
         return None
     packed = [rollout for each in listed if (rollout := _rollout(mapping(each), len(texts))) is not None]
-    table, used, kept = [spelled(text) for text in texts], 0, []
-    used = len(_json(table))
+    table = [spelled(text) for text in texts]
+    used, kept = len(_json(table)), list[dict[str, Any]]()
     for rollout in packed:
         used += len(_json(rollout))
         if kept and used > max_bytes:
