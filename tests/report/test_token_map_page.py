@@ -67,6 +67,7 @@ def test_colours_switch(page: Browser) -> None:
     assert classes(page) == ["down5", "down5 nl"]
     page.mouse("[data-value=choice]", click=True)
     assert classes(page) == ["down5", "up2 nl"]  # the teacher prefers token 1 everywhere
+    assert "agreement here 50 % of tokens, 50 % of the fifth with the highest entropy" in text(page, ".tm-legend")
     page.mouse("[data-value=credit]", click=True)
     assert classes(page) == ["up5", "up5 nl"]
     page.mouse("[data-value=entropy]", click=True)

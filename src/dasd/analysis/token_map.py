@@ -138,8 +138,9 @@ def _note(config: TokensConfig, frozen: bool) -> str:
     weights = "the base model" if frozen else "the same weights"
     note = (
         f"{config.rollouts} rollouts of {config.problems} problems ({config.data.split} split of {config.data.source}), "
-        f"sampled from {config.model.path} at temperature {config.temperature:g}, seed {config.seed}; credit as "
-        f"{config.method.name}{f' ({settings})' if settings else ''} gives it; the teacher is {weights} with context {config.teacher.context}."
+        f"sampled from {config.model.path} at temperature {config.temperature:g}, seed {config.seed}. "
+        f"Credit as {config.method.name}{f' ({settings})' if settings else ''} gives it. "
+        f"The teacher is {weights} with context {config.teacher.context}."
     )
     if config.teacher.weights in ("ema", "snapshot"):
         note += f" The run's own teacher has {config.teacher.weights} weights; here it has the student's, an approximation."

@@ -25,7 +25,7 @@
   const percent = (number) => {
     if (number === null) return "–";
     const share = (100 * number) / data.unit;
-    return (share >= 99.95 || share === 0 ? share.toFixed(0) : share.toFixed(share < 10 ? 2 : 1)) + " %";
+    return share === 0 ? "< 0.01 %" : `${share.toFixed(share > 99.95 ? 0 : share < 10 ? 2 : 1)} %`;
   };
   const element = (tag, className, text) => {
     const made = document.createElement(tag);
@@ -60,14 +60,36 @@
 
   function color() {
     spans.forEach((span, i) => (span.className = classOf(i)));
-    const [low, high, unit] = LEGENDS[state.mode], legend = find(".tm-legend"), sample = (name) => element("span", name, " token ");
-    const missing = !state.rollout[state.mode === "choice" ? "teacher" : state.mode];
-    if (missing) legend.replaceChildren(element("span", "muted", state.mode === "omega" ? "No direction was recorded: the method has none." : "Not recorded."));
-    else {
-      legend.replaceChildren(sample(state.mode === "entropy" ? "fork5" : state.mode === "choice" ? "up2" : "up5"), element("span", "", high));
-      if (low) legend.prepend(sample("down5"), element("span", "", low));
-      if (unit) legend.append(element("span", "muted", `full colour from ${written(data.scales[state.mode])} (${unit})`));
+    const [low, high, unit] = LEGENDS[state.mode], legend = find(".tm-legend");
+    if (!state.rollout[state.mode === "choice" ? "teacher" : state.mode]) {
+      const why = state.mode === "omega" ? "No direction was recorded: the method has none." : "Not recorded.";
+      legend.replaceChildren(element("span", "muted", why));
+      return;
     }
+    const sample = (name, text) => {
+      const both = element("span", "tm-sample");
+      both.append(element("code", name, " token "), " " + text);
+      return both;
+    };
+    legend.replaceChildren(sample({entropy: "fork5", choice: "up2"}[state.mode] || "up5", high));
+    if (low) legend.prepend(sample("down5", low));
+    const note = unit ? `full colour from ${written(data.scales[state.mode])} (${unit})`
+      : `agreement here ${agreement([state.rollout])}; in all rollouts ${agreement(data.rollouts)}`;
+    legend.append(element("span", "muted", note));
+  }
+
+  // How often the sampled token is the teacher's most likely one: among all tokens, and among each rollout's most undecided fifth
+  function agreement(rollouts) {
+    const [all, forks] = [[], []];
+    for (const {tokens, teacher, entropy} of rollouts) {
+      if (!teacher || !entropy) continue;
+      const agrees = tokens.map((token, i) => teacher.tokens[(i * teacher.tokens.length) / tokens.length] === token);
+      const order = tokens.map((_, i) => i).sort((a, b) => entropy[b] - entropy[a]);
+      all.push(...agrees);
+      forks.push(...order.slice(0, Math.ceil(order.length / 5)).map((i) => agrees[i]));
+    }
+    const share = (list) => `${Math.round((100 * list.filter(Boolean).length) / list.length)} %`;
+    return `${share(all)} of tokens, ${share(forks)} of the fifth with the highest entropy`;
   }
 
   // The strip: entropy above, gap below; long rollouts show the extremes of neighbouring tokens
