@@ -219,15 +219,15 @@ def _no_overrides(overrides: list[str]) -> None:
         raise BadInput(f"unexpected argument {overrides[0]!r}")
 
 
-def _list_settings(section: type[BaseModel], prefix: str = "") -> str:
+def _list_settings(section: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None) -> str:
     lines = []
     for name, field in section.model_fields.items():
-        inner = field.annotation
+        inner, default = field.annotation, getattr(defaults, name, field.default)
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            lines.append(_list_settings(inner, f"{prefix}{name}."))
+            lines.append(_list_settings(inner, f"{prefix}{name}.", default))
             continue
         choices = f" ({', '.join(map(str, get_args(inner)))})" if str(inner).startswith("typing.Literal") else ""
-        lines.append(f"  --{prefix + name:<34} {field.description}{choices} [{field.default}]")
+        lines.append(f"  --{prefix + name:<34} {field.description}{choices} [{default}]")
     return "\n".join(lines)
 
 

@@ -100,6 +100,12 @@ def test_the_command_writes_the_page_beside_the_run(run, capsys):
     assert "Token map:" in capsys.readouterr().out
 
 
+def test_help_shows_the_defaults_of_this_command(capsys):
+    with pytest.raises(SystemExit):
+        cli.run(["tokens", "--help"])
+    assert "split of the dataset [validation]" in capsys.readouterr().out
+
+
 def test_bad_input_of_the_command(tmp_path, capsys):
     assert cli.run(["tokens", "bundled", "--checkpoint", "final"]) == 2
     assert "leave it out" in capsys.readouterr().err
