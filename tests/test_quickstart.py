@@ -48,13 +48,12 @@ def test_every_file_is_there_and_the_checkpoint_loads(output):
 
 
 def test_rollouts_are_the_samples_token_by_token(output):
-    rollouts = json.loads((output / "rollouts.json").read_text())["rollouts"]
+    document = json.loads((output / "rollouts.json").read_text())
     texts = {json.loads(line)["text"] for line in (output / "before" / "samples.jsonl").read_text().splitlines()}
-    assert rollouts
-    for rollout in rollouts:
-        joined = "".join(token["text"] for token in rollout["tokens"]).replace("<|im_end|>", "")
-        assert joined in texts
-        assert {token["omega"] > 0 for token in rollout["tokens"]} == {True, False}
+    assert document["rollouts"]
+    for rollout in document["rollouts"]:
+        assert "".join(document["texts"][place] for place in rollout["tokens"]).replace("<|im_end|>", "") in texts
+        assert {omega > 0 for omega in rollout["omega"]} == {True, False}
 
 
 def test_a_second_call_changes_nothing(output, monkeypatch):

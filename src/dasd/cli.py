@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the run failed, 2 bad input. Bad input gets one message an
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from dasd.assets import QUICKSTART
-from dasd.config import BadInput, EvalConfig, ProbeConfig, RunConfig, RunFailed, load_config, nearest
+from dasd.config import BadInput, EvalConfig, ProbeConfig, RunConfig, RunFailed, TokensConfig, load_config, nearest
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -80,6 +81,12 @@ def build_parser() -> argparse.ArgumentParser:
     child.add_argument("--config", type=Path, help="YAML file with the same settings")
     child.add_argument(
         "--output", type=Path, help="folder for probe.jsonl, summary.json and probe.html (default: runs/probe/MODEL)"
+    )
+    child = add("tokens", _tokens, "see what the teacher does to every token of some rollouts, as a page", TokensConfig)
+    child.add_argument("source", help="a run folder of dasd train or quickstart, 'bundled', a model folder, or a hub id")
+    child.add_argument("--checkpoint", choices=["base", "final"], help="of a run: which model (default: final if there)")
+    child.add_argument(
+        "--output", type=Path, help="folder for rollouts.json and tokens.html (default: the run, or runs/tokens/MODEL)"
     )
     child = add("report", _report, "write report.html for a run folder")
     child.add_argument("run", type=Path, help="run folder")
@@ -169,6 +176,25 @@ def _probe(known: argparse.Namespace, overrides: list[str]) -> None:
     console.print(f"\nRecords and summary: {output}", soft_wrap=True)
 
 
+def _tokens(known: argparse.Namespace, overrides: list[str]) -> None:
+    from dasd.analysis.token_map import config_of_run, is_run, read_tokens
+    from dasd.evaluation.folder import model_slug
+    from dasd.files import write_text
+    from dasd.progress import console
+    from dasd.report import build_token_map
+
+    source, base = Path(known.source), None
+    if is_run(source):
+        config, base = config_of_run(source, known.checkpoint, overrides)
+    elif known.checkpoint:
+        raise BadInput(f"--checkpoint is of a run folder, and {source} has no config.yaml of a run: leave it out")
+    else:
+        config = load_config(TokensConfig, None, ["--model.path", known.source, *overrides])
+    output = known.output or (source if base else Path("runs/tokens") / model_slug(known.source))
+    write_text(output / "rollouts.json", json.dumps(read_tokens(config, base), ensure_ascii=False))
+    console.print(f"Token map: {build_token_map(output)}", soft_wrap=True)
+
+
 def _report(known: argparse.Namespace, overrides: list[str]) -> None:
     _no_overrides(overrides)
     from dasd.progress import console
@@ -193,15 +219,15 @@ def _no_overrides(overrides: list[str]) -> None:
         raise BadInput(f"unexpected argument {overrides[0]!r}")
 
 
-def _list_settings(section: type[BaseModel], prefix: str = "") -> str:
+def _list_settings(section: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None) -> str:
     lines = []
     for name, field in section.model_fields.items():
-        inner = field.annotation
+        inner, default = field.annotation, getattr(defaults, name, field.default)
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            lines.append(_list_settings(inner, f"{prefix}{name}."))
+            lines.append(_list_settings(inner, f"{prefix}{name}.", default))
             continue
         choices = f" ({', '.join(map(str, get_args(inner)))})" if str(inner).startswith("typing.Literal") else ""
-        lines.append(f"  --{prefix + name:<34} {field.description}{choices} [{field.default}]")
+        lines.append(f"  --{prefix + name:<34} {field.description}{choices} [{default}]")
     return "\n".join(lines)
 
 
@@ -232,7 +258,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         if "invalid choice" in message and "'" in message:
             word = message.split("'")[1]
-            names = ["quickstart", "train", "eval", "compare", "report", "doctor"]
+            names = ["quickstart", "train", "eval", "compare", "probe", "tokens", "report", "doctor"]
             message = f"unknown command {word!r}{nearest(word, names)} Commands: {', '.join(names)}"
         print(f"dasd: {message}", file=sys.stderr)
         sys.exit(2)

@@ -239,9 +239,29 @@ class ProbeConfig(Section):
     seed: int = Field(0, description="seed of rollouts, positions and continuations")
 
 
+class TokensConfig(Section):
+    """`dasd tokens`: which rollouts are read, and as which method sees them."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig(split="validation", limit=64)
+    teacher: TeacherConfig = TeacherConfig()
+    method: MethodConfig = MethodConfig()
+    problems: Annotated[int, Field(gt=0)] = Field(3, description="the first problems of the data, each sampled several times")
+    rollouts: Annotated[int, Field(gt=1)] = Field(8, description="rollouts of each problem, the group of their advantages")
+    scale_advantages: bool = Field(True, description="advantages are divided by their group's standard deviation")
+    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="sampling temperature, also of all scores")
+    max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
+    batch_size: Annotated[int, Field(gt=0)] = Field(64, description="completions sampled at once")
+    seed: int = Field(0, description="seed of the sampling")
+
+
 def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
     """A config from a YAML file and `--dotted.key value` overrides. Raises BadInput naming key, value and remedy."""
-    values = _read_file(path) if path is not None else {}
+    return make_config(kind, _read_file(path) if path is not None else {}, overrides)
+
+
+def make_config(kind: type[T], values: dict[str, Any], overrides: Sequence[str] = ()) -> T:
+    """As `load_config`, from a mapping of sections."""
     pairs = _pairs(overrides)
     method, chosen = values.get("method"), dict(pairs).get("method.name")
     if isinstance(method, dict) and chosen not in (None, method.get("name")):
@@ -249,7 +269,7 @@ def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ())
     for key, text in pairs:
         path_of_key = key.split(".")
         _set(values, path_of_key, _read_value(text, _annotation(kind, path_of_key)), key)
-    return validate(kind, _with_preset(values) if "method" in kind.model_fields else values)
+    return validate(kind, _with_preset(kind, values) if "method" in kind.model_fields else values)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -273,11 +293,12 @@ def _read_file(path: Path) -> dict[str, Any]:
     return _merge(_read_file(path.parent / parent), values)
 
 
-def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
-    """`values` over the preset of their method."""
+def _with_preset(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
+    """`values` over what the preset of their method says of this kind's sections."""
     method = values.get("method")
     name = method.get("name") if isinstance(method, dict) else None
-    return _merge(PRESETS.get(name, {}), values) if isinstance(name, str) else values
+    preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
+    return _merge({section: preset[section] for section in preset if section in kind.model_fields}, values)
 
 
 def _merge(under: Any, over: Any) -> Any:

@@ -13,12 +13,12 @@ from typing import Any
 
 from rich.table import Table
 
-from dasd.analysis.token_credit import choose_rollouts, token_credit
+from dasd.analysis.token_credit import TokenReader, choose_rollouts
 from dasd.config import DataConfig, EvalConfig, ModelConfig, RunConfig, SamplerConfig
 from dasd.credit import make_method
 from dasd.evaluation.runner import run_evaluation
 from dasd.evaluation.summary import compare, summarize
-from dasd.files import write_json
+from dasd.files import write_json, write_text
 from dasd.folders import claim
 from dasd.models import load_model
 from dasd.progress import console
@@ -114,21 +114,16 @@ def _write_rollouts(output: Path, config: RunConfig, problems: list[Problem], re
     method = make_method(config.method.name, config.method.settings)
     context = privileged_context(config)
     by_id = {problem.id: problem for problem in problems}
-    rollouts = []
+    reader = TokenReader(
+        model, tokenizer, method, context, problems, config.training.temperature,
+        teacher_template=config.teacher.chat_template_kwargs,
+    )  # fmt: skip
     for record, advantage in choose_rollouts(records):
-        problem = by_id[record["problem_id"]]
-        group = [other for other in records if other["problem_id"] == problem.id]
+        group = [other for other in records if other["problem_id"] == record["problem_id"]]
         peers = [other["text"] for other in group if other["status"] == "correct" and other["text"] != record["text"]]
-        tokens = token_credit(
-            model, tokenizer, problem, record["token_ids"], advantage, method, context, peers, problems,
-            record["status"] == "correct", config.training.temperature,
-        )  # fmt: skip
-        rollouts.append({
-            "problem_id": problem.id, "problem": problem.problem, "reference": problem.solution,
-            "status": record["status"], "advantage": round(advantage, 4), "tokens": tokens,
-        })  # fmt: skip
+        reader.read(record, by_id[record["problem_id"]], advantage, peers)
     note = "Samples of the base model on test problems, with the credit the method gives them before the first step."
-    write_json(output / "rollouts.json", {"note": note, "rollouts": rollouts})
+    write_text(output / "rollouts.json", json.dumps(reader.document(note), ensure_ascii=False))
 
 
 class _Clock:

@@ -13,6 +13,7 @@ import pytest
 
 from dasd.report import build_report
 from dasd.report.inputs import FILES, read_run
+from dasd.report.pressure import CLASSES
 
 HOSTILE = "</svg></style></script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}\x00\u202e\ud800"
 HARMLESS = "words"
@@ -25,6 +26,7 @@ def metric_rows(steps: int = 6) -> list[dict[str, Any]]:
             "tokens/attracted": 0.8, "tokens/repelled": 0.2, "credit/attracted": 0.6, "credit/repelled": 0.4,
             "credit/teacher": 0.1, "credit/sign_flips": 0.02, "gap/abs": 0.2, "gap/high": -0.1, "gap/low": 0.1,
             **{f"gap/decile_{decile}": 0.1 - decile / 50 for decile in range(1, 11)},
+            **{f"class/{name}/{key}": 0.2 + step / 100 for name in CLASSES for key in ("tokens", "gap", "credit")},
             "teacher/skipped": 0.0, "frac_reward_zero_std": 0.25, "step_time": 1.5, "grad_norm": 0.4,
         }
         for step in range(1, steps + 1)
@@ -52,17 +54,19 @@ def summary() -> dict[str, Any]:
     return {"before": before, "after": after, "difference": difference, "num_problems": 200, "num_samples": 16, "wall_s": 150.2}
 
 
-def rollouts(text: str = " perhaps") -> dict[str, Any]:
-    tokens = [
-        {"text": text, "omega": -0.4, "entropy": 1.25, "gap": -0.3, "advantage": 1.1},
-        {"text": " 3\n", "omega": 0.2, "entropy": 0.05, "gap": 0.1, "advantage": 1.3},
-        {"text": " plain", "omega": None, "entropy": None, "gap": math.nan, "advantage": None},
-    ]
+def rollouts(text: str = " perhaps", omega: list[float] | None = None) -> dict[str, Any]:
+    likely = {"tokens": [0, 1, 2, 1, 2, 0], "probabilities": [0.75, 0.25, 0.5, 0.125, 1.0, 0.0]}
+    columns = {"omega": omega or [-0.4, 0.2, None], "entropy": [1.25, 0.05, None], "gap": [-0.3, 0.1, math.nan]}
     return {
+        "note": text,
+        "texts": [text, " 3\n", " plain"],
         "rollouts": [
-            {"problem_id": text, "problem": text, "reference": text, "status": "correct", "advantage": 1.2, "tokens": tokens}
-        ]
-    }
+            {
+                "problem_id": text, "problem": text, "reference": text, "status": "correct", "advantage": 1.2,
+                "tokens": [0, 1, 2], **columns, "credit": [1.1, 1.3, None], "student": likely, "teacher": likely,
+            }
+        ],
+    }  # fmt: skip
 
 
 def write_run(folder: Path, **replaced: Any) -> Path:
@@ -131,6 +135,8 @@ def test_numbers_on_the_page_are_the_numbers_of_the_summary(page: Page) -> None:
     assert "reward 0.1 0.6 0.1 0.6" in page.words  # first tenth, last tenth, lowest, highest
     assert "dasd quickstart" in page.words
     assert "torch 2.8.0" in page.words
+    assert "dasd train RUN/config.yaml --output NEW" in page.words
+    assert "digits 23.5 % 21.0 % → 26.0 % +0.210 → +0.260" in page.words  # the first and the last tenth: one step each
 
 
 def test_a_difference_is_coloured_only_where_its_interval_leaves_out_zero(page: Page) -> None:
@@ -138,22 +144,9 @@ def test_a_difference_is_coloured_only_where_its_interval_leaves_out_zero(page: 
     assert coloured == [(" better", "+11.2 points"), (" worse", "\N{MINUS SIGN}5.0 points")]
 
 
-def test_tokens_show_direction_strength_and_numbers(page: Page) -> None:
-    spans = [attrs for tag, attrs in page.tags if tag == "span" and "title" in attrs]
-    assert [attrs.get("class") for attrs in spans] == ["repel", "attract", None]
-    # Full colour at the 95th percentile of |omega| in {0.2, 0.4}, 0.39: 0.2 / 0.39 = 0.51.
-    assert [attrs.get("style") for attrs in spans] == ["--w:1.00", "--w:0.51", None]
-    assert (
-        spans[0]["title"] == "omega \N{MINUS SIGN}0.40 (repel)\nentropy 1.25 nats\ngap \N{MINUS SIGN}0.30 nats\nadvantage +1.10"
-    )
-    assert spans[2]["title"] == "omega ?\nentropy ? nats\ngap ? nats\nadvantage ?".replace("?", "\N{EN DASH}")
-    assert "<i>↵</i>\n" in page.source
-    assert "3 tokens · 33 % attracted, 33 % repelled" in page.words
-
-
 def test_page_stands_alone(page: Page) -> None:
-    assert "http" not in page.source
-    assert not {"script", "iframe", "object", "embed"} & {tag for tag, _ in page.tags}
+    assert "://" not in page.source
+    assert not {"iframe", "object", "embed"} & {tag for tag, _ in page.tags}
     for tag, attrs in page.tags:
         for name in ("src", "href", "xlink:href", "action", "data"):
             assert attrs.get(name, "#").startswith(("#", "data:")), (tag, attrs)
@@ -171,7 +164,7 @@ def test_ids_are_unique_and_references_resolve(page: Page) -> None:
 
 def test_every_figure_has_a_title_a_name_and_a_caption(page: Page) -> None:
     figures = re.findall(r"<figure>.*?</figure>", page.source, flags=re.DOTALL)
-    assert len(figures) == 6 + 2 + 3  # training, gap, comparison
+    assert len(figures) == 6 + 5 + 3  # training, gap and pressure, comparison
     for figure in figures:
         assert re.search(r'<svg viewBox="[^"]+" role="img" aria-label="[^"]+">', figure)
         assert re.search(r"<figcaption>.+\.</figcaption>", figure)
@@ -224,16 +217,14 @@ def test_a_torn_last_line_is_left_out_and_a_repeated_step_counts_once(tmp_path: 
 
 def test_grpo_has_no_teacher_to_show(tmp_path: Path) -> None:
     rows = [
-        {key: value for key, value in row.items() if not key.startswith(("credit", "tokens", "gap", "teacher"))}
+        {key: value for key, value in row.items() if not key.startswith(("credit", "tokens", "gap", "teacher", "class"))}
         for row in metric_rows(2)
     ]
-    plain = {"rollouts": [{"problem_id": "p", "tokens": [{"text": "a", "omega": 0.0, "advantage": 1.0}]}]}
-    page = Page(build_report(write_run(tmp_path, metrics=rows, config="method: grpo", summary=None, rollouts=plain)))
+    page = Page(build_report(write_run(tmp_path, metrics=rows, config="method: grpo", summary=None, rollouts=None)))
     assert "GRPO Answers to one problem are compared" in page.words
     assert "No teacher-student gap was logged" in page.words
-    assert "No direction was recorded" in page.words
     assert "Credit by direction" not in page.words
-    assert "0 % attracted" not in page.words
+    assert "Gap by entropy, over the run" not in page.words
 
 
 def test_null_and_nan_values_show_as_unknown(tmp_path: Path) -> None:
@@ -255,7 +246,8 @@ def test_hostile_text_stays_text_everywhere(tmp_path: Path) -> None:
     pages = []
     for name, text in (("hostile", HOSTILE), ("harmless", HARMLESS)):
         data = {"before": {"avg_at_4": 0.5, text: 1.0}, "after": {text: 2.0, "pass_at_k": {text: 1.0}}, "num_problems": text}
-        bad_rollout = rollouts(text)["rollouts"][0] | {"status": text, "advantage": text}
+        bad_rollouts = rollouts(text)
+        bad_rollouts["rollouts"][0] |= {"status": text, "advantage": text}
         page = Page(
             build_report(
                 write_run(
@@ -264,7 +256,7 @@ def test_hostile_text_stays_text_everywhere(tmp_path: Path) -> None:
                     run={"command": text, text: {text: text}, "list": [text]},
                     metrics=[{"step": 1, text: 1.0}],
                     summary=data,
-                    rollouts={"rollouts": [bad_rollout]},
+                    rollouts=bad_rollouts,
                 )
             )
         )

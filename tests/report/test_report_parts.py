@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+import dasd.credit
 import dasd.report
 from dasd.report.curves import binned, smooth
 from dasd.report.inputs import number
+from dasd.report.methods import METHODS, describe_method
 from dasd.report.results import COUNT, RATE
 from dasd.report.rollouts import inert
 
@@ -28,9 +30,16 @@ def test_curves_are_means_that_leave_out_what_was_not_logged() -> None:
     steps, values = binned(np.arange(1.0, 601.0), np.where(np.arange(600) % 2, 3.0, math.nan))
     assert (len(steps), steps[0], set(values)) == (300, 1.5, {3.0})
     assert smooth(np.array([1.0, math.nan, 3.0])).tolist()[::2] == [1.0, 3.0]  # too short a curve to smooth
+    assert smooth(np.array([0.0] * 4 + [3.0] + [0.0] * 4)).tolist() == [0.0] * 3 + [1.0] * 3 + [0.0] * 3
     curve = np.zeros(60)
     curve[30] = 5.0  # window of 5
     assert smooth(curve)[[27, 28, 32, 33]].tolist() == [0.0, 1.0, 1.0, 0.0]
+
+
+def test_every_method_is_described_in_a_line() -> None:
+    assert set(METHODS) == set(dasd.credit.METHODS)
+    assert all(title and line.endswith(".") and len(line) < 240 for title, line in METHODS.values())
+    assert describe_method("mine")[0] == "mine"
 
 
 def test_report_imports_nothing_else_of_dasd() -> None:

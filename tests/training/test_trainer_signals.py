@@ -6,9 +6,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from dasd.analysis.token_credit import score_completion, token_credit
+from dasd.analysis.scores import score_completion
 from dasd.config import RunConfig, validate
-from dasd.credit import METHODS, at_step, make_method
+from dasd.credit import at_step
 from dasd.data.problems import as_row
 from dasd.teacher.context import PrivilegedContext, tokenize_prompt
 from dasd.training import run
@@ -158,29 +158,6 @@ def test_an_evaluation_takes_nothing_from_trainings_sums(train, problems):
     history = evaluated.state.log_history
     assert [entry["step"] for entry in history if "eval_reward" in entry] == [1, 2]
     assert [entry["step"] for entry in history if "gap/abs" in entry] == [2]
-
-
-# ---------------------------------------------------------------- tokens of a report
-
-
-def test_token_credit_is_that_of_the_signals(tiny_model, tokenizer, problems):
-    """RLCSD's wrong hint comes from `others`; without one there is no teacher, as in training."""
-    ids = tokenizer("3 + 4 = 7", add_special_tokens=False)["input_ids"]
-    method, context = make_method("rlcsd"), PrivilegedContext()
-    taught = token_credit(tiny_model, tokenizer, problems[0], ids, 1.0, method, context, others=problems)
-    alone = token_credit(tiny_model, tokenizer, problems[0], ids, 1.0, method, context, others=problems[:1])
-    assert len(taught) == len(ids)
-    assert "".join(token["text"] for token in taught) == tokenizer.decode(ids)
-    assert any(token["advantage"] != 1.0 for token in taught)
-    assert [token["advantage"] for token in alone] == [1.0] * len(ids)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_token_credit_knows_every_method(tiny_model, tokenizer, problems, name):
-    ids = tokenizer("3 + 4 = 7", add_special_tokens=False)["input_ids"]
-    tokens = token_credit(tiny_model, tokenizer, problems[0], ids, 1.0, make_method(name), PrivilegedContext(), others=problems)
-    assert all(math.isfinite(token[key]) for token in tokens for key in ("omega", "entropy", "gap", "advantage"))
-    assert any(token["gap"] != 0 for token in tokens)
 
 
 # ---------------------------------------------------------------- overlong

@@ -40,3 +40,12 @@ def score_states(model: Any, states: Tensor, completion: list[int], temperature:
         parts.append(torch.stack([chosen, -(logps.exp() * logps).sum(-1)]))
     chosen, entropies = torch.cat(parts, dim=1)
     return chosen, entropies
+
+
+@torch.inference_mode()
+def top_tokens(model: Any, states: Tensor, count: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """(T, count) most likely tokens at each place, likeliest first, and their probabilities."""
+    head = LanguageModelHead.of(model, temperature)
+    size = max(1, CHUNK_ELEMENTS // head.weight.shape[0])
+    parts = [head(chunk).softmax(-1).topk(min(count, head.weight.shape[0]), dim=-1) for chunk in states.split(size)]
+    return torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])

@@ -1,59 +1,114 @@
-"""The credit of single rollouts, token by token: what a report colours.
+"""What do student, teacher and method make of each token of a rollout? What the token map and the report colour.
 
 Scores completions that are already on file (their token ids, never their text) with plain transformers, student and teacher,
-and assigns credit as training would.
+and assigns credit as training would. What it reads is columns, one entry a token; texts are kept once, in one table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dasd.analysis.scores import score_completion
+from dasd.analysis.scores import hidden_states, score_states, top_tokens
+from dasd.analysis.token_classes import token_texts
 from dasd.credit import Method, TokenSignals, assign_credit
 from dasd.data.problems import as_row
 from dasd.tasks.base import Problem
 from dasd.teacher.context import PrivilegedContext, Prompt, tokenize_prompt
 
+TOP = 5  # likely tokens that are kept of student and teacher
+Record = dict[str, Any]
 
-def token_credit(
-    model: Any, tokenizer: Any, problem: Problem, token_ids: list[int], advantage: float, method: Method,
-    context: PrivilegedContext, peers: Sequence[str] = (), others: Sequence[Problem] = (), correct: bool = False,
-    temperature: float = 1.0,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """For each token its text, omega (0 for methods without direction), entropy, gap and advantage.
 
-    `peers` are accepted rollouts of the same problem, `others` problems to take another context from. Where the context finds
-    nothing there is no teacher, and the gap is 0.
+@dataclass
+class TokenReader:
+    """Reads rollouts of one model under one method and context.
+
+    teacher  the model that plays the teacher; None: the student itself
+    others   problems to take another context from
     """
-    row, rows = as_row(problem), [as_row(other) for other in others]
 
-    def teacher(told: Prompt | None) -> tuple[Tensor, Tensor]:
-        return score_completion(model, tokenize_prompt(tokenizer, told or row["prompt"]), token_ids, temperature)
+    model: Any
+    tokenizer: Any
+    method: Method
+    context: PrivilegedContext
+    others: Sequence[Problem] = ()
+    temperature: float = 1.0
+    teacher: Any = None
+    teacher_template: Mapping[str, Any] = field(default_factory=dict)  # chat template arguments
+    _rollouts: list[Record] = field(default_factory=list)
+    _places: dict[int, int] = field(default_factory=dict)  # token id -> place of its text in the table
 
-    told = context.prompt(row, peers, rows)
-    student, entropies = teacher(None)
-    logps, teacher_entropies = teacher(told)
-    taught, contrast = told is not None, None
-    if "contrast_logps" in method.needs:
-        wrong = context.wrong().prompt(row, others=rows)
-        taught, contrast = taught and wrong is not None, teacher(wrong)[0][None, None]
-    signals = TokenSignals(
-        student[None], logps[None], entropies[None], torch.ones_like(student[None]), student.new_tensor([advantage]),
-        correct=torch.tensor([correct]), teacher_entropies=teacher_entropies[None], contrast_logps=contrast,
-        has_teacher=torch.tensor([taught]), teacher_entropy_history=(),
-    )  # fmt: skip
-    credit = assign_credit(signals, method)
-    omega = torch.zeros_like(credit.advantages) if credit.omega is None else credit.omega
-    columns = {"omega": omega, "entropy": signals.entropy, "gap": signals.gap, "advantage": credit.advantages}
-    values = {name: tensor[0].tolist() for name, tensor in columns.items()}
-    return [
-        {"text": tokenizer.decode([token]), **{name: round(values[name][i], 5) for name in values}}
-        for i, token in enumerate(token_ids)
-    ]
+    def read(self, record: Mapping[str, Any], problem: Problem, advantage: float, peers: Sequence[str] = ()) -> Record:
+        """Reads a sample (`token_ids`, `status`) and keeps it for `document`. `peers` are accepted rollouts of its problem.
+
+        Where the context finds nothing there is no teacher: the gap is 0, and "reference" is None.
+        """
+        row, rows, ids = as_row(problem), [as_row(other) for other in self.others], list(record["token_ids"])
+        told, correct = self.context.prompt(row, peers, rows), record["status"] == "correct"
+        student = hidden_states(self.model, tokenize_prompt(self.tokenizer, row["prompt"]), ids)
+        teacher = self._as_teacher(told or row["prompt"], ids)
+        logps, entropies = score_states(self.model, student, ids, self.temperature)
+        teacher_logps, teacher_entropies = score_states(self._teacher, teacher, ids, self.temperature)
+        taught, contrast = told is not None, None
+        if "contrast_logps" in self.method.needs:
+            wrong = self.context.wrong().prompt(row, others=rows)
+            taught = taught and wrong is not None
+            states = self._as_teacher(wrong or row["prompt"], ids)
+            contrast = score_states(self._teacher, states, ids, self.temperature)[0][None, None]
+        signals = TokenSignals(
+            logps[None], teacher_logps[None], entropies[None], torch.ones_like(logps[None]), logps.new_tensor([advantage]),
+            correct=torch.tensor([correct], device=logps.device), teacher_entropies=teacher_entropies[None],
+            contrast_logps=contrast, has_teacher=torch.tensor([taught], device=logps.device),
+            teacher_entropy_history=(),
+        )  # fmt: skip
+        credit = assign_credit(signals, self.method)
+        rollout = {
+            "problem_id": problem.id,
+            "problem": problem.problem,
+            "reference": None if self.context.kind == "none" else self.context.context(row, peers, rows),
+            "status": str(record["status"]),
+            "advantage": round(advantage, 4),
+            "tokens": self._texts_of(ids),
+            "omega": None if credit.omega is None else _rounded(credit.omega[0]),
+            "entropy": _rounded(signals.entropy[0]),
+            "gap": _rounded(signals.gap[0]),
+            "credit": _rounded(credit.advantages[0]),
+            "student": self._likely(self.model, student),
+            "teacher": self._likely(self._teacher, teacher),
+        }
+        self._rollouts.append(rollout)
+        return rollout
+
+    def document(self, note: str) -> Record:
+        """All that was read, as `rollouts.json` holds it: tokens are places in the table `texts`."""
+        return {"note": note, "texts": token_texts(self.tokenizer, list(self._places)), "rollouts": self._rollouts}
+
+    @property
+    def _teacher(self) -> Any:
+        return self.model if self.teacher is None else self.teacher
+
+    def _as_teacher(self, prompt: Prompt, ids: list[int]) -> Tensor:
+        return hidden_states(self._teacher, tokenize_prompt(self.tokenizer, prompt, **self.teacher_template), ids)
+
+    def _likely(self, model: Any, states: Tensor) -> Record:
+        """The TOP most likely tokens at each place, likeliest first, one after the other."""
+        tokens, probabilities = top_tokens(model, states, TOP, self.temperature)
+        return {"tokens": self._texts_of(tokens.flatten().tolist()), "probabilities": _rounded(probabilities.flatten())}
+
+    def _texts_of(self, ids: Sequence[int]) -> list[int]:
+        return [self._places.setdefault(token, len(self._places)) for token in ids]
+
+
+def group_advantages(rewards: Sequence[float], scale: bool = True) -> list[float]:
+    """Each reward less its group's mean, over the standard deviation unless `scale` is False; as TRL has it."""
+    values = torch.tensor(rewards, dtype=torch.float64)
+    centred = values - values.mean()
+    return (centred / (values.std() + 1e-4) if scale else centred).tolist()
 
 
 def choose_rollouts(records: Sequence[Mapping[str, Any]], count: int = 3) -> list[tuple[Mapping[str, Any], float]]:
@@ -65,11 +120,13 @@ def choose_rollouts(records: Sequence[Mapping[str, Any]], count: int = 3) -> lis
     chosen: list[tuple[Mapping[str, Any], float]] = []
     for group in sorted(groups.values(), key=lambda g: -max(len(r["token_ids"]) for r in g)):
         rewards = [float(record["status"] == "correct") for record in group]
-        mean = sum(rewards) / len(rewards)
         want = float(len(chosen) % 2 == 0)
-        if 0.25 <= mean <= 0.75 and len(chosen) < count:
-            std = (sum((reward - mean) ** 2 for reward in rewards) / (len(rewards) - 1)) ** 0.5
-            fitting = [record for record, reward in zip(group, rewards, strict=True) if reward == want]
-            longest = max(fitting, key=lambda record: len(record["token_ids"]))
-            chosen.append((longest, (want - mean) / (std + 1e-4)))
+        if 0.25 <= sum(rewards) / len(rewards) <= 0.75 and len(chosen) < count:
+            triples = zip(group, group_advantages(rewards), rewards, strict=True)
+            fitting = [(record, advantage) for record, advantage, reward in triples if reward == want]
+            chosen.append(max(fitting, key=lambda pair: len(pair[0]["token_ids"])))
     return chosen
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]

@@ -1,8 +1,11 @@
-"""How does a run folder become a page? Reads the folder's files, draws, fills the template, writes `report.html` in one go."""
+"""How does a run folder become a page? Reads the folder's files, draws, fills a template, writes the page in one go."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,39 +13,19 @@ from typing import Any
 import numpy as np
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from dasd.report.curves import bin_width, edges, mean
 from dasd.report.figures import comparison_panels, gap_panels, pass_at_k_panel, training_panels
 from dasd.report.inputs import RunFiles, Series, mapping, number, read_run
+from dasd.report.methods import describe_method
+from dasd.report.pressure import class_rows, pressure_panels
 from dasd.report.results import MINUS, UNKNOWN, Row, pass_at_k_rows, result_rows
-from dasd.report.rollouts import inert, show_rollouts
+from dasd.report.rollouts import MAX_BYTES, inert, script_data, spelled, token_map
 
-PAGE = "report.html"
+PAGE, MAP_PAGE = "report.html", "tokens.html"
+MAP_BYTES = 3_000_000  # of the token map's data in the report, which has figures too
 _TEMPLATES = Path(__file__).parent
-
-# What each method does, for a reader who has not met it.
-_METHODS = {
-    "dasd": (
-        "Direction-Adaptive Self-Distillation (DASD)",
-        "The student is pulled toward a teacher that has seen the solution where it is sure, and pushed away from it where it "
-        "is undecided, on top of the verifier's reward.",
-    ),
-    "grpo": (
-        "GRPO",
-        "Answers to one problem are compared; every token of an answer gets the same credit, and there is no teacher.",
-    ),
-    "conformity": ("Conformity", "Every token is pulled toward a teacher that has seen the solution, on top of the reward."),
-    "novelty": ("Novelty", "Every token is pushed away from a teacher that has seen the solution, on top of the reward."),
-    "fork_only": (
-        "Fork-only",
-        "Undecided tokens are pushed away from a teacher that has seen the solution; the others ignore it.",
-    ),
-    "scaffold_only": (
-        "Scaffold-only",
-        "Sure tokens are pulled toward a teacher that has seen the solution; the others ignore it.",
-    ),
-}
-_NO_METHOD = ("A training run", "How a policy changed in training, and what its teacher did to its tokens.")
 
 
 @dataclass(frozen=True)
@@ -62,13 +45,39 @@ def build_report(run_dir: Path) -> Path:
     Missing files leave their section with a sentence. Raises ValueError where `run_dir` does not exist, holds no file of a
     run, or one of them is broken.
     """
-    files = read_run(Path(run_dir))
-    page = _environment().get_template("page.html.j2").render(_content(files))
-    target = Path(run_dir) / PAGE
-    temporary = target.with_name(f"{PAGE}.tmp")
+    return _write(Path(run_dir), PAGE, "page.html.j2", lambda files: _content(files) | _map(files, MAP_BYTES))
+
+
+def build_token_map(folder: Path) -> Path:
+    """Writes `folder/tokens.html` from the `rollouts.json` there and returns its path. Raises ValueError as `build_report`."""
+    return _write(Path(folder), MAP_PAGE, "tokens.html.j2", _map_content)
+
+
+def _write(folder: Path, name: str, template: str, content: Callable[[RunFiles], dict[str, Any]]) -> Path:
+    page = _environment().get_template(template).render(content(read_run(folder)))
+    target = folder / name
+    temporary = target.with_name(f"{name}.tmp")
     temporary.write_bytes(page.encode("utf-8", errors="replace"))
     os.replace(temporary, target)
     return target
+
+
+def _map_content(files: RunFiles) -> dict[str, Any]:
+    rollouts = files.rollouts or {}
+    title, explanation = describe_method(str(rollouts.get("method") or _method(files).get("name") or ""))
+    return {"title": title, "explanation": explanation, "note": rollouts.get("note") or "", **_map(files)}
+
+
+def _map(files: RunFiles, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """The token map, its script, and a policy under which that script runs, no other, and nothing is fetched."""
+    found, script = token_map(files.rollouts or {}, max_bytes), (_TEMPLATES / "token_map.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {
+        "tokens": None if found is None else script_data(found),
+        "tokens_left_out": 0 if found is None else found["left_out"],
+        "token_script": Markup(script),
+        "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'",
+    }
 
 
 def _environment() -> Environment:
@@ -82,10 +91,9 @@ def _environment() -> Environment:
 def _content(files: RunFiles) -> dict[str, Any]:
     method = _method(files)
     name = str(method.get("name", ""))
-    title, explanation = _METHODS.get(name, (name, _NO_METHOD[1]) if name else _NO_METHOD)
+    title, explanation = describe_method(name)
     summary, series = files.summary or {}, files.series
     rows, curve = result_rows(summary), pass_at_k_rows(summary)
-    rollouts, scale = show_rollouts(files.rollouts or {})
     return {
         "title": title,
         "explanation": explanation,
@@ -97,14 +105,15 @@ def _content(files: RunFiles) -> dict[str, Any]:
         "num_steps": 0 if series is None else len(series["step"]),
         "steps_a_point": 0 if series is None else bin_width(len(series["step"])),
         "training": [] if series is None else training_panels(series),
-        "gaps": [] if series is None else gap_panels(series),
+        "gaps": [] if series is None else gap_panels(series) + pressure_panels(series),
+        "classes": [] if series is None else class_rows(series),
         "metric_lines": [] if series is None else _metric_lines(series),
         "comparison": comparison_panels(rows),
         "pass_at_k": pass_at_k_panel(curve),
         "curve": curve,
-        "rollouts": rollouts,
         "rollouts_note": inert((files.rollouts or {}).get("note") or ""),
-        "full_color": f"{scale:.2f}" if scale else "",
+        "commands": _commands(files.run or {}),
+        "revision": _revision(files.run or {}),
         "run": [(key, _lines(value)) for key, value in (files.run or {}).items()],
         "config": files.config,
     }
@@ -118,6 +127,27 @@ def _method(files: RunFiles) -> dict[str, Any]:
         return {}
     method = mapping(config).get("method")
     return {"name": method} if isinstance(method, str) else mapping(method)
+
+
+def _commands(run: dict[str, Any]) -> list[tuple[str, str]]:
+    """What makes this run and its pages again, each with what it does."""
+    if not isinstance(run.get("command"), str):
+        return []
+    return [
+        (spelled(run["command"]), "as it was given"),
+        ("dasd train RUN/config.yaml --output NEW", "the training again, from the exact settings below; RUN is this folder"),
+        ("dasd tokens RUN", "fresh rollouts, token by token"),
+        ("dasd report RUN", "this page"),
+    ]
+
+
+def _revision(run: dict[str, Any]) -> str:
+    """Which software the run was made with, in a sentence."""
+    versions = ", ".join(f"{name} {version}" for name, version in mapping(run.get("versions")).items())
+    revision = run.get("git_revision")
+    named = {"dasd at revision": revision, "": versions, "Python": run.get("python")}
+    parts = [f"{name} {value}".strip() for name, value in named.items() if value]
+    return f"Made with {'; '.join(parts)}." if parts else ""
 
 
 def _headline(rows: list[Row], summary: dict[str, Any]) -> str:

@@ -23,8 +23,11 @@ def mean(values: NDArray[np.float64]) -> float:
 
 
 def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Centred running mean over a fifteenth of the curve; NaN stays where nothing was logged nearby."""
-    half = len(values) // 30
+    """Centred running mean over a fifteenth of the curve, three points at least; NaN where nothing was logged nearby.
+
+    A curve of fewer than eight points stays as it is.
+    """
+    half = max(1, len(values) // 30) if len(values) >= 8 else 0
     return np.array([mean(values[max(0, index - half) : index + half + 1]) for index in range(len(values))])
 
 

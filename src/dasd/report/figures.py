@@ -17,6 +17,7 @@ from dasd.report.inputs import Series
 from dasd.report.results import RATE, Row, Value
 from dasd.report.svg import COLORS, SMALL, WIDE, draw
 
+FEW = 60  # points that are drawn as dots too
 DECILES = [f"gap/decile_{decile}" for decile in range(1, 11)]
 
 
@@ -109,7 +110,7 @@ def pass_at_k_panel(rows: Sequence[tuple[int, Row]]) -> Panel | None:
         axes.set_xticks(ks, [f"{k:,.0f}" for k in ks])
         axes.minorticks_off()
         axes.set_xlabel("k, samples a problem")
-        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.yaxis.set_major_formatter(FuncFormatter(percent))
 
     keys = (Key("before", "before"), Key("after", "accent"))
     caption = (
@@ -119,11 +120,22 @@ def pass_at_k_panel(rows: Sequence[tuple[int, Row]]) -> Panel | None:
     return Panel("Pass@k", caption, draw("pass-at-k", "Pass@k before and after training", paint, WIDE), keys)
 
 
+def line(axes: Axes, steps: NDArray[np.float64], values: NDArray[np.float64], key: Key) -> None:
+    """Thin: as logged, with a dot a point where there are few. Thick: running mean."""
+    steps, values = binned(steps, values)
+    color, few = COLORS[key.color], len(steps) <= FEW
+    if len(steps) > 1:
+        axes.plot(steps, values, color=color, linewidth=0.8, alpha=0.4, marker="o" if few else "", markersize=2.6)
+    marker = "o" if np.isfinite(values).sum() < 2 else ""
+    dash = "--" if key.mark == "dash" else "-"
+    axes.plot(steps, smooth(values), color=color, linewidth=2, linestyle=dash, marker=marker, markersize=4)
+
+
 def _curves(
     series: Series, title: str, lines: Sequence[tuple[str, Key]], caption: str, *,
     rate: bool = False, zero: bool = False, size: tuple[int, int] = SMALL,
 ) -> Panel | None:  # fmt: skip
-    """Thin: as logged. Thick: running mean. None where none of the metrics was logged."""
+    """None where none of the metrics was logged."""
     present = [(name, key) for name, key in lines if name in series]
     if not present:
         return None
@@ -131,18 +143,13 @@ def _curves(
     def paint(axes: Axes) -> None:
         scale = 100 if rate else 1
         for name, key in present:
-            steps, values = binned(series["step"], series[name] * scale)
-            color, dash = COLORS[key.color], "--" if key.mark == "dash" else "-"
-            if len(steps) > 1:
-                axes.plot(steps, values, color=color, linewidth=0.8, alpha=0.35)
-            marker = "o" if np.isfinite(values).sum() < 2 else ""
-            axes.plot(steps, smooth(values), color=color, linewidth=2, linestyle=dash, marker=marker, markersize=4)
+            line(axes, series["step"], series[name] * scale, key)
         if zero:
             axes.axhline(0, color=COLORS["muted"], linewidth=0.9)
         if rate:
             axes.set_ylim(bottom=0)
-            axes.yaxis.set_major_formatter(FuncFormatter(_percent))
-        _step_axis(axes, series["step"])
+            axes.yaxis.set_major_formatter(FuncFormatter(percent))
+        step_axis(axes, series["step"])
 
     name = "curve-" + present[0][0].replace("/", "-").replace("_", "-")
     return Panel(title, caption, draw(name, f"{title} over training steps", paint, size), tuple(key for _, key in present))
@@ -154,20 +161,20 @@ def _credit_by_side(series: Series) -> Panel | None:
     nothing = np.zeros_like(series["step"])
 
     def paint(axes: Axes) -> None:
-        def percent(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        def shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
             return np.repeat(100 * binned(series["step"], values)[1], copies)
 
         steps = binned(series["step"], series["step"])[0]
         copies = 1 if len(steps) > 1 else 2  # a single step is drawn as a bar one step wide
         steps = steps if copies == 1 else steps + np.array([-0.5, 0.5])
-        attracted, repelled = (percent(series.get(f"credit/{side}", nothing)) for side in ("attracted", "repelled"))
+        attracted, repelled = (shares(series.get(f"credit/{side}", nothing)) for side in ("attracted", "repelled"))
         axes.fill_between(steps, 0, attracted, color=COLORS["attract"], alpha=0.75, linewidth=0)
         axes.fill_between(steps, attracted, attracted + repelled, color=COLORS["repel"], alpha=0.75, linewidth=0)
         if "tokens/attracted" in series:
-            axes.plot(steps, percent(series["tokens/attracted"]), color=COLORS["ink"], linewidth=1.4, linestyle="--")
+            axes.plot(steps, shares(series["tokens/attracted"]), color=COLORS["ink"], linewidth=1.4, linestyle="--")
         axes.set_ylim(0, 100)
-        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
-        _step_axis(axes, series["step"])
+        axes.yaxis.set_major_formatter(FuncFormatter(percent))
+        step_axis(axes, series["step"])
 
     keys = [Key("attracted", "attract", "area"), Key("repelled", "repel", "area")]
     caption = "The teacher's credit, split by direction."
@@ -217,7 +224,7 @@ def _dumbbells(axes: Axes, rows: Sequence[Row]) -> None:
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", labelcolor=COLORS["ink"])
-    axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+    axes.xaxis.set_major_formatter(FuncFormatter(percent))
 
 
 def _strips(all_axes: Sequence[Axes], rows: Sequence[Row]) -> None:
@@ -252,7 +259,7 @@ def _pair(axes: Axes, place: float, row: Row, scale: float) -> None:
             )
 
 
-def _step_axis(axes: Axes, steps: NDArray[np.float64]) -> None:
+def step_axis(axes: Axes, steps: NDArray[np.float64]) -> None:
     axes.set_xlabel("step")
     if len(steps) == 1:
         axes.set_xticks(steps, [f"{steps[0]:.0f}"])
@@ -261,7 +268,7 @@ def _step_axis(axes: Axes, steps: NDArray[np.float64]) -> None:
     axes.set_xlim(steps[0], steps[-1])
 
 
-def _percent(value: float, position: int | None = None) -> str:
+def percent(value: float, position: int | None = None) -> str:
     return f"{value:.3g} %"
 
 

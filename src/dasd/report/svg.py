@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 SMALL = (300, 190)  # in points; a point is about a pixel of the page
 WIDE = (400, 245)
 
-_NAMES = ("ink", "muted", "rule", "card", "accent", "before", "attract", "repel")
+_NAMES = ("ink", "muted", "rule", "card", "accent", "before", "attract", "repel", "violet", "rose")
 COLORS = {name: f"#f1e2{index:02x}" for index, name in enumerate(_NAMES)}  # stand-ins, one a CSS variable
 
 _STYLE = {

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
+from dasd.analysis.token_classes import TokenClasses, class_ratios
 from dasd.credit import Credit, Method, TokenSignals, assign_credit, make_method, ratios
 from dasd.teacher.context import PrivilegedContext, Prompt, choose_peers, tokenize_prompt
 from dasd.teacher.weights import TeacherWeights
@@ -86,6 +87,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         self._warned: set[str] = set()
         super().__init__(model, reward_funcs, args, **kwargs)
         self._refuse_contradictions(args)
+        self.token_classes = TokenClasses.of(self.tokenizer) if self.has_teacher else None
         self.teacher = TeacherWeights(
             self.accelerator.unwrap_model(self.model), args.teacher_weights if self.has_teacher else "live",
             args.teacher_ema_rate, args.teacher_sync_steps,
@@ -158,6 +160,8 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         )
         credit = assign_credit(signals, self.method, self.state.global_step)
         self.add_totals(credit.totals)
+        if self.token_classes is not None:
+            self.add_totals(self.token_classes.totals(batch["completion_ids"], signals, credit))
         return credit
 
     @property
@@ -166,7 +170,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         totals = self.take_totals() if self.model.training else {}  # an evaluation leaves training's sums alone
-        metrics = ratios(totals)
+        metrics = ratios(totals) | class_ratios(totals)
         shares = {
             "teacher/skipped": ("skipped", "rollouts"),
             "divergence": ("divergence", "divergence_tokens"),

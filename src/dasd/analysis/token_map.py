@@ -1,0 +1,147 @@
+"""Which rollouts does the token map show, and where do its model, method and teacher come from?
+
+`dasd tokens` samples a group of rollouts for a few problems, grades them as training would, and has each token read by student,
+teacher and method (`token_credit`). What is written is what `dasd.report` draws.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from dasd.analysis.token_credit import TokenReader, group_advantages
+from dasd.config import BUNDLED, BadInput, ModelConfig, RunConfig, TokensConfig, load_config, make_config
+from dasd.credit import Method, make_method
+from dasd.data.problems import as_row, grade_all, load_problems
+from dasd.evaluation.runner import completion_seed
+from dasd.evaluation.samplers.base import Request, SamplingParams
+from dasd.evaluation.samplers.transformers import TransformersSampler
+from dasd.models import load_model
+from dasd.progress import track
+from dasd.tasks import make_task
+from dasd.tasks.base import GradeStatus, Problem
+from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+
+Checkpoint = Literal["base", "final"]
+Record = dict[str, Any]
+MOST_OTHERS = 64  # problems at hand to take another problem's context from
+
+
+def is_run(path: Path) -> bool:
+    """Whether the folder is one of `dasd train` or `dasd quickstart`."""
+    return (path / "config.yaml").is_file() and not (path / "config.json").exists()
+
+
+def config_of_run(run: Path, checkpoint: Checkpoint | None, overrides: list[str]) -> tuple[TokensConfig, ModelConfig]:
+    """What to read of a run, and its base model. Without `checkpoint` the final model is taken where there is one.
+
+    Bundled problems are those of the validation split, which no training sees; other data are the run's own. Raises BadInput.
+    """
+    config = load_config(RunConfig, run / "config.yaml")
+    final = run / "checkpoints" / "final"
+    if checkpoint == "final" and not final.is_dir():
+        raise BadInput(f"{run} has no checkpoints/final: the run has not ended; give --checkpoint base")
+    model = config.model.model_dump()
+    if checkpoint != "base" and final.is_dir():
+        model |= {"path": str(final), "revision": None}
+    data, training = config.data.model_dump(), config.training
+    data |= {"split": "validation" if data["source"] == BUNDLED else data["split"]}
+    data |= {"limit": min(data["limit"] or MOST_OTHERS, MOST_OTHERS)}
+    values = {
+        "model": model,
+        "data": data,
+        "teacher": config.teacher.model_dump(),
+        "method": {"name": config.method.name, **config.method.settings},
+        "scale_advantages": training.trl.get("scale_rewards", True) not in (False, "none"),
+        "temperature": training.temperature,
+        "max_completion_length": training.max_completion_length,
+    }
+    return make_config(TokensConfig, values, overrides), config.model
+
+
+def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record:
+    """Samples, grades and reads, with a progress bar; returns what `rollouts.json` holds.
+
+    base  the model before training: a frozen teacher's weights; None: `config.model` itself. An averaged or synced teacher
+          is read with the student's weights.
+
+    Raises BadInput.
+    """
+    method, context = _method_and_context(config)
+    problems, task = load_problems(config.data), make_task(config.data.task)
+    model, tokenizer = load_model(config.model)
+    frozen = config.teacher.weights == "frozen" and base is not None and base != config.model
+    teacher = load_model(base)[0] if frozen and base is not None else None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    reader = TokenReader(
+        model.to(device), tokenizer, method, context, problems, config.temperature,
+        teacher.to(device) if teacher else None, config.teacher.chat_template_kwargs,
+    )  # fmt: skip
+    sampler = TransformersSampler(model, tokenizer, config.batch_size)
+    shown = problems[: config.problems]
+    params = SamplingParams(_room(config, sampler, shown, context, tokenizer), config.temperature)
+    with track("Reading rollouts", len(shown) * config.rollouts) as advance:
+        for problem in shown:
+            samples = _sample(sampler, problem, config, params)
+            grades = grade_all(task, [(problem, sample.text) for sample in samples])
+            rewards = [float(grade.status is GradeStatus.CORRECT) for grade in grades]
+            advantages = group_advantages(rewards, config.scale_advantages)
+            for sample, grade, advantage in zip(samples, grades, advantages, strict=True):
+                accepted = [s.text for s, r in zip(samples, rewards, strict=True) if r and s.text != sample.text]
+                reader.read({"token_ids": sample.token_ids, "status": grade.status.value}, problem, advantage, accepted)
+                advance()
+    return {"method": config.method.name, **reader.document(_note(config, frozen))}
+
+
+def _method_and_context(config: TokensConfig) -> tuple[Method, PrivilegedContext]:
+    teacher = config.teacher
+    try:
+        method = make_method(config.method.name, config.method.settings)
+        return method, PrivilegedContext(teacher.context, teacher.template, teacher.fraction)
+    except (ValueError, TypeError) as error:
+        raise BadInput(str(error)) from None
+
+
+def _room(
+    config: TokensConfig, sampler: TransformersSampler, problems: list[Problem], context: PrivilegedContext, tokenizer: Any
+) -> int:  # fmt: skip
+    """Tokens a completion may have, beside the longest prompt of student and teacher."""
+    longest = sampler.longest_prompt([as_row(problem)["prompt"] for problem in problems])
+    for problem in problems:
+        told = context.prompt(as_row(problem), others=[as_row(other) for other in problems])
+        if told is not None:
+            longest = max(longest, len(tokenize_prompt(tokenizer, told, **config.teacher.chat_template_kwargs)))
+    if sampler.context_length is None:
+        return config.max_completion_length
+    room = (sampler.context_length - longest) // (2 if context.needs_peers else 1)  # a peer may be as long as its reader
+    if room < 1:
+        raise BadInput(
+            f"the longest prompt has {longest} tokens, the model's context {sampler.context_length}: nothing can be written "
+            "after it; take other problems with --data.source, or another teacher with --teacher.context"
+        )
+    return min(config.max_completion_length, room)
+
+
+def _sample(sampler: TransformersSampler, problem: Problem, config: TokensConfig, params: SamplingParams) -> list[Any]:
+    prompt = as_row(problem)["prompt"]
+    seeds = [completion_seed(config.seed, "tokens", problem.id, sample) for sample in range(config.rollouts)]
+    requests = [Request(f"{problem.id}/{sample}", prompt, seed) for sample, seed in enumerate(seeds)]
+    size = sampler.batch_size
+    return [each for i in range(0, len(requests), size) for each in sampler.sample(requests[i : i + size], params)]
+
+
+def _note(config: TokensConfig, frozen: bool) -> str:
+    """What was read, in a sentence or two."""
+    settings = ", ".join(f"{name} {value}" for name, value in config.method.settings.items())
+    weights = "the base model" if frozen else "the same weights"
+    note = (
+        f"{config.rollouts} rollouts of {config.problems} problems ({config.data.split} split of {config.data.source}), "
+        f"sampled from {config.model.path} at temperature {config.temperature:g}, seed {config.seed}. "
+        f"Credit as {config.method.name}{f' ({settings})' if settings else ''} gives it. "
+        f"The teacher is {weights} with context {config.teacher.context}."
+    )
+    if config.teacher.weights in ("ema", "snapshot"):
+        note += f" The run's own teacher has {config.teacher.weights} weights; here it has the student's, an approximation."
+    return note

@@ -1,0 +1,115 @@
+"""Does `dasd tokens` read the right model as the right method, and the same rollouts every time?"""
+
+import json
+
+import pytest
+
+from dasd import cli
+from dasd.analysis.token_map import config_of_run, read_tokens
+from dasd.assets import BASE_MODEL
+from dasd.config import BadInput, ModelConfig, RunConfig, TokensConfig, dump_config, make_config
+from dasd.folders import claim
+
+SMALL = ["--problems", "2", "--rollouts", "4", "--max-completion-length", "48"]
+
+
+def config(*overrides):
+    return make_config(TokensConfig, {}, [*SMALL, *overrides])
+
+
+@pytest.fixture(scope="module")
+def found():
+    return read_tokens(config())
+
+
+def test_groups_and_their_advantages(found):
+    rollouts = found["rollouts"]
+    assert len(rollouts) == 8
+    assert len({rollout["problem_id"] for rollout in rollouts}) == 2
+    for start in (0, 4):
+        group = rollouts[start : start + 4]
+        assert sum(rollout["advantage"] for rollout in group) == pytest.approx(0, abs=1e-3)
+        right = [rollout["advantage"] for rollout in group if rollout["status"] == "correct"]
+        wrong = [rollout["advantage"] for rollout in group if rollout["status"] != "correct"]
+        assert not right or not wrong or min(right) > max(wrong)
+    assert {rollout["status"] for rollout in rollouts} >= {"correct"}
+    assert all(place < len(found["texts"]) for rollout in rollouts for place in rollout["teacher"]["tokens"])
+    assert "seed 0" in found["note"]
+
+
+def test_seeds_fix_the_rollouts_whatever_the_batch(found):
+    again = read_tokens(config("--batch-size", "3"))
+    assert [r["tokens"] for r in again["rollouts"]] == [r["tokens"] for r in found["rollouts"]]
+    other = read_tokens(config("--seed", "1"))
+    assert [r["tokens"] for r in other["rollouts"]] != [r["tokens"] for r in found["rollouts"]]
+
+
+def test_method_and_context_change_the_reading_and_not_the_rollouts(found):
+    def texts(document):
+        return ["".join(document["texts"][place] for place in r["tokens"]) for r in document["rollouts"]]
+
+    grpo = read_tokens(config("--method.name", "grpo", "--teacher.context", "none"))
+    assert texts(grpo) == texts(found)
+    assert all(r["omega"] is None and not any(r["gap"]) for r in grpo["rollouts"])
+    assert any(any(r["gap"]) for r in found["rollouts"])
+
+
+@pytest.mark.parametrize(("key", "value"), [("method.name", "dads"), ("method.betta", "1"), ("teacher.template", "no slots")])
+def test_what_is_wrong_is_said(key, value):
+    with pytest.raises(BadInput):
+        read_tokens(config(f"--{key}", value))
+
+
+def test_presets_leave_out_what_is_not_read():
+    assert make_config(TokensConfig, {}, ["--method.name", "sdpo"]).teacher.context == "peer"
+    assert make_config(TokensConfig, {}, ["--method.name", "dapo"]).method.name == "dapo"
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    values = {
+        "output": str(folder), "method": {"name": "novelty", "beta": 0.3},
+        "teacher": {"context": "answer", "weights": "frozen"},
+        "training": {"temperature": 0.75, "max_completion_length": 40, "trl": {"scale_rewards": "none"}},
+    }  # fmt: skip
+    claim(folder, make_config(RunConfig, values))
+    return folder
+
+
+def test_a_run_says_method_teacher_and_model(run):
+    found, base = config_of_run(run, None, ["--problems", "1"])
+    assert (found.method.name, found.method.settings, found.teacher.context) == ("novelty", {"beta": 0.3}, "answer")
+    assert (found.temperature, found.max_completion_length, found.scale_advantages) == (0.75, 40, False)
+    assert (found.data.split, found.model, base) == ("validation", base, ModelConfig())
+    with pytest.raises(BadInput, match="no checkpoints/final"):
+        config_of_run(run, "final", [])
+    final = run / "checkpoints" / "final"
+    final.parent.mkdir()
+    final.symlink_to(BASE_MODEL)
+    assert config_of_run(run, None, [])[0].model.path == str(final)
+    assert config_of_run(run, "base", [])[0].model == ModelConfig()
+
+
+def test_the_command_writes_the_page_beside_the_run(run, capsys):
+    assert cli.run(["tokens", str(run), "--problems", "1", "--rollouts", "2"]) == 0
+    assert "omega" in json.loads((run / "rollouts.json").read_text())["rollouts"][0]
+    page = (run / "tokens.html").read_text()
+    assert "Every token is pushed away from a teacher" in page
+    assert 10_000 < len(page) < 500_000
+    assert "Token map:" in capsys.readouterr().out
+
+
+def test_help_shows_the_defaults_of_this_command(capsys):
+    with pytest.raises(SystemExit):
+        cli.run(["tokens", "--help"])
+    assert "split of the dataset [validation]" in capsys.readouterr().out
+
+
+def test_bad_input_of_the_command(tmp_path, capsys):
+    assert cli.run(["tokens", "bundled", "--checkpoint", "final"]) == 2
+    assert "leave it out" in capsys.readouterr().err
+    assert cli.run(["tokens", str(tmp_path / "absent")]) == 2
+    (tmp_path / "config.yaml").write_text(dump_config(config()))
+    assert cli.run(["tokens", str(tmp_path)]) == 2
+    assert not (tmp_path / "rollouts.json").exists()
