@@ -131,6 +131,9 @@ class TrainingConfig(Section):
     )
     save_steps: Annotated[int, Field(gt=0)] = Field(50, description="steps between checkpoints")
     seed: int = Field(0, description="seed of data order and sampling")
+    lora_rank: Annotated[int, Field(ge=0)] = Field(0, description="train a LoRA adapter of this rank; 0: all weights")
+    lora_alpha: Annotated[float, Field(gt=0)] = Field(32.0, description="LoRA: the adapter is scaled by lora_alpha / lora_rank")
+    lora_targets: str = Field("all-linear", description="LoRA: which modules, a name, a regular expression or all-linear")
     trl: dict[str, Any] = Field(default_factory=dict, description="further fields of trl.GRPOConfig")
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
     path = model_path(config)
     folder = Path(path)
     if folder.is_dir():
-        if not (folder / "config.json").exists():
+        if not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
             raise BadInput(f"model.path {path} is not a model folder: it has no config.json{_hint(folder)}")
         if not any(file for pattern in _WEIGHTS for file in folder.glob(pattern)):
             raise BadInput(f"model.path {path} has no weights (model.safetensors): was its download or save cut off?")

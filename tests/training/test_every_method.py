@@ -55,3 +55,23 @@ def test_two_steps_on_the_bundled_model(name, base, tmp_path, monkeypatch):
             assert line["gap/abs"] > 0
             # two of the four groups have one accepted rollout, which has no peer but itself
             assert line["teacher/skipped"] == (2 / 16 if config.teacher.context == "peer" else 0)
+
+
+def test_an_adapter_is_trained_saved_and_loaded(base, tmp_path, monkeypatch):
+    """With its adapter off the model is the base: the teacher costs no memory."""
+    monkeypatch.setattr(run, "make_reward", lambda task: one_in_three)
+    overrides = {
+        "output": tmp_path / "run", "data.limit": 16, "training.steps": 2, "training.rollouts_per_step": 16,
+        "training.group_size": 4, "training.micro_batch_size": 8, "training.learning_rate": 1e-2,
+        "training.max_completion_length": 24, "training.lora_rank": 4, "teacher.weights": "adapter_off",
+    }  # fmt: skip
+    config = load_config(RunConfig, None, [f"--{key}={value}" for key, value in overrides.items()])
+    final = run.train(config)
+    assert (final / "adapter_model.safetensors").stat().st_size < 500_000
+    trained, _ = load_model(config.model.model_copy(update={"path": str(final)}))
+    weights = trained.state_dict()
+    assert all(torch.equal(weights[key.replace(".weight", ".base_layer.weight")], value) for key, value in base.items()
+               if key.replace(".weight", ".base_layer.weight") in weights)  # fmt: skip
+    learnt = [value.abs().max() for key, value in weights.items() if "lora_B" in key]
+    assert min(learnt) > 0
+    assert run.train(config) == final  # finished: left alone

@@ -29,8 +29,8 @@ def saving(folder: Path) -> Iterator[None]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a saved model is whole: TRL writes training_args.bin last."""
-    return (folder / "training_args.bin").exists() and (folder / "config.json").exists()
+    """Whether a saved model or adapter is whole: TRL writes training_args.bin last."""
+    return (folder / "training_args.bin").exists() and any(folder.glob("*config.json"))
 
 
 def last_checkpoint(folder: Path) -> Path | None:

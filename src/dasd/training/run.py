@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig
 from trl.rewards import get_soft_overlong_punishment
@@ -117,7 +118,7 @@ def build_trainer(
     try:
         trainer = SelfDistillationTrainer(
             model, rewards(task, config), trainer_arguments(config),
-            train_dataset=as_dataset(problems), processing_class=tokenizer,
+            train_dataset=as_dataset(problems), processing_class=tokenizer, peft_config=adapter(config),
         )  # fmt: skip
     except ValueError as error:
         for path in new:
@@ -126,6 +127,16 @@ def build_trainer(
         raise BadInput(str(error)) from None
     trainer.remove_callback(PrinterCallback)  # it prints every metric of every step
     return trainer
+
+
+def adapter(config: RunConfig) -> LoraConfig | None:
+    """The LoRA adapter to train, None where all weights are trained."""
+    training = config.training
+    if training.lora_rank == 0:
+        return None
+    return LoraConfig(
+        r=training.lora_rank, lora_alpha=training.lora_alpha, target_modules=training.lora_targets, task_type="CAUSAL_LM"
+    )
 
 
 def privileged_context(config: RunConfig) -> PrivilegedContext:
