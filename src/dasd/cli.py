@@ -164,16 +164,18 @@ def _probe(known: argparse.Namespace, overrides: list[str]) -> None:
     from dasd.evaluation.folder import model_slug
     from dasd.files import write_json
     from dasd.progress import console
+    from dasd.report.probe_page import build_probe_page
 
     output = known.output or Path("runs/probe") / model_slug(known.model)
     summary = summarize_probe(run_probe(config, output), config.seed)
     write_json(output / "summary.json", summary)
+    page = build_probe_page(output)
     for table in probe_tables(summary):
         console.print(table)
     for context, found in summary.items():
         console.print(f"\n{context}", style="bold")
         console.print("\n".join(found["verdict"]), soft_wrap=True)
-    console.print(f"\nRecords and summary: {output}", soft_wrap=True)
+    console.print(f"\nPage: {page}", soft_wrap=True)
 
 
 def _tokens(known: argparse.Namespace, overrides: list[str]) -> None:

@@ -98,6 +98,10 @@ def test_the_command_writes_a_summary_and_refuses_nonsense(tmp_path, capsys):
     assert len(summary["solution"]["verdict"]) == 5
     said = capsys.readouterr().out
     assert all(line[:40] in said for line in summary["solution"]["verdict"])
+    page = (tmp_path / "p" / "probe.html").read_text()
+    assert all(line in page for line in summary["solution"]["verdict"])
+    assert page.count("<svg") == 6  # five measures, and correctness by decile
+    assert "<script" not in page
     assert run([*words, "--positions", "4"]) == 2  # the folder holds another probe
     assert "positions" in capsys.readouterr().err
     assert run([*words[:3], str(tmp_path / "q"), "--contexts", "[solutoin]"]) == 2

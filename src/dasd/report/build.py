@@ -54,7 +54,7 @@ def build_token_map(folder: Path) -> Path:
 
 
 def _write(folder: Path, name: str, template: str, content: Callable[[RunFiles], dict[str, Any]]) -> Path:
-    page = _environment().get_template(template).render(content(read_run(folder)))
+    page = environment().get_template(template).render(content(read_run(folder)))
     target = folder / name
     temporary = target.with_name(f"{name}.tmp")
     temporary.write_bytes(page.encode("utf-8", errors="replace"))
@@ -80,7 +80,7 @@ def _map(files: RunFiles, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     }
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
