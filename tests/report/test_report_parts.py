@@ -11,7 +11,7 @@ import numpy as np
 import dasd.report
 from dasd.report.curves import binned, smooth
 from dasd.report.inputs import number
-from dasd.report.results import COUNT, RATE
+from dasd.report.metrics import COUNT, RATE
 from dasd.report.rollouts import inert
 
 

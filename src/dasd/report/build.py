@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dasd.report.curves import bin_width, edges, mean
 from dasd.report.figures import comparison_panels, gap_panels, pass_at_k_panel, training_panels
 from dasd.report.inputs import RunFiles, Series, mapping, number, read_run
-from dasd.report.results import MINUS, UNKNOWN, Row, pass_at_k_rows, result_rows
+from dasd.report.metrics import MINUS, UNKNOWN
+from dasd.report.render import write_page
+from dasd.report.results import Row, pass_at_k_rows, result_rows
 from dasd.report.rollouts import inert, show_rollouts
 
 PAGE = "report.html"
-_TEMPLATES = Path(__file__).parent
 
 # What each method does, for a reader who has not met it.
 _METHODS = {
@@ -63,20 +62,7 @@ def build_report(run_dir: Path) -> Path:
     run, or one of them is broken.
     """
     files = read_run(Path(run_dir))
-    page = _environment().get_template("page.html.j2").render(_content(files))
-    target = Path(run_dir) / PAGE
-    temporary = target.with_name(f"{PAGE}.tmp")
-    temporary.write_bytes(page.encode("utf-8", errors="replace"))
-    os.replace(temporary, target)
-    return target
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["inert"] = inert
-    return environment
+    return write_page("page.html.j2", _content(files), Path(run_dir) / PAGE)
 
 
 def _content(files: RunFiles) -> dict[str, Any]:

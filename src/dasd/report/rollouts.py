@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from dasd.report.inputs import mapping, number
-from dasd.report.results import COUNT
+from dasd.report.metrics import COUNT
 
 MAX_ROLLOUTS = 3
 MAX_TOKENS = 1500  # of one rollout: three of them keep the page well below 2 MB
