@@ -20,6 +20,7 @@ from dasd.report.results import Row, comparison_row, main_figures
 from dasd.report.samples import OUTCOMES, show_samples
 
 MEAN = "mean of benchmarks"
+CHANGED = "changed"  # gained or lost
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,6 @@ def _content(result: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]
         "nothing": nothing,
         "samples": samples,
         "names": names,
-        "counts": [(name, mapping(examples["counts"].get(name))) for name in names],
         "outcomes": _outcomes(examples),
         "empty": _empty(samples, len(names), _outcomes(examples)),
         "total": sum(sum(mapping(counts).values()) for counts in examples["counts"].values()),
@@ -145,4 +145,6 @@ def _outcomes(examples: dict[str, Any]) -> list[tuple[str, str, int]]:
 def _empty(samples: list[Any], benchmarks: int, outcomes: list[tuple[str, str, int]]) -> list[tuple[int, str]]:
     """Filters (benchmark, outcome) under which nothing is left."""
     present = {(sample.benchmark, sample.outcome) for sample in samples}
-    return [(index, key) for index in range(benchmarks) for key, _, _ in outcomes if (index, key) not in present]
+    present |= {(index, CHANGED) for index, outcome in present if outcome in ("gained", "lost")}
+    keys = [CHANGED, *(key for key, _, _ in outcomes)]
+    return [(index, key) for index in range(benchmarks) for key in keys if (index, key) not in present]

@@ -64,7 +64,7 @@ def small_multiple(rows: Named, keys: tuple[Key, ...], index: int) -> Panel:
             axes.xaxis.set_major_formatter(FuncFormatter(percent))
 
     svg = draw(f"health-{index}", f"{row.label} by benchmark", paint, (SMALL[0], 58 + 24 * len(rows)))
-    return Panel(row.label, f"{row.meaning[:1].upper()}{row.meaning[1:]}.", svg, keys)
+    return Panel(row.label, f"{row.meaning[:1].upper()}{row.meaning[1:]}".rstrip("…, ") + ".", svg, keys)
 
 
 def silent(rows: Named) -> bool:

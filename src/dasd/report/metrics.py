@@ -76,7 +76,8 @@ def describe(name: str) -> Metric:
     for metric in METRICS:
         match = re.fullmatch(metric.pattern, name)
         if match is not None:
-            return replace(metric, label=match.expand(metric.label), meaning=match.expand(metric.meaning))
+            meaning = match.expand(metric.meaning).replace(" 1 samples", " 1 sample")
+            return replace(metric, label=match.expand(metric.label), meaning=meaning)
     return Metric(name, name, COUNT, "", role="other")
 
 
