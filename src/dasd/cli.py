@@ -115,7 +115,6 @@ def _evaluate(known: argparse.Namespace, overrides: list[str]) -> None:
     from dasd.evaluation.runner import run_models
     from dasd.evaluation.tables import overview_table, summary_table
     from dasd.progress import console
-    from dasd.report import build_comparison
 
     # One model on one dataset may write straight into the folder it is given.
     single = known.output is not None and len(known.model) == 1 and not config.benchmarks
@@ -128,8 +127,11 @@ def _evaluate(known: argparse.Namespace, overrides: list[str]) -> None:
     elif config.benchmarks:
         for model, result in finished.items():
             console.print(overview_table(model, result))
-            page = build_comparison(one_run(result), examples(read_run(folders[model])), folders[model] / "eval.html")
-            console.print(f"Page: {page}", soft_wrap=True)
+            if len(result["benchmarks"]) > 1:
+                from dasd.report import build_comparison  # a second for drawing: not for a single benchmark
+
+                page = build_comparison(one_run(result), examples(read_run(folders[model])), folders[model] / "eval.html")
+                console.print(f"Page: {page}", soft_wrap=True)
     else:
         for model, result in finished.items():
             for summary in result["benchmarks"].values():

@@ -21,7 +21,7 @@ from dasd.config import BadInput
 from dasd.evaluation.estimators import (
     Estimate,
     differences_of_ratios,
-    macro_average,
+    macro_averages,
     macro_difference,
     ratios_of_sums,
     swap_p_value,
@@ -207,11 +207,12 @@ def _figures(a: Sums, b: Sums) -> dict[str, Any]:
 
 def _macro(figures: list[str], a: list[Sums], b: list[Sums]) -> dict[str, Any]:
     """Means over benchmarks."""
+    means = [macro_averages([{name: sums[name] for name in figures} for sums in side]) for side in (a, b)]
     entries = {}
     for name in figures:
         before, after = ([sums[name] for sums in side] for side in (a, b))
-        means, difference = (macro_average(before), macro_average(after)), macro_difference(before, after)
-        entries[name] = _entry(*means, difference, swap_p_value(before, after))
+        difference = macro_difference(before, after)
+        entries[name] = _entry(means[0][name], means[1][name], difference, swap_p_value(before, after))
     return entries
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from dasd.config import BadInput, EvalConfig
 from dasd.data.problems import gold_faults
 from dasd.evaluation.benchmarks import Suite, data_suite, load_suites
-from dasd.evaluation.estimators import macro_average
+from dasd.evaluation.estimators import macro_averages
 from dasd.evaluation.folder import (
     SUMMARY,
     WHOLE,
@@ -95,7 +95,7 @@ def _overview(model: str, finished: dict[str, Finished | None]) -> Record | None
     if len(complete) < len(finished):
         return None
     common = [name for name in complete[0].summary["ci95"] if all(name in each.summary["ci95"] for each in complete)]
-    means = {name: macro_average([each.sums[name] for each in complete]) for name in common}
+    means = macro_averages([{name: each.sums[name] for name in common} for each in complete])
     return {
         "model": model,
         "benchmarks": {name: each.summary for name, each in finished.items() if each is not None},
