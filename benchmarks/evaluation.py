@@ -1,28 +1,40 @@
-"""How much faster does an evaluation sample than a plain loop over `model.generate`?
+"""How much faster does an evaluation sample than a plain loop over `model.generate`, and what does the rest of it cost?
 
-    OMP_NUM_THREADS=1 python benchmarks/evaluation.py
+    OMP_NUM_THREADS=1 python benchmarks/evaluation.py [--only sampling | --only overhead]
 
-Both sample the bundled model in dataset order, with the same batch size and limit of length, taking turns (A B A B ...), so
-that what else the machine does meets both. Reported: the median of the rounds' ratios, and samples a second. Written to
-`benchmarks/results/evaluation-cpu.json`.
+`sampling`: both sample the bundled model in dataset order, with the same batch size and limit of length. `overhead`: the whole
+`dasd eval` (gold answers checked, sampling, grading, files, figures, page) against its sampler alone on the same requests in
+the same batches, model loading on both sides: in CPU seconds, and in wall seconds of one run inside and outside of the sampler
+(wall seconds of two runs differ by more than what is looked for). Two sides take turns, so that what else the machine does
+meets both. Reported: medians of the rounds' ratios, in `benchmarks/results/evaluation-cpu.json`; what is not measured stays.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from transformers import GenerationConfig
 
-from dasd.config import ModelConfig, SamplerConfig
+from dasd.cli import run
+from dasd.config import EvalConfig, ModelConfig, SamplerConfig
+from dasd.evaluation import runner
+from dasd.evaluation.benchmarks import load_suites
+from dasd.evaluation.folder import read_samples
+from dasd.evaluation.runner import completion_seed
 from dasd.evaluation.samplers import Request, SamplingParams, make_sampler
 from dasd.evaluation.samplers.transformers import TransformersSampler
 from dasd.files import write_json
@@ -100,6 +112,80 @@ def compare(sampler: TransformersSampler, requests: Sequence[Request], rounds: i
     }
 
 
+def whole_evaluation(config: EvalConfig) -> tuple[dict[str, list[int] | None], float]:
+    """Token ids of every completion, as `dasd eval` left them on file; and seconds spent outside of the sampler over seconds
+    spent in it, loading the model included."""
+    inside, (name,) = 0.0, config.benchmarks
+
+    def clocked(call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed_call(*arguments: Any) -> Any:
+            nonlocal inside
+            began = time.perf_counter()
+            result = call(*arguments)
+            inside += time.perf_counter() - began
+            return result
+
+        return timed_call
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        mock.patch.object(runner, "make_sampler", clocked(make_sampler)),
+        mock.patch.object(TransformersSampler, "sample", clocked(TransformersSampler.sample)),
+    ):
+        words = ["--benchmarks", name, "--limit", str(config.limit), "--sampler.batch_size", str(config.sampler.batch_size)]
+        started = time.perf_counter()
+        assert run(["eval", "bundled", *words, "--output", folder]) == 0
+        outside = time.perf_counter() - started - inside
+        on_file = read_samples(Path(folder) / "bundled" / name)
+    return {f"{problem}/{n}": record["token_ids"] for (problem, n), record in on_file.items()}, outside / inside
+
+
+def sampling_alone(config: EvalConfig) -> dict[str, list[int] | None]:
+    """The same completions, from the sampler and nothing else."""
+    (suite,) = load_suites(config)
+    settings = suite.settings(config)
+    params = SamplingParams(settings.max_completion_length, settings.temperature, settings.top_p)
+    requests = [
+        Request(
+            f"{problem.id}/{n}", [{"role": "user", "content": problem.problem}], completion_seed(0, suite.name, problem.id, n)
+        )
+        for problem in suite.problems
+        for n in range(settings.num_samples)
+    ]
+    sampler = make_sampler(config.sampler, ModelConfig())
+    batches = [requests[start : start + sampler.batch_size] for start in range(0, len(requests), sampler.batch_size)]
+    written = [one for batch in batches for one in sampler.sample(batch, params)]
+    return {request.key: one.token_ids for request, one in zip(requests, written, strict=True)}
+
+
+def overhead(batch_size: int, rounds: int) -> dict[str, Any]:
+    """What the evaluation of a bundled benchmark costs beyond its sampling. Both sides write the same completions."""
+    name, sampler = "countdown/in_distribution", SamplerConfig(batch_size=batch_size)
+    config = EvalConfig(benchmarks=(name,), limit=100, sampler=sampler)
+    shares, outside = [], []
+    for number in range(rounds):
+        seconds, written = {}, {}
+        for whole in (True, False) if number % 2 else (False, True):
+            started = time.process_time()
+            if whole:
+                written[whole], share = whole_evaluation(config)
+                outside.append(share)
+            else:
+                written[whole] = sampling_alone(config)
+            seconds[whole] = time.process_time() - started
+        assert written[True] == written[False]
+        shares.append(seconds[True] / seconds[False] - 1)
+    return {
+        "requests": len(written[True]),
+        "batch_size": batch_size,
+        "wall_outside_sampler": round(statistics.median(outside), 3),
+        "wall_outside_sampler_of_each_round": [round(share, 3) for share in outside],
+        "cpu_share": round(statistics.median(shares), 3),
+        "cpu_share_of_each_round": [round(share, 3) for share in shares],
+    }
+
+
 def machine() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -111,25 +197,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--only", choices=("sampling", "overhead"))
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     sampler = make_sampler(SamplerConfig(batch_size=options.batch_size), ModelConfig())
     assert isinstance(sampler, TransformersSampler)
-    result: dict[str, Any] = {
+    result: dict[str, Any] = json.loads(options.output.read_text()) if options.output.exists() else {}
+    result |= {
         "machine": machine(),
         "device": sampler.describe()["device"],
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in ("torch", "transformers")},
-        "sampling": {},
     }
     print(f"{result['machine']}; {result['threads']} torch threads, on {result['device']}")
-    for name, (problems, samples) in CASES.items():
+    for name, (problems, samples) in CASES.items() if options.only != "overhead" else ():
         case = compare(sampler, make_requests(problems, samples), options.rounds)
-        result["sampling"][name] = case
+        result["sampling"] = result.get("sampling", {}) | {name: case}
         print(
             f"{name}: {case['speed_ratio']} times as fast as generate {case['speed_ratio_of_each_round']}, "
             f"{case['samples_per_s']} against {case['samples_per_s_generate']} samples a second; "
             f"mean lengths {case['mean_length']} and {case['mean_length_generate']}"
+        )
+    if options.only != "sampling":
+        result["overhead"] = case = overhead(options.batch_size, options.rounds)
+        print(
+            f"{case['requests']} samples: seconds outside of the sampler over those in it {case['wall_outside_sampler']:.1%} "
+            f"{case['wall_outside_sampler_of_each_round']}; CPU seconds over those of sampling alone {case['cpu_share']:+.1%} "
+            f"{case['cpu_share_of_each_round']}"
         )
     write_json(options.output, result)
 

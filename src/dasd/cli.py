@@ -73,7 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
     child = add("compare", _compare, "compare two evaluated runs, problem by problem")
     child.add_argument("run_a", type=Path, help="folder that dasd eval wrote for one model")
     child.add_argument("run_b", type=Path, help="another one, on the same benchmarks")
-    child.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder for summary.json and comparison.csv")
+    child.add_argument(
+        "--output", type=Path, default=Path("runs/compare"), help="folder for comparison.html, .csv, summary.json"
+    )
     child = add(
         "probe", _probe, "where would this teacher help this student? an intervention study before training", ProbeConfig
     )
@@ -114,6 +116,8 @@ def _train(known: argparse.Namespace, overrides: list[str]) -> None:
 
 def _evaluate(known: argparse.Namespace, overrides: list[str]) -> None:
     config = load_config(EvalConfig, known.config, overrides)
+    from dasd.evaluation.compare import one_run, read_run
+    from dasd.evaluation.examples import examples
     from dasd.evaluation.folder import Shard, model_slug
     from dasd.evaluation.runner import run_models
     from dasd.evaluation.tables import overview_table, summary_table
@@ -130,6 +134,11 @@ def _evaluate(known: argparse.Namespace, overrides: list[str]) -> None:
     elif config.benchmarks:
         for model, result in finished.items():
             console.print(overview_table(model, result))
+            if len(result["benchmarks"]) > 1:
+                from dasd.report import build_comparison  # a second for drawing: not for a single benchmark
+
+                page = build_comparison(one_run(result), examples(read_run(folders[model])), folders[model] / "eval.html")
+                console.print(f"Page: {page}", soft_wrap=True)
     else:
         for model, result in finished.items():
             for summary in result["benchmarks"].values():
@@ -139,14 +148,18 @@ def _evaluate(known: argparse.Namespace, overrides: list[str]) -> None:
 
 def _compare(known: argparse.Namespace, overrides: list[str]) -> None:
     _no_overrides(overrides)
-    from dasd.evaluation.compare import as_csv, comparison
+    from dasd.evaluation.compare import as_csv, compare_runs, read_run
+    from dasd.evaluation.examples import examples
     from dasd.evaluation.tables import comparison_tables
     from dasd.files import write_json, write_text
     from dasd.progress import console
+    from dasd.report import build_comparison
 
-    result = comparison(known.run_a, known.run_b)
+    run_a, run_b = read_run(known.run_a), read_run(known.run_b)
+    result = compare_runs(run_a, run_b)
     write_json(known.output / "summary.json", result)
     write_text(known.output / "comparison.csv", as_csv(result))
+    page = build_comparison(result, examples(run_a, run_b), known.output / "comparison.html")
     for side in ("a", "b"):
         console.print(f"{side.upper()}: {result[side]['model']} ({result[side]['path']})", soft_wrap=True)
     for table in comparison_tables(result):
@@ -154,7 +167,7 @@ def _compare(known: argparse.Namespace, overrides: list[str]) -> None:
     for entry in result["benchmarks"]:
         for setting, values in entry["settings_differ"].items():
             console.print(f"{entry['name']}: {setting} differs, {values[0]} and {values[1]}", style="yellow", soft_wrap=True)
-    console.print(f"Comparison: {known.output}/summary.json, {known.output}/comparison.csv", soft_wrap=True)
+    console.print(f"Page: {page}\nFigures: {known.output}/summary.json, {known.output}/comparison.csv", soft_wrap=True)
 
 
 def _probe(known: argparse.Namespace, overrides: list[str]) -> None:
@@ -164,7 +177,7 @@ def _probe(known: argparse.Namespace, overrides: list[str]) -> None:
     from dasd.evaluation.folder import model_slug
     from dasd.files import write_json
     from dasd.progress import console
-    from dasd.report.probe_page import build_probe_page
+    from dasd.report import build_probe_page
 
     output = known.output or Path("runs/probe") / model_slug(known.model)
     summary = summarize_probe(run_probe(config, output), config.seed)

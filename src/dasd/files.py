@@ -24,7 +24,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Appends one JSON object a line, in one write."""
-    lines = "".join(json.dumps(_finite(record), ensure_ascii=False) + "\n" for record in records)
+    lines = "".join(_line(record) for record in records)
     with path.open("a", encoding="utf-8") as file:
         file.write(lines)
         file.flush()
@@ -47,6 +47,13 @@ def repair_lines(path: Path, keep: Any = lambda record: True) -> list[dict[str, 
     if path.exists():
         write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     return records
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError:  # rare, so that most records are not walked through twice
+        return json.dumps(_finite(record), ensure_ascii=False) + "\n"
 
 
 def _finite(value: Any) -> Any:

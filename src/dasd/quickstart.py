@@ -6,7 +6,6 @@ Each part goes on where it was if the job is killed and started again.
 from __future__ import annotations
 
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -17,25 +16,21 @@ from dasd.analysis.token_credit import TokenReader, choose_rollouts
 from dasd.config import DataConfig, EvalConfig, ModelConfig, RunConfig, SamplerConfig
 from dasd.credit import make_method
 from dasd.evaluation.runner import run_evaluation
-from dasd.evaluation.summary import compare, summarize
+from dasd.evaluation.summary import compare, metric_sums, summarize
 from dasd.files import write_json, write_text
 from dasd.folders import claim
 from dasd.models import load_model
 from dasd.progress import console
 from dasd.report import build_report
+from dasd.report.results import result_rows
 from dasd.tasks.base import Problem
 from dasd.training.run import prepare, privileged_context, train
 
 TEST_PROBLEMS = 200
 NUM_SAMPLES = 16
-SHOWN = {
-    "avg_at_16": ("Avg@16", "share of samples that are right"),
-    "pass_at_16": ("Pass@16", "share of problems solved by at least one of 16 samples"),
-    "step_accuracy": ("StepAcc", "share of checkable steps that are right"),
-    "epistemic_per_response": ("E(y)", "words of doubt a response"),
-    "backtracks_per_response": ("backtracks", "a response"),
-    "mean_length": ("length", "tokens a response"),
-}
+SHOWN = (
+    "avg_at_16", "pass_at_16", "step_accuracy", "epistemic_per_response", "backtracks_per_response", "mean_length",
+)  # fmt: skip
 
 
 def quickstart(config: RunConfig) -> dict[str, Any]:
@@ -77,14 +72,15 @@ def _run(config: RunConfig, output: Path) -> dict[str, Any]:
     trained = evaluation.model_copy(update={"model": ModelConfig(path=str(final))})
     _, after = run_evaluation(trained, output / "after", "Evaluating the trained model")
     ids = [problem.id for problem in problems]
-    differences = compare(ids, before, after, NUM_SAMPLES)
+    sums_before, sums_after = (metric_sums(ids, records, NUM_SAMPLES) for records in (before, after))
+    differences = compare(sums_before, sums_after, NUM_SAMPLES)
     _write_rollouts(output, config, problems, before)
     return {
         "method": config.method.name,
         "num_problems": len(problems),
         "num_samples": NUM_SAMPLES,
-        "before": summarize(ids, before, NUM_SAMPLES),
-        "after": summarize(ids, after, NUM_SAMPLES),
+        "before": summarize(sums_before, NUM_SAMPLES),
+        "after": summarize(sums_after, NUM_SAMPLES),
         "difference": {name: {"mean": d.mean, "ci95": d.ci95} for name, d in differences.items()},
         "wall_s": round(clock.save(), 1),
     }
@@ -95,17 +91,11 @@ def show(summary: dict[str, Any]) -> None:
     table = Table(title=f"{summary['num_problems']} test problems, {summary['num_samples']} samples each")
     for heading in ("", "before", "after", "difference, 95 % interval"):
         table.add_column(heading, justify="left" if not heading else "right")
-    for name, (label, _) in SHOWN.items():
-        change, digits = summary["difference"][name], 3 if name in ("avg_at_16", "pass_at_16", "step_accuracy") else 2
-        low, high = (_number(end, f"+.{digits}f") for end in change["ci95"])
-        before, after = (_number(summary[side][name], f".{digits}f") for side in ("before", "after"))
-        table.add_row(label, before, after, f"{_number(change['mean'], f'+.{digits}f')}  [{low}, {high}]")
+    rows = {row.name: row for row in result_rows(summary)}
+    for row in map(rows.__getitem__, SHOWN):
+        table.add_row(row.label, row.plain("before"), row.plain("after"), f"{row.change()}  {row.interval('difference')}")
     console.print(table)
-    console.print("; ".join(f"{label}: {meaning}" for label, meaning in SHOWN.values()) + ".", style="dim")
-
-
-def _number(value: float | None, form: str) -> str:
-    return "n/a" if value is None or math.isnan(value) else format(value, form)
+    console.print("; ".join(f"{rows[name].label}: {rows[name].meaning}" for name in SHOWN) + ".", style="dim")
 
 
 def _write_rollouts(output: Path, config: RunConfig, problems: list[Problem], records: list[dict[str, Any]]) -> None:

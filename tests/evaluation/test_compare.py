@@ -3,14 +3,17 @@
 import csv
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from dasd.cli import run
 from dasd.config import BadInput
+from dasd.evaluation.benchmarks import load_suite
 from dasd.evaluation.compare import as_csv, comparison, read_run
 from dasd.evaluation.estimators import difference_of_ratios, pass_at_k, swap_p_value
+from dasd.evaluation.examples import examples
 
 SUITES = ("countdown/in_distribution", "countdown/larger_targets")
 
@@ -154,6 +157,45 @@ def test_the_command_writes_table_summary_and_csv(runs, tmp_path, capsys):
     assert "seed differs, 0 and 1" in text
     assert json.loads((output / "summary.json").read_text()) == comparison(*runs)
     assert (output / "comparison.csv").read_text() == as_csv(comparison(*runs))
+    page = (output / "comparison.html").read_text()
+    difference = comparison(*runs)["macro"]["avg_at_3"]["difference"]["mean"]
+    assert f"{100 * difference:+.1f} points".replace("-", "\N{MINUS SIGN}") in page
+    assert page.count('<details class="sample ') == 48  # few enough to show all
+    assert "<script" not in page
+
+
+def test_an_evaluation_has_a_page_of_its_own(runs):
+    page, summary = (runs[0] / "eval.html").read_text(), json.loads((runs[0] / "summary.json").read_text())
+    low, high = summary["macro"]["ci95"]["avg_at_3"]
+    assert f"{100 * summary['macro']['avg_at_3']:.1f} %" in page
+    assert f"[{100 * low:.1f}, {100 * high:.1f}]" in page
+    assert all(name in page for name in SUITES)
+    assert "points" not in page  # nothing it could differ from
+
+
+def test_examples_pair_the_same_sample_and_hold_every_outcome(runs):
+    a, b = map(read_run, runs)
+    found = examples(a, b)
+    texts = [{(r["problem_id"], r["sample"]): r for r in run.benchmarks[SUITES[0]].records} for run in (a, b)]
+    asked = {problem.id: problem for problem in load_suite(SUITES[0]).problems}
+    outcomes = {(True, True): "both", (False, False): "neither", (False, True): "gained", (True, False): "lost"}
+    shown = [each for each in found["shown"] if each["benchmark"] == SUITES[0]]
+    for each in shown:
+        records = [side[each["problem_id"], each["sample"]] for side in texts]
+        assert [side["text"] for side in each["sides"]] == [record["text"] for record in records]
+        assert each["outcome"] == outcomes[tuple(record["status"] == "correct" for record in records)]
+        assert each["problem"] == asked[each["problem_id"]].problem
+        assert each["sides"][0]["correct"] == sum(
+            record["status"] == "correct" for key, record in texts[0].items() if key[0] == each["problem_id"]
+        )
+    assert Counter(each["outcome"] for each in shown) == found["counts"][SUITES[0]]
+    few = examples(a, b, most=6)
+    assert {name: set(counts) for name, counts in few["counts"].items()} == {
+        name: {each["outcome"] for each in few["shown"] if each["benchmark"] == name} for name in SUITES
+    }
+    assert len(few["shown"]) < 10
+    alone = examples(a)
+    assert {each["outcome"] for each in alone["shown"]} <= {"correct", "incorrect", "no_answer"}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from dasd.evaluation.benchmarks import Suite, load_suite
 from dasd.evaluation.folder import Evaluation, Shard, model_slug, read_samples, sole_writer
 from dasd.evaluation.runner import completion_seed, run, run_evaluation, run_models, sound
 from dasd.evaluation.samplers import SamplingFailed, make_sampler
-from dasd.evaluation.summary import summarize
+from dasd.evaluation.summary import metric_sums, summarize
 from dasd.tasks.base import Problem
 
 CONFIG = EvalConfig(
@@ -82,8 +83,15 @@ def test_every_problem_is_sampled_and_graded(whole):
         assert len(record["token_ids"]) <= 40
         assert record["steps_right"] <= record["steps_checked"]
     summary = json.loads((whole / "summary.json").read_text())
-    expected = summarize([problem.id for problem in problems], records, 4)
-    assert summary == json.loads(json.dumps({"model": "bundled", "benchmark": NAME, **expected}))
+    expected = summarize(metric_sums([problem.id for problem in problems], records, 4), 4)
+    statuses = dict(Counter(record["status"] for record in records))
+    assert summary == json.loads(json.dumps({"model": "bundled", "benchmark": NAME, **expected, "statuses": statuses}))
+    assert [(row["id"], row["problem"], row["answer"]) for row in lines(whole / "problems.jsonl")] == [
+        (problem.id, problem.problem, problem.answer) for problem in problems
+    ]
+    keys = [{record["solution_key"] for record in records if record["problem_id"] == p.id} - {None} for p in problems]
+    assert summary["distinct_at_4"] == sum(map(len, keys)) / 6
+    assert all((record["solution_key"] is None) == (record["status"] != "correct") for record in records)
     assert summary["avg_at_4"] == sum(record["status"] == "correct" for record in records) / 24
     assert list(summary["pass_at_k"]) == ["1", "2", "3", "4"]
     assert summary["pass_at_k"]["1"] == pytest.approx(summary["avg_at_4"])

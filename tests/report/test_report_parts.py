@@ -13,7 +13,7 @@ import dasd.report
 from dasd.report.curves import binned, smooth
 from dasd.report.inputs import number
 from dasd.report.methods import METHODS, describe_method
-from dasd.report.results import COUNT, RATE
+from dasd.report.metrics import COUNT, RATE
 from dasd.report.rollouts import inert
 
 

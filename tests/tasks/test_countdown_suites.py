@@ -154,3 +154,9 @@ def test_gold_without_reference_may_leave_one_out():
     for spare in (True, False):
         problem = make([2, 50, 37], 100, spare)
         assert TASK.grade(problem, TASK.gold_completion(problem)).correct == spare
+
+
+def test_a_right_answer_has_a_key_where_a_number_may_be_left_out():
+    answer = "answer: 2 * 50 = 100."
+    keys = [TASK.solution_key(make([2, 50, 37], 100, spare), answer) for spare in (True, False)]
+    assert keys == ["50 * 2 = 100", None]

@@ -151,9 +151,11 @@ def test_a_failed_grader_gives_no_reward_instead_of_zero():
     from dasd.tasks.base import Grade, GradeStatus
 
     class Broken:
-        def grade(self, problem, completion):
-            return Grade(GradeStatus.GRADER_ERROR if completion == "x" else GradeStatus.CORRECT)
+        def grade_all(self, pairs):
+            return [Grade(GradeStatus.GRADER_ERROR if text == "x" else GradeStatus.CORRECT) for _, text in pairs]
 
     reward = run.make_reward(Broken())
-    columns = {name: ["a", "b"] for name in ("id", "problem", "answer", "solution", "hint")}
-    assert reward(completions=[[{"content": "x"}], [{"content": "y"}]], **columns) == [None, 1.0]
+    columns = {name: ["a", "b"] for name in ("id", "problem", "answer", "solution")}
+    completions = [[{"content": "x"}], [{"content": "y"}]]
+    assert reward(completions=completions, **columns) == [None, 1.0]  # a dataset without hints
+    assert reward(completions=completions, **columns, hint=[None, "h"]) == [None, 1.0]

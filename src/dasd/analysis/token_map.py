@@ -14,7 +14,7 @@ import torch
 from dasd.analysis.token_credit import TokenReader, group_advantages
 from dasd.config import BUNDLED, BadInput, ModelConfig, RunConfig, TokensConfig, load_config, make_config
 from dasd.credit import Method, make_method
-from dasd.data.problems import as_row, grade_all, load_problems
+from dasd.data.problems import as_row, load_problems
 from dasd.evaluation.runner import completion_seed
 from dasd.evaluation.samplers.base import Request, SamplingParams
 from dasd.evaluation.samplers.transformers import TransformersSampler
@@ -85,7 +85,7 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
     with track("Reading rollouts", len(shown) * config.rollouts) as advance:
         for problem in shown:
             samples = _sample(sampler, problem, config, params)
-            grades = grade_all(task, [(problem, sample.text) for sample in samples])
+            grades = task.grade_all([(problem, sample.text) for sample in samples])
             rewards = [float(grade.status is GradeStatus.CORRECT) for grade in grades]
             advantages = group_advantages(rewards, config.scale_advantages)
             for sample, grade, advantage in zip(samples, grades, advantages, strict=True):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dasd.config import BUNDLED, BadInput, DataConfig, nearest
-from dasd.tasks.base import Grade, GradeStatus, Problem, Task
+from dasd.tasks.base import GradeStatus, Problem, Task
 from dasd.tasks.countdown import SPLIT_SHARES, make_problems
 
 BUNDLED_COUNT = 1000
@@ -158,17 +158,11 @@ def gold_faults(problems: Sequence[Problem], task: Task) -> list[tuple[Problem, 
             golds.append((problem, task.gold_completion(problem)))
         except ValueError as error:  # the text is no problem of this task
             faults.append((problem, str(error)))
-    for (problem, gold), grade in zip(golds, grade_all(task, golds), strict=True):
+    for (problem, gold), grade in zip(golds, task.grade_all(golds), strict=True):
         if grade.status is not GradeStatus.CORRECT:
             faults.append((problem, f"{gold[:80]!r} is {grade.status.value}"))
     order = {problem.id: index for index, problem in enumerate(problems)}
     return sorted(faults, key=lambda fault: order[fault[0].id])
-
-
-def grade_all(task: Task, pairs: Sequence[tuple[Problem, str]]) -> list[Grade]:
-    """Grades of (problem, completion) pairs, at once where the task can."""
-    at_once = getattr(task, "grade_all", None)
-    return list(at_once(pairs)) if at_once else [task.grade(problem, completion) for problem, completion in pairs]
 
 
 def check_lengths(

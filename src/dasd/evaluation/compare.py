@@ -11,7 +11,9 @@ import io
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from dasd.config import BadInput
 from dasd.evaluation.estimators import (
     Estimate,
     differences_of_ratios,
-    macro_average,
+    macro_averages,
     macro_difference,
     ratios_of_sums,
     swap_p_value,
@@ -40,10 +42,31 @@ class OnFile:
     ids: list[str]
     num_samples: int
     records: list[Record]
-    sums: Sums
+
+    @cached_property
+    def sums(self) -> Sums:
+        return metric_sums(self.ids, self.records, self.num_samples)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The evaluations of one model, by benchmark."""
+
+    path: Path
+    benchmarks: dict[str, OnFile]
+
+    @property
+    def who(self) -> Record:
+        models = {finished.identity["settings"]["model"]["path"] for finished in self.benchmarks.values()}
+        return {"path": str(self.path), "model": ", ".join(sorted(models))}
 
 
 def comparison(run_a: Path, run_b: Path) -> dict[str, Any]:
+    """`compare_runs` of two folders. Raises BadInput."""
+    return compare_runs(read_run(run_a), read_run(run_b))
+
+
+def compare_runs(a: Run, b: Run) -> dict[str, Any]:
     """Everything two runs say about each other, as JSON-able data. Raises BadInput where they cannot be compared.
 
     `a`, `b`                 folder and model
@@ -55,25 +78,47 @@ def comparison(run_a: Path, run_b: Path) -> dict[str, Any]:
     `macro`                  figure -> the same as in `figures`, the mean over benchmarks, for figures that all of them have
     `only_in_a`, `only_in_b` benchmarks that the other run lacks
     """
-    runs = [read_run(run_a), read_run(run_b)]
-    names = [name for name in runs[0] if name in runs[1]]
+    names = [name for name in a.benchmarks if name in b.benchmarks]
     if not names:
         raise BadInput(
-            f"{run_a} and {run_b} have no benchmark in common: the first has {', '.join(runs[0])}, the second "
-            f"{', '.join(runs[1])}"
+            f"{a.path} and {b.path} have no benchmark in common: the first has {', '.join(a.benchmarks)}, the second "
+            f"{', '.join(b.benchmarks)}"
         )
-    benchmarks = [_benchmark(name, runs[0][name], runs[1][name]) for name in names]
+    benchmarks = [_benchmark(name, a.benchmarks[name], b.benchmarks[name]) for name in names]
     shown = [figure for figure in benchmarks[0]["figures"] if all(figure in entry["figures"] for entry in benchmarks)]
     return {
-        **{side: _who(path, run) for side, path, run in zip("ab", (run_a, run_b), runs, strict=True)},
+        "a": a.who,
+        "b": b.who,
         "benchmarks": benchmarks,
-        "macro": _macro(shown, *([run[name].sums for name in names] for run in runs)),
-        "only_in_a": [name for name in runs[0] if name not in runs[1]],
-        "only_in_b": [name for name in runs[1] if name not in runs[0]],
+        "macro": _macro(shown, *([run.benchmarks[name].sums for name in names] for run in (a, b))),
+        "only_in_a": [name for name in a.benchmarks if name not in b.benchmarks],
+        "only_in_b": [name for name in b.benchmarks if name not in a.benchmarks],
     }
 
 
-def read_run(folder: Path) -> dict[str, OnFile]:
+def one_run(overview: Record) -> dict[str, Any]:
+    """A single model's `summary.json` in the shape of `compare_runs`, as side b with no side a."""
+
+    def entry(mean: float, ends: Sequence[float]) -> Record:
+        return {"b": {"mean": _known(mean), "low": _known(ends[0]), "high": _known(ends[1])}}
+
+    def figures(values: Record) -> Record:
+        return {name: entry(values[name], ends) for name, ends in values["ci95"].items()}
+
+    benchmarks = [
+        {
+            "name": name,
+            "num_problems": summary["num_problems"],
+            "num_samples": [summary["num_samples"]],
+            "figures": figures(summary),
+            "curves": {"pass_at_k": {k: entry(mean, summary["pass_at_k_ci95"][k]) for k, mean in summary["pass_at_k"].items()}},
+        }
+        for name, summary in overview["benchmarks"].items()
+    ]
+    return {"b": {"model": overview["model"]}, "benchmarks": benchmarks, "macro": figures(overview["macro"])}
+
+
+def read_run(folder: Path) -> Run:
     """The evaluations in `folder` and below, by benchmark. Raises BadInput: nothing there, unfinished, several models."""
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder; give one that dasd eval has written")
@@ -90,7 +135,7 @@ def read_run(folder: Path) -> dict[str, OnFile]:
         found[name] = _read(path.parent)
     if not found:
         raise BadInput(f"{folder} holds no evaluation (no {IDENTITY}); make one with: dasd eval MODEL --output {folder}")
-    return found
+    return Run(folder, found)
 
 
 def table_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -123,12 +168,7 @@ def _read(folder: Path) -> OnFile:
     records = [found[name, sample] for name in ids for sample in range(num_samples) if (name, sample) in found]
     if len(records) < len(ids) * num_samples:
         raise BadInput(f"{folder} has lost samples since its {SUMMARY} was written: give its dasd eval command again")
-    return OnFile(folder, facts["identity"], ids, num_samples, records, metric_sums(ids, records, num_samples))
-
-
-def _who(path: Path, run: dict[str, OnFile]) -> Record:
-    models = {finished.identity["settings"]["model"]["path"] for finished in run.values()}
-    return {"path": str(path), "model": ", ".join(sorted(models))}
+    return OnFile(folder, facts["identity"], ids, num_samples, records)
 
 
 def _benchmark(name: str, a: OnFile, b: OnFile) -> dict[str, Any]:
@@ -167,11 +207,12 @@ def _figures(a: Sums, b: Sums) -> dict[str, Any]:
 
 def _macro(figures: list[str], a: list[Sums], b: list[Sums]) -> dict[str, Any]:
     """Means over benchmarks."""
+    means = [macro_averages([{name: sums[name] for name in figures} for sums in side]) for side in (a, b)]
     entries = {}
     for name in figures:
         before, after = ([sums[name] for sums in side] for side in (a, b))
-        means, difference = (macro_average(before), macro_average(after)), macro_difference(before, after)
-        entries[name] = _entry(*means, difference, swap_p_value(before, after))
+        difference = macro_difference(before, after)
+        entries[name] = _entry(means[0][name], means[1][name], difference, swap_p_value(before, after))
     return entries
 
 

@@ -130,7 +130,17 @@ def differences_of_ratios(before: Mapping[str, Pair], after: Mapping[str, Pair],
 
 def macro_average(benchmarks: Sequence[Pair], seed: int = 0) -> Estimate:
     """Mean over benchmarks of one figure, each benchmark counting the same; problems are drawn within each benchmark."""
-    return _mean_estimate([_ratios([pair], seed + i) for i, pair in enumerate(benchmarks)])
+    return macro_averages([{"": pair} for pair in benchmarks], seed)[""]
+
+
+def macro_averages(benchmarks: Sequence[Mapping[str, Pair]], seed: int = 0) -> dict[str, Estimate]:
+    """`macro_average` of every figure that all benchmarks have, over the same draws."""
+    names = [name for name in benchmarks[0] if all(name in figures for figures in benchmarks)] if benchmarks else [""]
+    parts = [_ratios([figures[name] for name in names], seed + i) for i, figures in enumerate(benchmarks)]
+    return {
+        name: _mean_estimate([(points[i : i + 1], draws[:, i : i + 1]) for points, draws in parts])
+        for i, name in enumerate(names)
+    }
 
 
 def macro_difference(before: Sequence[Pair], after: Sequence[Pair], seed: int = 0) -> Estimate:

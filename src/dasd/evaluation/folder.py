@@ -1,7 +1,7 @@
 """What is on file of an evaluation, and whose is it?
 
 One folder for each model and suite: `eval.json` says what decides the samples, `samples.jsonl` (or one file for each shard)
-holds them, `summary.json` is there once all of them are.
+holds them, `problems.jsonl` what was asked, `summary.json` is there once all samples are.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from filelock import FileLock, Timeout
 
 from dasd.config import BadInput, EvalConfig
 from dasd.evaluation.benchmarks import Suite
-from dasd.files import read_lines, write_json
+from dasd.files import read_lines, write_json, write_text
 from dasd.tasks.base import Problem
 
-SAMPLES, IDENTITY, SUMMARY = "samples.jsonl", "eval.json", "summary.json"
+SAMPLES, IDENTITY, SUMMARY, PROBLEMS = "samples.jsonl", "eval.json", "summary.json", "problems.jsonl"
 Record = dict[str, Any]
 
 
@@ -115,15 +115,22 @@ def write_shared(path: Path, value: Record) -> None:
 
 
 def claim(evaluation: Evaluation, sampler: Record) -> None:
-    """Marks the folder as this evaluation's and says who wrote the samples."""
-    path = evaluation.output / IDENTITY
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"samplers": []}
-    samplers = [*earlier["samplers"], *([sampler] if sampler not in earlier["samplers"] else [])]
-    suite = evaluation.suite
-    facts = {"task": suite.task, "prompt": suite.prompt, "source": suite.source, "problems": evaluation.ids}
-    write_json(
-        path, {"identity": evaluation.identity, "num_samples": evaluation.config.num_samples, **facts, "samplers": samplers}
-    )
+    """Marks the folder as this evaluation's and says who wrote the samples. Shards may do so at the same moment."""
+    path, suite = evaluation.output / IDENTITY, evaluation.suite
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"samplers": []}
+        samplers = [*earlier["samplers"], *([sampler] if sampler not in earlier["samplers"] else [])]
+        facts = {"task": suite.task, "prompt": suite.prompt, "source": suite.source, "problems": evaluation.ids}
+        write_json(
+            path, {"identity": evaluation.identity, "num_samples": evaluation.config.num_samples, **facts, "samplers": samplers}
+        )
+        write_problems(evaluation)
+
+
+def write_problems(evaluation: Evaluation) -> None:
+    """What was asked and what is right, for whoever reads the samples."""
+    asked = [{"id": p.id, "problem": p.problem, "answer": p.answer} for p in evaluation.suite.problems]
+    write_text(evaluation.output / PROBLEMS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in asked))
 
 
 def sample_files(output: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -41,8 +42,13 @@ def count_phrases(text: str, lexicon: Sequence[str], mode: Mode = "words") -> in
     if mode == "substrings":
         lowered = text.lower()
         return sum(lowered.count(phrase) for phrase in lexicon)
-    pattern = "|".join(re.escape(phrase) for phrase in sorted(lexicon, key=len, reverse=True))
-    return len(re.findall(rf"\b(?:{pattern})\b", text, flags=re.IGNORECASE))
+    return len(_whole_words(tuple(lexicon)).findall(text))
+
+
+@cache
+def _whole_words(lexicon: tuple[str, ...]) -> re.Pattern[str]:
+    phrases = "|".join(re.escape(phrase) for phrase in sorted(lexicon, key=len, reverse=True))
+    return re.compile(rf"\b(?:{phrases})\b", flags=re.IGNORECASE)
 
 
 def count_words(text: str) -> int:

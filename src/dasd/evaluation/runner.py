@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from dasd.config import BadInput, EvalConfig
-from dasd.data.problems import gold_faults, grade_all
+from dasd.data.problems import gold_faults
 from dasd.evaluation.benchmarks import Suite, data_suite, load_suites
-from dasd.evaluation.estimators import macro_average
+from dasd.evaluation.estimators import macro_averages
 from dasd.evaluation.folder import (
     SUMMARY,
     WHOLE,
@@ -31,14 +31,15 @@ from dasd.evaluation.folder import (
     model_slug,
     sample_files,
     sole_writer,
+    write_problems,
     write_shared,
 )
 from dasd.evaluation.samplers import Request, Sampled, Sampler, SamplingFailed, SamplingParams, make_sampler
-from dasd.evaluation.summary import Record, Sums, metric_sums, summarize_sums
+from dasd.evaluation.summary import Record, Sums, metric_sums, summarize
 from dasd.files import append_lines, read_lines, repair_lines, write_text
 from dasd.progress import track
 from dasd.tasks import make_task
-from dasd.tasks.base import GradeStatus, Problem, Task
+from dasd.tasks.base import GradeStatus, Problem, Task, TellsSolutionsApart
 from dasd.teacher.context import PrivilegedContext
 
 logger = logging.getLogger("dasd")
@@ -94,7 +95,7 @@ def _overview(model: str, finished: dict[str, Finished | None]) -> Record | None
     if len(complete) < len(finished):
         return None
     common = [name for name in complete[0].summary["ci95"] if all(name in each.summary["ci95"] for each in complete)]
-    means = {name: macro_average([each.sums[name] for each in complete]) for name in common}
+    means = macro_averages([{name: each.sums[name] for name in common} for each in complete])
     return {
         "model": model,
         "benchmarks": {name: each.summary for name, each in finished.items() if each is not None},
@@ -158,6 +159,7 @@ def regrade_samples(evaluation: Evaluation) -> Finished | None:
     task, by_id = make_task(evaluation.suite.task), {problem.id: problem for problem in evaluation.suite.problems}
     for path in files:
         _regrade_file(path, by_id, task)
+    write_problems(evaluation)
     return _finish(evaluation)
 
 
@@ -221,7 +223,7 @@ def _finish(evaluation: Evaluation) -> Finished | None:
         return None
     sums = metric_sums(evaluation.ids, records, num_samples)
     head = {"model": evaluation.config.model.path, "benchmark": evaluation.suite.name}
-    summary = {**head, **summarize_sums(sums, num_samples), "statuses": dict(Counter(r["status"] for r in records))}
+    summary = {**head, **summarize(sums, num_samples), "statuses": dict(Counter(r["status"] for r in records))}
     write_shared(evaluation.output / SUMMARY, summary)
     return Finished(summary, sums)
 
@@ -266,12 +268,15 @@ def _records(batch: Sequence[tuple[Problem, int]], written: Sequence[Sampled], t
 
 def _grades(pairs: Sequence[tuple[Problem, str]], task: Task) -> list[Record]:
     graded = []
-    for (problem, text), grade in zip(pairs, grade_all(task, pairs), strict=True):
+    for (problem, text), grade in zip(pairs, task.grade_all(pairs), strict=True):
         steps = task.check_steps(problem, text)
-        graded.append({
+        record = {
             "status": GradeStatus(grade.status).value,
             "extracted": grade.extracted,
             "steps_right": steps.right,
             "steps_checked": steps.checked,
-        })  # fmt: skip
+        }
+        if isinstance(task, TellsSolutionsApart):
+            record["solution_key"] = task.solution_key(problem, text) if grade.correct else None
+        graded.append(record)
     return graded

@@ -1,12 +1,13 @@
 """Which figures does a finished evaluation have, and how does another one differ from it on the same problems?
 
-Records are the lines of `samples.jsonl`. Every figure is a ratio of sums over problems, in the order of their ids.
+Records are the lines of `samples.jsonl`. Every figure is a ratio of sums over problems, in the order of
+their ids; `dasd.report.metrics` says what each is called.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,21 +19,15 @@ from dasd.evaluation.estimators import (
     pass_at_k,
     ratios_of_sums,
 )
-from dasd.evaluation.health import BACKTRACKS, EPISTEMIC_MARKERS, count_phrases
+from dasd.evaluation.health import BACKTRACKS, EPISTEMIC_MARKERS, LEAKAGE_PHRASES, count_phrases, find_loop
 from dasd.tasks.base import GradeStatus
 
 Record = dict[str, Any]
 Sums = dict[str, tuple[np.ndarray, np.ndarray]]  # figure -> (numerators, denominators), one entry a problem
 
 
-def summarize(ids: Sequence[str], records: Iterable[Record], num_samples: int) -> Record:
+def summarize(sums: Sums, num_samples: int) -> Record:
     """Every figure of finished samples, with 95 % intervals clustered by problem under `ci95`."""
-    records = list(records)
-    figures = summarize_sums(metric_sums(ids, records, num_samples), num_samples)
-    return {**figures, "statuses": dict(Counter(record["status"] for record in records))}
-
-
-def summarize_sums(sums: Sums, num_samples: int) -> Record:
     estimates = ratios_of_sums(sums)
     shown = {name: estimates[name] for name in headline(estimates, num_samples)}
     return {
@@ -45,36 +40,27 @@ def summarize_sums(sums: Sums, num_samples: int) -> Record:
     }
 
 
-def compare(ids: Sequence[str], before: Iterable[Record], after: Iterable[Record], num_samples: int) -> dict[str, Estimate]:
+def compare(before: Sums, after: Sums, num_samples: int) -> dict[str, Estimate]:
     """`after` minus `before` for every figure, paired by problem."""
-    first, second = (metric_sums(ids, records, num_samples) for records in (before, after))
-    differences = differences_of_ratios(first, second)
+    differences = differences_of_ratios(before, after)
     return {name: differences[name] for name in headline(differences, num_samples)}
 
 
 def metric_sums(ids: Sequence[str], records: Iterable[Record], num_samples: int) -> Sums:
-    """Numerators and denominators of every figure, one entry a problem, in the order of `ids`.
+    """Numerators and denominators of every figure, one entry a problem, in the order of `ids`. Formulas: docs/metrics.md.
 
-    avg_at_N share of samples that are right; pass_at_k unbiased, for every k up to N; maj_at_k share of the most frequent
-    answer that is right, for powers of two and N; step_accuracy right over checkable steps; epistemic_per_response,
-    epistemic_per_100_words, backtracks_per_response counts in the text; mean_length in tokens, NaN where they are not known;
-    truncated share of samples that ran out of tokens; claims_true share of the samples with an answer that are right.
+    Figures over text and tokens are counted once a record. `mean_length` is NaN where token ids are not known; the number of
+    distinct solutions is left out where the task cannot tell them apart.
     """
     by_problem: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_problem[record["problem_id"]].append(record)
     groups = [by_problem[name] for name in ids]
-
-    def total(value: Callable[[Record], float]) -> np.ndarray:
-        return np.array([sum(map(value, group)) for group in groups], dtype=float)
-
-    samples = total(lambda r: 1)
-    correct = total(lambda r: r["status"] == GradeStatus.CORRECT)
-    answered = total(lambda r: r["status"] in (GradeStatus.CORRECT, GradeStatus.INCORRECT))
-    epistemic = total(lambda r: count_phrases(r["text"], EPISTEMIC_MARKERS))
-    ones = np.ones(len(groups))
+    counted = [[_counts(record) for record in group] for group in groups]
+    total = {name: np.array([sum(c[name] for c in group) for group in counted], dtype=float) for name in COUNTED}
+    samples, correct, ones = total["samples"], total["correct"], np.ones(len(groups))
     ballots = [votes(group) for group in groups]
-    return {
+    sums = {
         f"avg_at_{num_samples}": (correct, samples),
         **{f"pass_at_{k}": (pass_at_k(samples, correct, k), ones) for k in range(1, num_samples + 1)},
         **{
@@ -82,13 +68,48 @@ def metric_sums(ids: Sequence[str], records: Iterable[Record], num_samples: int)
             for k in range(1, num_samples + 1)
             if _is_shown(k, num_samples)
         },
-        "step_accuracy": (total(lambda r: r["steps_right"]), total(lambda r: r["steps_checked"])),
-        "epistemic_per_response": (epistemic, samples),
-        "epistemic_per_100_words": (100 * epistemic, total(lambda r: len(r["text"].split()))),
-        "mean_length": (total(lambda r: np.nan if r["token_ids"] is None else len(r["token_ids"])), samples),
-        "backtracks_per_response": (total(lambda r: count_phrases(r["text"], BACKTRACKS)), samples),
-        "truncated": (total(lambda r: r["finish_reason"] == "length"), samples),
-        "claims_true": (correct, answered),
+        "step_accuracy": (total["steps_right"], total["steps_checked"]),
+        "epistemic_per_response": (total["epistemic"], samples),
+        "epistemic_per_100_words": (100 * total["epistemic"], total["words"]),
+        "epistemic_substrings_per_response": (total["epistemic_substrings"], samples),
+        "mean_length": (total["tokens"], samples),
+        "backtracks_per_response": (total["backtracks"], samples),
+        "truncated": (total["truncated"], samples),
+        "loops": (total["loops"], samples),
+        "leakage": (total["leakage"], samples),
+        "no_answer": (total["no_answer"], total["graded"]),
+        "claims_true": (correct, correct + total["incorrect"]),
+    }
+    if groups and all("solution_key" in record for group in groups for record in group):
+        ways = [len({record["solution_key"] for record in group} - {None}) for group in groups]
+        sums[f"distinct_at_{num_samples}"] = (np.array(ways, dtype=float), ones)
+    return sums
+
+
+COUNTED = (
+    "samples", "correct", "incorrect", "no_answer", "graded", "steps_right", "steps_checked", "epistemic",
+    "epistemic_substrings", "backtracks", "leakage", "words", "tokens", "truncated", "loops",
+)  # fmt: skip
+
+
+def _counts(record: Record) -> dict[str, float]:
+    """What one sample adds to each of COUNTED."""
+    text, tokens, status = record["text"], record["token_ids"], record["status"]
+    words = text.split()
+    return {
+        "samples": 1,
+        **{name: status == name for name in ("correct", "incorrect", "no_answer")},
+        "graded": status != GradeStatus.GRADER_ERROR,
+        "steps_right": record["steps_right"],
+        "steps_checked": record["steps_checked"],
+        "epistemic": count_phrases(text, EPISTEMIC_MARKERS),
+        "epistemic_substrings": count_phrases(text, EPISTEMIC_MARKERS, "substrings"),
+        "backtracks": count_phrases(text, BACKTRACKS),
+        "leakage": count_phrases(text, LEAKAGE_PHRASES) > 0,
+        "words": len(words),
+        "tokens": np.nan if tokens is None else len(tokens),
+        "truncated": record["finish_reason"] == "length",
+        "loops": find_loop(words if tokens is None else tokens) is not None,
     }
 
 

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from dasd.report.curves import bin_width, edges, mean
 from dasd.report.figures import comparison_panels, gap_panels, pass_at_k_panel, training_panels
 from dasd.report.inputs import RunFiles, Series, mapping, number, read_run
 from dasd.report.methods import describe_method
+from dasd.report.metrics import MINUS, UNKNOWN
 from dasd.report.pressure import class_rows, pressure_panels
-from dasd.report.results import MINUS, UNKNOWN, Row, pass_at_k_rows, result_rows
+from dasd.report.render import write_page
+from dasd.report.results import Row, pass_at_k_rows, result_rows
 from dasd.report.rollouts import MAX_BYTES, inert, script_data, spelled, token_map
 
 PAGE, MAP_PAGE = "report.html", "tokens.html"
 MAP_BYTES = 3_000_000  # of the token map's data in the report, which has figures too
-_TEMPLATES = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -45,21 +43,13 @@ def build_report(run_dir: Path) -> Path:
     Missing files leave their section with a sentence. Raises ValueError where `run_dir` does not exist, holds no file of a
     run, or one of them is broken.
     """
-    return _write(Path(run_dir), PAGE, "page.html.j2", lambda files: _content(files) | _map(files, MAP_BYTES))
+    files = read_run(Path(run_dir))
+    return write_page("page.html.j2", _content(files) | _map(files, MAP_BYTES), Path(run_dir) / PAGE)
 
 
 def build_token_map(folder: Path) -> Path:
     """Writes `folder/tokens.html` from the `rollouts.json` there and returns its path. Raises ValueError as `build_report`."""
-    return _write(Path(folder), MAP_PAGE, "tokens.html.j2", _map_content)
-
-
-def _write(folder: Path, name: str, template: str, content: Callable[[RunFiles], dict[str, Any]]) -> Path:
-    page = environment().get_template(template).render(content(read_run(folder)))
-    target = folder / name
-    temporary = target.with_name(f"{name}.tmp")
-    temporary.write_bytes(page.encode("utf-8", errors="replace"))
-    os.replace(temporary, target)
-    return target
+    return write_page("tokens.html.j2", _map_content(read_run(Path(folder))), Path(folder) / MAP_PAGE)
 
 
 def _map_content(files: RunFiles) -> dict[str, Any]:
@@ -70,7 +60,10 @@ def _map_content(files: RunFiles) -> dict[str, Any]:
 
 def _map(files: RunFiles, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """The token map, its script, and a policy under which that script runs, no other, and nothing is fetched."""
-    found, script = token_map(files.rollouts or {}, max_bytes), (_TEMPLATES / "token_map.js").read_text(encoding="utf-8")
+    found, script = (
+        token_map(files.rollouts or {}, max_bytes),
+        Path(__file__).with_name("token_map.js").read_text(encoding="utf-8"),
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return {
         "tokens": None if found is None else script_data(found),
@@ -78,14 +71,6 @@ def _map(files: RunFiles, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
         "token_script": Markup(script),
         "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'",
     }
-
-
-def environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["inert"] = inert
-    return environment
 
 
 def _content(files: RunFiles) -> dict[str, Any]:

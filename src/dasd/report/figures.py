@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from dasd.report.curves import binned, edges, mean, smooth
 from dasd.report.inputs import Series
-from dasd.report.results import RATE, Row, Value
+from dasd.report.metrics import RATE
+from dasd.report.results import Row, Value
 from dasd.report.svg import COLORS, SMALL, WIDE, draw
 
 FEW = 60  # points that are drawn as dots too
@@ -94,30 +95,40 @@ def comparison_panels(rows: Sequence[Row]) -> list[Panel]:
     return panels
 
 
-def pass_at_k_panel(rows: Sequence[tuple[int, Row]]) -> Panel | None:
-    """Pass@k over k, before and after; None with fewer than two values of k."""
+def pass_at_k_panel(
+    rows: Sequence[tuple[int, Row]], sides: tuple[str, str] = ("before", "after"), title: str = "Pass@k",
+    caption: str = "", name: str = "pass-at-k",
+) -> Panel | None:  # fmt: skip
+    """Pass@k over k for both sides, or the one that is known; None with fewer than two values of k."""
     if len(rows) < 2:
         return None
 
     def paint(axes: Axes) -> None:
         ks = np.array([k for k, _ in rows], dtype=float)
+        marked = [index for index, (k, _) in enumerate(rows) if k & (k - 1) == 0 or index == len(rows) - 1]
         for side, color, marker in (("before", "before", "o"), ("after", "accent", "s")):
             values: list[Value] = [getattr(row, side) for _, row in rows]
             mean, low, high = (100 * np.array([getattr(v, part) for v in values]) for part in ("mean", "low", "high"))
             axes.fill_between(ks, low, high, color=COLORS[color], alpha=0.22, linewidth=0)
-            axes.plot(ks, mean, color=COLORS[color], linewidth=2, marker=marker, markersize=6, markeredgecolor=COLORS["card"])
+            axes.plot(ks, mean, color=COLORS[color], linewidth=2, marker=marker, markersize=6, markevery=marked,
+                      markeredgecolor=COLORS["card"])  # fmt: skip
         axes.set_xscale("log", base=2)
-        axes.set_xticks(ks, [f"{k:,.0f}" for k in ks])
+        axes.set_xticks(ks[marked], [f"{k:,.0f}" for k in ks[marked]])
         axes.minorticks_off()
         axes.set_xlabel("k, samples a problem")
+        axes.set_ylim(max(axes.get_ylim()[0], 0), max(axes.get_ylim()[1], 1))
         axes.yaxis.set_major_formatter(FuncFormatter(percent))
 
-    keys = (Key("before", "before"), Key("after", "accent"))
-    caption = (
+    caption = caption or (
         "Problems solved by at least one of k samples; bands are 95 % intervals; curves that meet at large k suggest a surer "
         "model, not a more able one."
     )
-    return Panel("Pass@k", caption, draw("pass-at-k", "Pass@k before and after training", paint, WIDE), keys)
+    keys = tuple(Key(side, color) for side, color in zip(sides, ("before", "accent"), strict=True)) if _both_known(rows) else ()
+    return Panel(title, caption, draw(name, f"{title} over k", paint, WIDE), keys)
+
+
+def _both_known(rows: Sequence[tuple[int, Row]]) -> bool:
+    return all(any(getattr(row, side).known for _, row in rows) for side in ("before", "after"))
 
 
 def line(axes: Axes, steps: NDArray[np.float64], values: NDArray[np.float64], key: Key) -> None:
@@ -214,7 +225,7 @@ def _gap_by_decile(series: Series) -> Panel | None:
 def _dumbbells(axes: Axes, rows: Sequence[Row]) -> None:
     places = np.arange(len(rows))[::-1]
     for place, row in zip(places, rows, strict=True):
-        _pair(axes, place, row, row.unit.scale)
+        pair_of_dots(axes, place, row, row.unit.scale)
         axes.annotate(row.unit.write(row.difference.mean, sign=True), (1.02, place), xycoords=("axes fraction", "data"),
                       va="center", annotation_clip=False)  # fmt: skip
     axes.set_yticks(places, [row.label for row in rows])
@@ -229,7 +240,7 @@ def _dumbbells(axes: Axes, rows: Sequence[Row]) -> None:
 
 def _strips(all_axes: Sequence[Axes], rows: Sequence[Row]) -> None:
     for axes, row in zip(all_axes, rows, strict=True):
-        _pair(axes, 0, row, row.unit.scale)
+        pair_of_dots(axes, 0, row, row.unit.scale)
         axes.annotate(row.unit.write(row.difference.mean, sign=True), (1.02, 0.5), xycoords="axes fraction",
                       va="center", annotation_clip=False)  # fmt: skip
         axes.set_yticks([0], [row.label])
@@ -242,7 +253,7 @@ def _strips(all_axes: Sequence[Axes], rows: Sequence[Row]) -> None:
         axes.tick_params(axis="y", labelcolor=COLORS["ink"])
 
 
-def _pair(axes: Axes, place: float, row: Row, scale: float) -> None:
+def pair_of_dots(axes: Axes, place: float, row: Row, scale: float) -> None:
     for side, color, marker, offset in (("before", "before", "o", 0.13), ("after", "accent", "s", -0.13)):
         value: Value = getattr(row, side)
         if value.bounded:

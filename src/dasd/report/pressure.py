@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from dasd.report.curves import binned, edges, mean, smooth
 from dasd.report.figures import DECILES, Key, Panel, line, percent, step_axis
 from dasd.report.inputs import Series
-from dasd.report.results import COUNT, RATE, UNKNOWN, Unit
+from dasd.report.metrics import COUNT, RATE, UNKNOWN, Unit
 from dasd.report.svg import COLORS, WIDE, draw
 
 # Of dasd.analysis.token_classes; which this layer cannot import.

@@ -11,9 +11,8 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from dasd.files import write_text
-from dasd.report.build import environment
 from dasd.report.figures import Key, Panel
+from dasd.report.render import write_page
 from dasd.report.svg import COLORS, SMALL, WIDE, draw
 
 PAGE = "probe.html"
@@ -36,12 +35,9 @@ def build_probe_page(folder: Path) -> Path:
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} holds no finished probe: {error}") from None
     contexts = [_context(name, found) for name, found in summary.items()]
-    page = environment().get_template("probe.html.j2").render(
-        contexts=contexts, config=yaml.safe_dump(config, sort_keys=False), model=config["model"]["path"],
-        continuations=config["continuations"], rho=config["rho"],
-    )  # fmt: skip
-    write_text(folder / PAGE, page)
-    return folder / PAGE
+    content = {"contexts": contexts, "config": yaml.safe_dump(config, sort_keys=False), "model": config["model"]["path"]}
+    content |= {name: config[name] for name in ("continuations", "rho")}
+    return write_page("probe.html.j2", content, folder / PAGE)
 
 
 def _context(name: str, found: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,47 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dasd.report.inputs import mapping, number
-
-MINUS = "\N{MINUS SIGN}"
-UNKNOWN = "\N{EN DASH}"
-
-
-@dataclass(frozen=True)
-class Unit:
-    """How values are written: `scale` times the value, with `decimals` and a suffix; differences have their own suffix."""
-
-    scale: float
-    decimals: int
-    suffix: str
-    difference_suffix: str
-
-    def write(self, value: float, sign: bool = False) -> str:
-        """The bare number, with a true minus; never a negative zero."""
-        if math.isnan(value):
-            return UNKNOWN
-        shown = round(value * self.scale, self.decimals) + 0.0  # + 0.0 turns -0.0 into 0.0
-        return f"{shown:{'+' if sign else ''},.{self.decimals}f}".replace("-", MINUS)
-
-
-RATE = Unit(100, 1, " %", " points")
-COUNT = Unit(1, 2, "", "")
-TOKENS = Unit(1, 1, "", " tokens")
-
-# Figures of which more is better, or less; of the others neither can be said.
-_BETTER = {"avg_at": 1, "pass_at": 1, "step_accuracy": 1, "claims_true": 1, "truncated": -1}
-
-# Pattern of the key, label, unit, meaning, shown as a card; in the order of the page.
-_KNOWN = (
-    (r"avg_at_(\d+)", r"Avg@\1", RATE, r"samples that are right", True),
-    (r"pass_at_(\d+)", r"Pass@\1", RATE, r"problems solved by at least one of \1 samples", True),
-    ("step_accuracy", "Step accuracy", RATE, "checkable steps that are right", True),
-    ("claims_true", "Answers that hold", RATE, "given answers that are right", False),
-    ("epistemic_per_response", "E(y) per response", COUNT, "words of doubt: wait, perhaps, check, …", True),
-    ("epistemic_per_100_words", "E(y) per 100 words", COUNT, "words of doubt among 100 words", False),
-    ("backtracks_per_response", "Backtracks per response", COUNT, "turns such as “wait” and “alternatively”", False),
-    ("mean_length", "Mean length", TOKENS, "tokens per response", True),
-    ("truncated", "Truncated", RATE, "responses that ran out of tokens", False),
-)
+from dasd.report.metrics import UNKNOWN, Unit, describe, in_order
 
 
 @dataclass(frozen=True)
@@ -74,24 +34,41 @@ class Value:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of the evaluation, before and after training; `difference` is paired by problem."""
+    """One figure of two evaluations (before and after training, or runs A and B); `difference` is paired by problem."""
 
-    label: str
-    meaning: str
-    unit: Unit
-    card: bool
+    name: str
     before: Value
     after: Value
     difference: Value
-    better: int = 0  # +1: more is better, -1: less is, 0: neither
+    p_value: float = math.nan
+
+    @property
+    def label(self) -> str:
+        return describe(self.name).label
+
+    @property
+    def meaning(self) -> str:
+        return describe(self.name).meaning
+
+    @property
+    def unit(self) -> Unit:
+        return describe(self.name).unit
+
+    @property
+    def card(self) -> bool:
+        return describe(self.name).main
 
     @property
     def change_class(self) -> str:
         """How the change is shown: nothing where its interval has 0 in it."""
         if not self.difference.excludes_zero:
             return ""
-        direction = self.better * self.difference.mean
+        direction = describe(self.name).better * self.difference.mean
         return "clear better" if direction > 0 else "clear worse" if direction < 0 else "clear"
+
+    @property
+    def p(self) -> str:
+        return UNKNOWN if math.isnan(self.p_value) else f"{self.p_value:.4f}" if self.p_value >= 0.0001 else "<0.0001"
 
     def plain(self, side: str) -> str:
         value = getattr(self, side)
@@ -113,18 +90,17 @@ def result_rows(summary: dict[str, Any]) -> list[Row]:
         for name, value in mapping(summary.get(side)).items()
         if not math.isnan(number(value))
     ]
-    names = list(dict.fromkeys(names))
-    largest = max((int(name.removeprefix("pass_at_")) for name in names if re.fullmatch(r"pass_at_\d+", name)), default=0)
-    rows, used = [], set()
-    for pattern, label, unit, meaning, card in _KNOWN:
-        for name in names:
-            match = re.fullmatch(pattern, name)
-            if match is None:
-                continue
-            used.add(name)
-            if not name.startswith("pass_at_") or name == f"pass_at_{largest}":
-                rows.append(_row(summary, name, match.expand(label), match.expand(meaning), unit, card))
-    return rows + [_row(summary, name, name, "", COUNT, False) for name in names if name not in used]
+    return [_row(summary, name) for name in without_lower_ks(list(dict.fromkeys(names)))]
+
+
+def without_lower_ks(names: list[str]) -> list[str]:
+    """The figures in the table's order; of Pass@k and Maj@k only that of the largest k."""
+    over_k: dict[str, list[int]] = {}
+    for name in names:
+        if (match := re.fullmatch(r"(pass_at_|maj_at_)(\d{1,9})", name)) is not None:
+            over_k.setdefault(match[1], []).append(int(match[2]))
+    last = {f"{prefix}{max(ks)}" for prefix, ks in over_k.items()}
+    return [name for name in in_order(names) if name in last or not re.fullmatch(r"(pass|maj)_at_\d{1,9}", name)]
 
 
 def pass_at_k_rows(summary: dict[str, Any]) -> list[tuple[int, Row]]:
@@ -136,17 +112,31 @@ def pass_at_k_rows(summary: dict[str, Any]) -> list[tuple[int, Row]]:
         for k, value in curve.items()
         if re.fullmatch(r"\d{1,9}", k) and not math.isnan(number(value))
     }
-    return [(k, _row(summary, f"pass_at_{k}", f"Pass@{k}", "", RATE, False)) for k in sorted(ks)]
+    return [(k, _row(summary, f"pass_at_{k}")) for k in sorted(ks)]
 
 
-def _row(summary: dict[str, Any], name: str, label: str, meaning: str, unit: Unit, card: bool) -> Row:
+def comparison_row(name: str, values: dict[str, Any]) -> Row:
+    """One figure of `dasd compare`: run A before, run B after. A single run has `b` alone."""
+    before, after, difference = (
+        Value(*(number(mapping(values.get(side)).get(end)) for end in ("mean", "low", "high")))
+        for side in ("a", "b", "difference")
+    )
+    return Row(name, before, after, difference, number(values.get("p_value")))
+
+
+def main_figures(names: list[str]) -> list[str]:
+    """What a reader looks for first: of the figures over k Avg@k (or Pass@1, which is the same) and the largest k."""
+    first = [] if any(name.startswith("avg_at_") for name in names) else [name for name in names if name == "pass_at_1"]
+    return first + [name for name in without_lower_ks(names) if describe(name).main and name not in first]
+
+
+def _row(summary: dict[str, Any], name: str) -> Row:
     before, after = (_value(mapping(summary.get(side)), name) for side in ("before", "after"))
     difference = mapping(mapping(summary.get("difference")).get(name))
     mean = number(difference.get("mean"))
     if math.isnan(mean):
         mean = after.mean - before.mean
-    better = next((sign for prefix, sign in _BETTER.items() if name.startswith(prefix)), 0)
-    return Row(label, meaning, unit, card, before, after, Value(mean, *_bounds(difference.get("ci95"))), better)
+    return Row(name, before, after, Value(mean, *_bounds(difference.get("ci95"))))
 
 
 def _value(side: dict[str, Any], name: str) -> Value:

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from dasd.report.inputs import mapping, number
-from dasd.report.results import COUNT
+from dasd.report.metrics import COUNT
 
 UNIT = 10_000  # numbers are whole multiples of 1 / UNIT on the page: short, and exact enough to read
 MAX_TOKENS = 20_000  # of one rollout

@@ -151,7 +151,8 @@ class CountdownTask:
     def solution_key(self, problem: Problem, completion: str) -> str | None:
         """The steps of a right answer, whatever their order and that of the numbers added or multiplied."""
         _, steps = read_answer(completion)
-        if not steps or not is_solution(*read_problem(problem.problem), steps):
+        spare = may_leave_out(problem.problem)
+        if not steps or not is_solution(*read_problem(problem.problem), steps, spare):
             return None
         ordered = [(max(a, b), op, min(a, b), result) if op in "+*" else (a, op, b, result) for a, op, b, result in steps]
         return ", ".join(map(write_step, sorted(ordered)))

@@ -151,13 +151,14 @@ def make_reward(task: Task) -> Callable[..., list[float | None]]:
     """A TRL reward: 1 for a right completion, 0 for a wrong one, None (left out of the group) where the grader failed."""
 
     def correct(
-        completions: list, id: list[str], problem: list[str], answer: list[str], solution: list, hint: list, **_: Any
-    ) -> list[float | None]:
-        rewards: list[float | None] = []
-        for completion, *columns in zip(completions, id, problem, answer, solution, hint, strict=True):
-            grade = task.grade(Problem(*columns), completion[0]["content"])
-            rewards.append(None if grade.status is GradeStatus.GRADER_ERROR else float(grade.correct))
-        return rewards
+        completions: list, id: list[str], problem: list[str], answer: list[str], solution: Sequence[str | None] | None = None,
+        **_: Any,
+    ) -> list[float | None]:  # fmt: skip
+        solutions = solution or [None] * len(completions)
+        problems = [Problem(*columns) for columns in zip(id, problem, answer, solutions, strict=True)]
+        texts = [completion[0]["content"] for completion in completions]
+        grades = task.grade_all(list(zip(problems, texts, strict=True)))
+        return [None if grade.status is GradeStatus.GRADER_ERROR else float(grade.correct) for grade in grades]
 
     return correct
 

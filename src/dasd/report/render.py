@@ -1,0 +1,26 @@
+"""How does content become a page? A template of this folder, everything escaped, written in one go."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from dasd.report.rollouts import inert
+
+
+def write_page(template: str, content: dict[str, Any], target: Path) -> Path:
+    """Fills `template`, replaces the file `target` by it, and returns `target`."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["inert"] = inert
+    page = environment.get_template(template).render(content)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{target.name}.tmp")
+    temporary.write_bytes(page.encode("utf-8", errors="replace"))
+    os.replace(temporary, target)
+    return target

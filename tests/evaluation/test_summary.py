@@ -1,0 +1,74 @@
+"""Are the figures of a summary those that a reader would count by hand, and NaN or absent where they are undefined?"""
+
+import math
+
+import pytest
+
+from dasd.evaluation.summary import metric_sums, summarize
+from dasd.report.metrics import describe
+
+
+def record(problem, sample, text, status, tokens=(1, 2, 3), finish="stop", **more):
+    return {
+        "problem_id": problem, "sample": sample, "text": text, "token_ids": None if tokens is None else list(tokens),
+        "finish_reason": finish, "status": status, "extracted": None if status == "no_answer" else text,
+        "steps_right": 1, "steps_checked": 2, **more,
+    }  # fmt: skip
+
+
+RECORDS = [
+    record("p", 0, "wait, it seems 4", "correct", solution_key="x"),
+    record("p", 1, "unlikely, the provided solution says 5", "incorrect", [7] * 40, "length", solution_key=None),
+    record("q", 0, "", "no_answer", [1, 2] * 15, solution_key=None),
+    record("q", 1, "go back", "grader_error", [], solution_key=None),
+]
+
+
+def test_every_figure_by_hand():
+    summary = summarize(metric_sums(["p", "q"], RECORDS, 2), 2)
+    expected = {
+        "avg_at_2": 1 / 4,
+        "pass_at_1": 1 / 4,
+        "pass_at_2": 1 / 2,
+        "step_accuracy": 1 / 2,
+        "epistemic_per_response": 2 / 4,  # wait, seems
+        "epistemic_per_100_words": 100 * 2 / 12,
+        "epistemic_substrings_per_response": 3 / 4,  # and the one in unlikely
+        "mean_length": (3 + 40 + 30 + 0) / 4,
+        "backtracks_per_response": 2 / 4,  # wait, go back
+        "truncated": 1 / 4,
+        "loops": 2 / 4,
+        "leakage": 1 / 4,
+        "no_answer": 1 / 3,  # the grader's own failure is nobody's silence
+        "claims_true": 1 / 2,
+        "distinct_at_2": 1 / 2,
+    }
+    assert {name: summary[name] for name in expected} == pytest.approx(expected)
+    assert set(summary["ci95"]) == {*expected, "maj_at_1", "maj_at_2"}
+
+
+def test_distinct_solutions_count_each_way_once():
+    keys = [("p", "x"), ("p", "x"), ("p", None), ("q", "x"), ("q", "y"), ("q", "y")]
+    records = [record(name, i, "", "correct", solution_key=key) for i, (name, key) in enumerate(keys)]
+    numerators, denominators = metric_sums(["p", "q"], records, 3)["distinct_at_3"]
+    assert (numerators.tolist(), denominators.tolist()) == ([1, 2], [1, 1])
+
+
+def test_what_is_not_known_is_nan_or_left_out():
+    text = "so it goes and " * 6
+    records = [record("p", 0, text, "incorrect", None), record("p", 1, "four", "incorrect", None)]
+    summary = summarize(metric_sums(["p"], records, 2), 2)
+    assert math.isnan(summary["mean_length"])
+    assert summary["loops"] == 1 / 2  # words stand in for tokens
+    assert "distinct_at_2" not in summary  # these records do not tell
+    records = [record("p", 0, "", "grader_error") | {"steps_checked": 0, "steps_right": 0}]
+    undefined = summarize(metric_sums(["p"], records, 1), 1)
+    for name in ("step_accuracy", "no_answer", "claims_true", "epistemic_per_100_words"):
+        assert math.isnan(undefined[name]), name
+        assert all(map(math.isnan, undefined["ci95"][name])), name
+
+
+def test_every_figure_has_its_line_in_the_table():
+    for name in metric_sums(["p", "q"], RECORDS, 2):
+        assert describe(name).role in ("answers", "health"), name
+        assert describe(name).meaning
