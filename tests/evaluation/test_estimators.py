@@ -16,6 +16,7 @@ from dasd.evaluation.estimators import (
     difference_of_ratios,
     differences_of_ratios,
     macro_average,
+    macro_averages,
     macro_difference,
     majority_at_k,
     pass_at_k,
@@ -425,3 +426,13 @@ def test_pass_at_k_agrees_with_evalscope():
         enough = samples >= k
         theirs = functions.calculate_pass_at_k(samples[enough].tolist(), correct[enough].tolist(), k)
         assert pass_at_k(samples, correct, k)[enough] == pytest.approx(np.asarray(theirs), abs=1e-9)
+
+
+def test_many_macro_averages_are_each_that_of_its_own():
+    rng = np.random.default_rng(5)
+    names = [("x", "y", "z"), ("z", "x")]  # y is not in both
+    benchmarks = [{name: (rng.integers(0, 5, 30), np.full(30, 4.0)) for name in some} for some in names]
+    together = macro_averages(benchmarks)
+    assert list(together) == ["x", "z"]
+    for name, estimate in together.items():
+        assert estimate == macro_average([figures[name] for figures in benchmarks])
