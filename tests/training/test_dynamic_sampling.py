@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from dasd.analysis.token_credit import score_completion
+from dasd.analysis.scores import score_completion
 from dasd.data.problems import as_row
 from dasd.teacher.context import PrivilegedContext, tokenize_prompt
 from dasd.training.trainer import SelfDistillationConfig, SelfDistillationTrainer
