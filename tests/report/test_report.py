@@ -45,6 +45,8 @@ def summary() -> dict[str, Any]:
     for side, shift in ((before, 0.0), (after, 0.1)):
         side["pass_at_k"] = {"1": 0.3 + shift, "4": 0.6 + shift, "16": 0.8 + shift}
         side["pass_at_k_ci95"] = {"1": [0.25 + shift, 0.35 + shift]}
+    for side in (before, after):
+        side |= {"num_problems": 200, "num_samples": 16}
     before["ci95"], after["ci95"] = {"avg_at_16": [0.28, 0.32]}, {"avg_at_16": [0.39, 0.43]}
     difference = {
         "avg_at_16": {"mean": 0.112, "ci95": [0.1, 0.1245]},
@@ -135,6 +137,7 @@ def test_numbers_on_the_page_are_the_numbers_of_the_summary(page: Page) -> None:
     assert "reward 0.1 0.6 0.1 0.6" in page.words  # first tenth, last tenth, lowest, highest
     assert "dasd quickstart" in page.words
     assert "torch 2.8.0" in page.words
+    assert "num_problems" not in page.words
     assert "dasd train RUN/config.yaml --output NEW" in page.words
     assert "digits 23.5 % 21.0 % → 26.0 % +0.210 → +0.260" in page.words  # the first and the last tenth: one step each
 

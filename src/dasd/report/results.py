@@ -88,7 +88,7 @@ def result_rows(summary: dict[str, Any]) -> list[Row]:
         name
         for side in ("before", "after")
         for name, value in mapping(summary.get(side)).items()
-        if not math.isnan(number(value))
+        if not math.isnan(number(value)) and not name.startswith("num_")  # sizes are no figures
     ]
     return [_row(summary, name) for name in without_lower_ks(list(dict.fromkeys(names)))]
 
