@@ -259,6 +259,7 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(trl|transformers|accelerate|datasets|torch)\b")
     logging.basicConfig(format="%(message)s")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it counts every retry
     logging.getLogger("dasd").setLevel(logging.INFO)
 
 

@@ -56,7 +56,8 @@ def _load(kind: Any, config: ModelConfig, **options: Any) -> Any:
         return kind.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code, **options)
     except Exception as error:  # each library raises its own kinds: wrong name, no network, torn file
         reason = " ".join(str(error).split())[:400]
-        raise BadInput(f"model.path {path} cannot be loaded: {type(error).__name__}: {reason}") from None
+        kind_of_path = "" if Path(path).is_dir() else ", which is no folder here,"
+        raise BadInput(f"model.path {path}{kind_of_path} cannot be loaded: {type(error).__name__}: {reason}") from None
 
 
 def _hint(folder: Path) -> str:

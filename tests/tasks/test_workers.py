@@ -61,11 +61,15 @@ def test_a_worker_that_cannot_start_is_an_error_with_its_exit_code():
 
 
 def test_an_interrupted_batch_leaves_no_stale_answer(ev):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        ev.map([("__import__('time').sleep(1) or 'stale'",)] * 2, 20.0)
-    timer.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ev.map([("__import__('time').sleep(1) or 'stale'",)] * 2, 20.0)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
     assert ev.map([("'fresh'",)] * 4, 20.0) == ["fresh"] * 4
 
 
