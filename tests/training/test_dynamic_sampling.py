@@ -9,8 +9,8 @@ from datasets import Dataset
 from dasd.analysis.scores import score_completion
 from dasd.data.problems import as_row
 from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.training.dynamic_sampling import idle_groups
 from dasd.training.trainer import SelfDistillationConfig, SelfDistillationTrainer
-from dasd.training.trl_adapter import _idle_groups
 
 SIZE = 4
 
@@ -113,9 +113,9 @@ def test_idle_groups_are_replaced_and_the_batch_is_whole(resample, regime):
     trainer = resample(range(8), rounds=4, max_steps=4, **REGIMES[regime])
     resample.check(trainer)
     first = [rewards for _, _, rewards in trainer.rounds if len(rewards) == 16]
-    assert any(_idle_groups(torch.tensor(rewards), SIZE) for rewards in first)
-    kept = [len(_idle_groups(batch["rewards"], SIZE)) for _, batch, _ in trainer.kept]
-    assert sum(kept) < sum(len(_idle_groups(torch.tensor(rewards), SIZE)) for rewards in first)
+    assert any(idle_groups(torch.tensor(rewards), SIZE) for rewards in first)
+    kept = [len(idle_groups(batch["rewards"], SIZE)) for _, batch, _ in trainer.kept]
+    assert sum(kept) < sum(len(idle_groups(torch.tensor(rewards), SIZE)) for rewards in first)
 
 
 def test_the_log_counts_what_was_idle_left_and_sampled(resample):
@@ -124,9 +124,9 @@ def test_the_log_counts_what_was_idle_left_and_sampled(resample):
     for step, log in enumerate(logs):
         rounds = [(ids, torch.tensor(rewards)) for at, ids, rewards in trainer.rounds if at == step]
         fresh = sum(len(ids) for ids, rewards in rounds[1:])
-        assert log["dynamic_sampling/idle"] == len(_idle_groups(rounds[0][1], SIZE)) / 4
+        assert log["dynamic_sampling/idle"] == len(idle_groups(rounds[0][1], SIZE)) / 4
         assert log["dynamic_sampling/resampled"] == fresh / 4
-        assert log["dynamic_sampling/idle_left"] == len(_idle_groups(trainer.kept[step][1]["rewards"], SIZE)) / 4
+        assert log["dynamic_sampling/idle_left"] == len(idle_groups(trainer.kept[step][1]["rewards"], SIZE)) / 4
         assert len(rounds) <= 3
     assert max(log["dynamic_sampling/resampled"] for log in logs) > 0
 
@@ -163,4 +163,4 @@ def test_the_same_seed_takes_the_same_problems(resample, tiny_model):
 )
 def test_idle_groups_by_hand(rewards, idle):
     """A rollout that could not be graded neither varies nor saves its group."""
-    assert _idle_groups(torch.tensor(rewards, dtype=torch.float32), 3) == idle
+    assert idle_groups(torch.tensor(rewards, dtype=torch.float32), 3) == idle

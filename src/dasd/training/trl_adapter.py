@@ -31,6 +31,7 @@ from dasd.credit import Credit
 from dasd.models import LanguageModelHead
 from dasd.training.checkpoints import saving
 from dasd.training.distributions import divergence_loss
+from dasd.training.dynamic_sampling import idle_groups, merge_rows
 
 Batch = dict[str, Any]
 
@@ -259,28 +260,28 @@ class TokenCreditTrainer(GRPOTrainer):
 
     def _replace_idle_groups(self, rows: list[dict[str, Any]], batch: Batch) -> tuple[list[dict[str, Any]], Batch]:
         """Groups whose rewards are all alike give way to groups of fresh problems, in at most `max_resamples` rounds."""
-        size, first = self.group_size, _idle_groups(batch["rewards"], self.group_size)
+        size, first = self.group_size, idle_groups(batch["rewards"], self.group_size)
         sampled = 0
         for attempt in range(self.max_resamples):
-            idle = _idle_groups(batch["rewards"], size)
+            idle = idle_groups(batch["rewards"], size)
             wanted = int(self.accelerator.gather(torch.tensor([len(idle)], device=self.accelerator.device)).max())
             if wanted == 0:
                 break
             sampled += wanted
             fresh_rows = [row for row in self._fresh_rows(wanted, attempt) for _ in range(size)]
             fresh = self._generate_batch(fresh_rows)
-            useless = set(_idle_groups(fresh["rewards"], size))
+            useless = set(idle_groups(fresh["rewards"], size))
             good = [group for group in range(wanted) if group not in useless]
             source = list(range(len(rows)))
             for old, new in zip(idle, good, strict=False):
                 for member in range(size):
                     rows[old * size + member] = fresh_rows[new * size + member]
                     source[old * size + member] = len(source) + new * size + member
-            batch = _merge(batch, fresh, source, self._tokenizer.pad_token_id)
+            batch = merge_rows(batch, fresh, source, self._tokenizer.pad_token_id)
         tokens = self.accelerator.gather(self.loss_mask(batch).sum()).sum()
         batch["num_items_in_batch"] = tokens.to(batch["num_items_in_batch"].dtype)
         counts = {"groups": len(rows) // size, "idle_first": len(first), "resampled": sampled}
-        counts["idle_left"] = len(_idle_groups(batch["rewards"], size))
+        counts["idle_left"] = len(idle_groups(batch["rewards"], size))
         self.add_totals({name: torch.tensor(float(count)) for name, count in counts.items()})
         return rows, batch
 
@@ -291,29 +292,3 @@ class TokenCreditTrainer(GRPOTrainer):
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randint(len(self.train_dataset), (count,), generator=generator)
         return [self.train_dataset[int(index)] for index in chosen]
-
-
-def _idle_groups(rewards: Tensor, size: int) -> list[int]:
-    """Groups in which no two known rewards differ."""
-    groups = rewards.view(-1, size)
-    lowest, highest = groups.nan_to_num(nan=torch.inf).amin(1), groups.nan_to_num(nan=-torch.inf).amax(1)
-    return (highest <= lowest).nonzero()[:, 0].tolist()
-
-
-def _merge(batch: Batch, fresh: Batch, source: Sequence[int], pad_token_id: int) -> Batch:
-    """The rows `source` of `batch` followed by `fresh`; columns are padded alike, prompts on the left."""
-    merged = dict(batch)
-    index = torch.tensor(source, device=batch["rewards"].device)
-    for name, old in batch.items():
-        new = fresh[name]
-        if not isinstance(old, Tensor) or old.dim() == 0:
-            continue
-        if old.dim() == 2 and old.size(1) != new.size(1):
-            width, value = max(old.size(1), new.size(1)), pad_token_id if name.endswith("_ids") else 0
-            left = name.startswith("prompt_")
-            old, new = (
-                nn.functional.pad(x, (width - x.size(1), 0) if left else (0, width - x.size(1)), value=value)
-                for x in (old, new)
-            )
-        merged[name] = torch.cat([old, new])[index]
-    return merged
