@@ -69,6 +69,28 @@ def test_advantages_are_the_credit_of_plain_scores(train, tiny_model, tokenizer,
             assert advantages[i, length:].abs().sum() == 0
 
 
+def test_agreement_is_with_the_teachers_most_likely_token(train, tiny_model, tokenizer):
+    with torch.no_grad():
+        tiny_model.model.norm.weight.mul_(4.0)  # the random model writes almost uniformly: hardly a first choice among it
+    trainer = train(Spy, max_steps=1)
+    [(batch, rows, _, weights)] = trainer.seen
+    tiny_model.load_state_dict(weights)
+    tiny_model.eval()
+    agreed, tokens = 0, 0
+    for i, row in enumerate(rows):
+        length = int(batch["completion_mask"][i].sum())
+        ids, prompt = batch["completion_ids"][i, :length], tokenize_prompt(tokenizer, PrivilegedContext().prompt(row))
+        with torch.no_grad():
+            logits = tiny_model(torch.tensor([prompt + ids.tolist()])).logits[0, len(prompt) - 1 : -1]
+        expected = logits.argmax(-1) == ids
+        assert torch.equal(batch["teacher_agrees"][i, :length], expected)
+        agreed, tokens = agreed + int(expected.sum()), tokens + length
+    log = trainer.state.log_history[0]
+    assert log["teacher/agreement"] == pytest.approx(agreed / tokens)
+    assert 0 < log["teacher/agreement"] < 1
+    assert 0 <= log["teacher/agreement_forks"] <= 1
+
+
 @pytest.mark.parametrize("regime", REGIMES)
 def test_beta_zero_trains_exactly_like_trl_grpo(tiny_model, tokenizer, problems, train, regime):
     start = {name: value.clone() for name, value in tiny_model.state_dict().items()}

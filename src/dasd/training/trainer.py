@@ -23,6 +23,7 @@ from trl import GRPOConfig
 
 from dasd.analysis.token_classes import TokenClasses, class_ratios
 from dasd.credit import Credit, Method, TokenSignals, assign_credit, make_method, ratios
+from dasd.credit.signals import high_entropy
 from dasd.teacher.context import PrivilegedContext, Prompt, choose_peers, tokenize_prompt
 from dasd.teacher.weights import TeacherWeights
 from dasd.training.trl_adapter import Batch, Scores, TokenCreditTrainer
@@ -122,7 +123,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         if self.compares_distributions:
             return extra | {"teacher_prompt_ids": prompt_ids, "teacher_prompt_mask": prompt_mask}
         scores = self._as_teacher(prompt_ids, prompt_mask, batch)
-        extra |= {"teacher_logps": scores.logps, "teacher_entropies": scores.entropies}
+        extra |= _teachers(scores)
         if wrong:
             others = [self._as_teacher(*padded(column), batch).logps for column in wrong]
             extra["contrast_logps"] = torch.stack(others, dim=1)  # (B, W, T): rows first, for TRL's shuffling
@@ -134,7 +135,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
 
     def score_teacher(self, batch: Batch) -> Scores:
         scores = self._as_teacher(batch["teacher_prompt_ids"], batch["teacher_prompt_mask"], batch, hidden=True)
-        batch |= {"teacher_logps": scores.logps, "teacher_entropies": scores.entropies}
+        batch |= _teachers(scores)
         return scores
 
     def credit(self, batch: Batch, student_logps: Tensor, entropies: Tensor) -> Credit:
@@ -162,6 +163,10 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         self.add_totals(credit.totals)
         if self.token_classes is not None:
             self.add_totals(self.token_classes.totals(batch["completion_ids"], signals, credit))
+            forks = high_entropy(signals, 0.2) & signals.taught
+            agreed = batch["teacher_agrees"] & signals.taught
+            self.add_totals({"taught": signals.taught.sum(), "agreed": agreed.sum()})
+            self.add_totals({"taught_forks": forks.sum(), "agreed_forks": (agreed & forks).sum()})
         return credit
 
     @property
@@ -173,6 +178,8 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         metrics = ratios(totals) | class_ratios(totals)
         shares = {
             "teacher/skipped": ("skipped", "rollouts"),
+            "teacher/agreement": ("agreed", "taught"),
+            "teacher/agreement_forks": ("agreed_forks", "taught_forks"),
             "divergence": ("divergence", "divergence_tokens"),
             "dynamic_sampling/idle": ("idle_first", "groups"),
             "dynamic_sampling/idle_left": ("idle_left", "groups"),
@@ -282,6 +289,15 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             if holds and cause not in self._warned:
                 self._warned.add(cause)
                 logger.warning("The method is idle: %s.", cause)
+
+
+def _teachers(scores: Scores) -> Batch:
+    """The teacher's scores under the names they have in a batch."""
+    return {
+        "teacher_logps": scores.logps,
+        "teacher_entropies": scores.entropies,
+        "teacher_agrees": scores.is_first_choice,
+    }
 
 
 class _TeacherFollows(TrainerCallback):

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from trl import GRPOTrainer
-from trl.trainer.utils import pad
+from trl.trainer.utils import add_fused_lm_head, pad
 
 from dasd.credit import Credit
 from dasd.models import LanguageModelHead
@@ -38,10 +38,12 @@ Batch = dict[str, Any]
 
 @dataclass
 class Scores:
-    """A pass over completions: (B, T) log-probs and entropies, nats; if asked for, (B, T, d) hidden states and their head."""
+    """A pass over completions: (B, T) log-probs and entropies, nats, and whether each token is the most likely one there; if
+    asked for, (B, T, d) hidden states and their head."""
 
     logps: Tensor
     entropies: Tensor
+    is_first_choice: Tensor
     hidden: Tensor | None = None
     head: LanguageModelHead | None = None
 
@@ -62,6 +64,10 @@ class TokenCreditTrainer(GRPOTrainer):
         self._credit: Credit | None = None
         self._totals: defaultdict[str, float | Tensor] = defaultdict(float)
         super().__init__(*args, **kwargs)
+        # TRL's head as TRL adds it, with one more output; the one inside is passed over.
+        add_fused_lm_head(
+            self._language_model(), self.temperature, self.args.cast_lm_head_to_fp32, ("log_probs", "entropy", "is_top1")
+        )
 
     # Hooks
 
@@ -94,7 +100,10 @@ class TokenCreditTrainer(GRPOTrainer):
         In evaluation mode, without gradient, by the model as it is.
         """
         completion_ids, completion_mask = batch["completion_ids"], batch["completion_mask"]
-        was_training = self.model.training
+        was_training, first_choices = self.model.training, []
+        listening = self._language_model().register_forward_hook(
+            lambda module, args, output: first_choices.append(output.is_top1[:, -completion_ids.size(1) :])
+        )
         self.model.eval()
         try:
             with torch.no_grad(), self._hidden_states() as states:
@@ -107,8 +116,9 @@ class TokenCreditTrainer(GRPOTrainer):
                     compute_entropy=True,
                 )
         finally:
+            listening.remove()
             self.model.train(was_training)
-        scores = Scores(logps.float(), entropies.float())
+        scores = Scores(logps.float(), entropies.float(), torch.cat(first_choices))
         if hidden:
             scores.hidden = self._of_completion(torch.cat(states), completion_ids)
             scores.head = self._head().detached()
