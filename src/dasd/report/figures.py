@@ -59,8 +59,8 @@ def training_panels(series: Series) -> list[Panel]:
         _curves(series, "Agreement with the teacher",
                 [("teacher/agreement", Key("all tokens", "accent")),
                  ("teacher/agreement_forks", Key("the fifth of highest entropy", "muted", "dash"))],
-                "How often the sampled token is the teacher's most likely one; a rise at uncertain tokens means that the student "
-                "says what the teacher would.", rate=True),
+                "How often the sampled token is the teacher's most likely one; a rise at uncertain tokens means that the "
+                "student says what the teacher would.", rate=True),
         _curves(series, "Where a signal is missing",
                 [("frac_reward_zero_std", Key("groups with equal rewards", "accent")),
                  ("teacher/skipped", Key("rollouts without a teacher", "muted", "dash"))],
