@@ -1,0 +1,41 @@
+"""Does every shipped recipe load, name its method, and say what it was tested on and what to expect?"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dasd.config import RunConfig, load_config
+from dasd.credit import METHODS, make_method
+from dasd.training.run import rewards, trainer_arguments
+
+FOLDER = Path(__file__).parent.parent / "recipes" / "countdown"
+RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "base")
+
+
+def test_there_is_one_for_each_method():
+    assert {path.stem for path in RECIPES} == set(METHODS)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_is_sound(path, tmp_path):
+    config = load_config(RunConfig, path, ["--output", str(tmp_path / "run")])
+    assert config.method.name == path.stem
+    make_method(config.method.name, config.method.settings)
+    assert trainer_arguments(config).learning_rate == config.training.learning_rate
+    assert len(rewards(None, config)) == (2 if path.stem == "dapo" else 1)
+    text = path.read_text()
+    assert text.startswith("# Tested on: ")
+    assert f"Command: dasd train recipes/countdown/{path.name}" in text
+    assert "Expect on 100 validation problems: Avg@16 0." in text
+
+
+def test_learning_rates_are_the_best_of_the_search():
+    found: dict[str, list[dict]] = {}
+    for line in (FOLDER / "search.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        found.setdefault(row["recipe"], []).append(row)
+    for path in RECIPES:
+        best = max(found[path.stem], key=lambda row: (row["avg_at_16"], row["pass_at_16"]))
+        assert load_config(RunConfig, path).training.learning_rate == best["learning_rate"]
+        assert f"Avg@16 {best['avg_at_16']:.3f}" in path.read_text()
