@@ -1,6 +1,6 @@
 """Which learning rate does each recipe need? Trains every recipe with each rate and evaluates on validation problems.
 
-    python recipes/countdown/search.py [--recipes dasd grpo] [--rates 1e-4 3e-4 6e-4] [--seeds 0] [--shard 0/2]
+    python recipes/countdown/search.py [--recipes dasd grpo] [--rates 1e-4 3e-4] [--seeds 0] [--shard 0/2]
 
 Results are appended to search.jsonl beside this file; what is there already is not run again. One run takes one to two minutes
 on one CPU core; `--shard i/n` takes every n-th run, so that n processes share the work.
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     recipes = sorted(path.stem for path in HERE.glob("*.yaml") if path.stem != "base")
     parser.add_argument("--recipes", nargs="*", default=recipes, choices=recipes)
-    parser.add_argument("--rates", nargs="*", type=float, default=[1e-4, 3e-4, 6e-4])
+    parser.add_argument("--rates", nargs="*", type=float, default=[1e-4, 3e-4])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--shard", default="0/1")
     parser.add_argument("--folder", type=Path, default=Path("runs/search"))
