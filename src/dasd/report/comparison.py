@@ -133,7 +133,8 @@ def _headline(row: Row, benchmarks: int) -> str:
     if row.difference.excludes_zero:
         verb = "is above" if row.difference.mean > 0 else "is below"
     values = f"{row.plain('after')} against {row.plain('before')}"
-    return f"Avg@k{over}: B {verb} A, {values} ({row.change()}, 95 % interval {row.interval('difference')}, p = {row.p})."
+    p = f"p {row.p}" if row.p.startswith("<") else f"p = {row.p}"
+    return f"Avg@k{over}: B {verb} A, {values} ({row.change()}, 95 % interval {row.interval('difference')}, {p})."
 
 
 def _outcomes(examples: dict[str, Any]) -> list[tuple[str, str, int]]:
