@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ACTIONS = ("conform", "deviate", "resample")
-
 
 @dataclass(frozen=True)
 class Position:

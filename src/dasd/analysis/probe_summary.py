@@ -67,9 +67,7 @@ def suggest_rho(records: Sequence[Record], seed: int = 0, draws: int = 2000) -> 
     advantage = np.full((len(records), 10), np.nan)  # deviate minus conform, mean over a problem's positions in a decile
     for row, record in enumerate(records):
         for decile in range(10):
-            values = [
-                d - c for c, d in zip(*(_values([record], a, "correct", _in_decile(decile)) for a in FORCED), strict=True)
-            ]
+            values = [d - c for c, d in zip(*(_values(record, a, "correct", _in_decile(decile)) for a in FORCED), strict=True)]
             if values:
                 advantage[row, decile] = np.mean(values)
     weights = np.random.default_rng(seed).multinomial(len(records), np.full(len(records), 1 / max(len(records), 1)), size=draws)
@@ -126,16 +124,15 @@ def probe_tables(summary: Mapping[str, Any]) -> list[Any]:
 
 def _effects(records: Sequence[Record], action: str, measure: str, where: Callable[[Record], bool]) -> list[list[float]]:
     """For each record the effects at its positions."""
-    return [_values([record], action, measure, where) for record in records]
+    return [_values(record, action, measure, where) for record in records]
 
 
-def _values(records: Sequence[Record], action: str, measure: str, where: Callable[[Record], bool]) -> list[float]:
+def _values(record: Record, action: str, measure: str, where: Callable[[Record], bool]) -> list[float]:
     found = []
-    for record in records:
-        for position in filter(where, record["positions"]):
-            forced, control = (MEASURES[measure](position["outcomes"][a]) for a in (action, CONTROL))
-            if forced is not None and control is not None:
-                found.append(forced - control)
+    for position in filter(where, record["positions"]):
+        forced, control = (MEASURES[measure](position["outcomes"][a]) for a in (action, CONTROL))
+        if forced is not None and control is not None:
+            found.append(forced - control)
     return found
 
 

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 from torch.nn.functional import softplus
 
 from dasd.credit.schedule import Schedule, check_number, number
-from dasd.credit.signals import Credit, TokenSignals, high_entropy, tally
+from dasd.credit.signals import Credit, TokenSignals, credit_with, high_entropy
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class GroupRelative:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, signals: TokenSignals) -> Credit:
-        return _credit(signals, signals.rollout_advantages)
+        return credit_with(signals, signals.rollout_advantages)
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Forking:
             flat = signals.entropy[signals.valid].sort().values
             tau = flat[min(len(flat) - 1, math.floor((1.0 - self.rho) * len(flat)))] if len(flat) else 0.0
             forks = signals.valid & (signals.entropy >= tau)
-        return _credit(signals, signals.rollout_advantages * forks)
+        return credit_with(signals, signals.rollout_advantages * forks)
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class SampledSelfDistillation:
     needs: ClassVar[frozenset[str]] = frozenset({"teacher_logps"})
 
     def __call__(self, signals: TokenSignals) -> Credit:
-        return _credit(signals, signals.gap)
+        return credit_with(signals, signals.gap)
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class RewardRescaled:
         factor = (1.0 - lam) + lam * evidence.clamp(-50.0, 50.0).exp().clamp(self.low, self.high)
         if self.correct_only:
             factor = torch.where(signals.require("correct")[:, None], factor, 1.0)
-        return _credit(signals, advantages * factor)
+        return credit_with(signals, advantages * factor)
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ class AntiSelfDistillation:
             raise ValueError("this method needs teacher_entropy_history, which was not given to TokenSignals")
         lam = number(self.lam) if self.is_on(history) else 0.0
         term = lam * 0.5 * (softplus(signals.gap) - math.log(2.0))
-        return _credit(signals, signals.rollout_advantages - term * signals.taught)
+        return credit_with(signals, signals.rollout_advantages - term * signals.taught)
 
 
 @dataclass(frozen=True)
@@ -175,8 +174,4 @@ class ContrastiveHints:
         advantages = signals.rollout_advantages
         evidence = signals.require("teacher_logps") - signals.require("contrast_logps").mean(0)
         moved = advantages + number(self.scale) * torch.tanh(evidence / self.width) * signals.taught
-        return _credit(signals, torch.where(moved * advantages > 0, moved, 0.0))
-
-
-def _credit(signals: TokenSignals, advantages: Tensor) -> Credit:
-    return Credit(advantages, None, tally(signals, advantages - signals.rollout_advantages, None))
+        return credit_with(signals, torch.where(moved * advantages > 0, moved, 0.0))

@@ -17,7 +17,7 @@ from torch import Tensor
 from dasd.credit.direction import DirectionAdaptive
 from dasd.credit.divergence import Divergence
 from dasd.credit.schedule import Schedule, check_number, number
-from dasd.credit.signals import Credit, DivergenceTerm, TokenSignals, high_entropy, masked_mean, tally
+from dasd.credit.signals import Credit, DivergenceTerm, TokenSignals, credit_with, high_entropy, masked_mean
 
 VOCABULARY = "teacher_distribution"  # in a method's `needs`: it returns terms, and the trainer must have the teacher's logits
 
@@ -72,7 +72,7 @@ class Distillation:
             uncertainty = torch.where(largest > 0, signals.entropy / largest.clamp(min=1e-30), 0.0)
             share = uncertainty * high_entropy(signals, self.anchor)
         advantages = number(self.verifier_weight) * signals.rollout_advantages
-        return _credit(signals, advantages, DivergenceTerm(self.divergence, weights, share))
+        return credit_with(signals, advantages, DivergenceTerm(self.divergence, weights, share))
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class EntropyRouted:
     def __call__(self, signals: TokenSignals) -> Credit:
         uncertain = (signals.require("teacher_entropies") > self.threshold) & signals.taught
         advantages = signals.gap.clamp(-self.gap_clip, self.gap_clip)
-        return _credit(signals, advantages, DivergenceTerm(self.divergence, number(self.strength) * uncertain.float()))
+        return credit_with(signals, advantages, DivergenceTerm(self.divergence, number(self.strength) * uncertain.float()))
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class SampleRouted:
         certainty = certainty / masked_mean(certainty, signals.valid).clamp(min=1e-30)[:, None]
         weights = number(self.strength) * certainty * _capped_ratio(signals, self.ratio_cap) * distilled
         advantages = signals.rollout_advantages.masked_fill(distilled, 0.0)
-        return _credit(signals, advantages, DivergenceTerm(self.divergence, weights))
+        return credit_with(signals, advantages, DivergenceTerm(self.divergence, weights))
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class DirectionAdaptiveVocabulary(DirectionAdaptive):
         omega, _ = self.direction(signals)
         weights = number(self.beta) * omega * signals.taught
         terms = DivergenceTerm(self.attract, weights.clamp(min=0.0)), DivergenceTerm(self.repel, weights.clamp(max=0.0))
-        return _credit(signals, signals.rollout_advantages, *terms, omega=omega)
+        return credit_with(signals, signals.rollout_advantages, *terms, omega=omega)
 
 
 def _by_position(signals: TokenSignals) -> Tensor:
@@ -171,8 +171,3 @@ def _capped_ratio(signals: TokenSignals, cap: float | None) -> Tensor:
     if cap is None or signals.ratio is None:
         return torch.ones_like(signals.gap)
     return signals.require("ratio").clamp(max=cap)
-
-
-def _credit(signals: TokenSignals, advantages: Tensor, *terms: DivergenceTerm, omega: Tensor | None = None) -> Credit:
-    totals = tally(signals, advantages - signals.rollout_advantages, omega)
-    return Credit(advantages, omega, totals, terms)

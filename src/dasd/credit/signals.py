@@ -225,6 +225,11 @@ def tally(signals: TokenSignals, term: Tensor, omega: Tensor | None, rho: float 
     return totals
 
 
+def credit_with(signals: TokenSignals, advantages: Tensor, *terms: DivergenceTerm, omega: Tensor | None = None) -> Credit:
+    """Credit of (B, T) advantages, tallied by what they add to the verifier's."""
+    return Credit(advantages, omega, tally(signals, advantages - signals.rollout_advantages, omega), terms)
+
+
 def ratios(totals: Mapping[str, float]) -> dict[str, float]:
     """Metrics from summed `totals`: shares in [0, 1], gaps in nats.
 
