@@ -94,14 +94,15 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+def build_model(tokenizer: PreTrainedTokenizerFast, hidden_size: int = 128, layers: int = 4) -> Qwen3ForCausalLM:
+    """A random model; hidden sizes are multiples of 64."""
     config = Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden_size // 32,
+        num_key_value_heads=hidden_size // 64,
         head_dim=32,
         max_position_embeddings=CONTEXT_LENGTH,
         tie_word_embeddings=True,
@@ -172,7 +173,7 @@ def train(model: Qwen3ForCausalLM, data: Iterator, steps: int, learning_rate: fl
     model.train()
     started, running = time.perf_counter(), 0.0
     for step in range(1, steps + 1):
-        ids, labels = next(data)
+        ids, labels = (tensor.to(model.device) for tensor in next(data))
         # Right padding and a causal model: what stands after a row's end cannot reach it, so no mask is needed.
         hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
         counted = labels[:, 1:] != -100
@@ -197,12 +198,15 @@ def main() -> None:
     parser.add_argument("--patient-steps", type=int, default=500)
     parser.add_argument("--tokens-per-batch", type=int, default=4096)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--hidden-size", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer)
+    model = build_model(tokenizer, args.hidden_size, args.layers).to(args.device)
     print(f"{model.num_parameters():,} parameters, vocabulary of {len(tokenizer)}")
     first = batches(tokenizer, args.tokens_per_batch, 0.0, random.Random(args.seed))
     train(model, first, args.steps, args.learning_rate)

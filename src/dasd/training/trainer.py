@@ -114,7 +114,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         self.add_totals({"rollouts": torch.tensor(len(rows)), "skipped": (~has_teacher).sum()})
 
         def padded(column: Sequence[Prompt | None]) -> tuple[Tensor, Tensor]:
-            # A rollout without teacher is scored after the student's prompt, so that every process makes the same passes.
+            # A rollout without teacher is not scored; the student's prompt only fills its place.
             known = [row["prompt"] if prompt is None else prompt for prompt, row in zip(column, rows, strict=True)]
             return self.pad_prompts([tokenize_prompt(self.tokenizer, p, **self._teacher_template) for p in known], device)
 
@@ -122,10 +122,10 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         extra: Batch = {"correct": correct, "has_teacher": has_teacher}
         if self.compares_distributions:
             return extra | {"teacher_prompt_ids": prompt_ids, "teacher_prompt_mask": prompt_mask}
-        scores = self._as_teacher(prompt_ids, prompt_mask, batch)
+        scores = self._as_teacher(prompt_ids, prompt_mask, batch | extra)
         extra |= _teachers(scores)
         if wrong:
-            others = [self._as_teacher(*padded(column), batch).logps for column in wrong]
+            others = [self._as_teacher(*padded(column), batch | extra).logps for column in wrong]
             extra["contrast_logps"] = torch.stack(others, dim=1)  # (B, W, T): rows first, for TRL's shuffling
         if "teacher_entropy_history" in self.needs and self.model.training:
             median = self._median(scores.entropies, self.loss_mask(batch) * has_teacher[:, None])
@@ -202,7 +202,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
 
     def _as_teacher(self, prompt_ids: Tensor, prompt_mask: Tensor, batch: Batch, hidden: bool = False) -> Scores:
         with self.teacher.lent():
-            return self.score(prompt_ids, prompt_mask, batch, hidden)
+            return self.score(prompt_ids, prompt_mask, batch, batch["has_teacher"], hidden)
 
     def _teacher_prompts(self, rows: Sequence[Mapping[str, Any]], batch: Batch, correct: Tensor) -> list[Prompt | None]:
         if not self.context.needs_peers:
@@ -280,7 +280,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
                 logs.get("teacher/skipped") == 1.0
             ),
             "teacher and student agree on every token (gap 0); see whether the teacher's prompt shows the reference, with "
-            "`dasd doctor`": self.has_teacher and logs.get("gap/abs") == 0.0 and logs.get("teacher/skipped") != 1.0,
+            "`dasd doctor`": self.has_teacher and logs.get("gap/abs", 1.0) < 1e-6 and logs.get("teacher/skipped") != 1.0,
             "no token is repelled: the entropies of each rollout are all equal, or the method only attracts": (
                 logs.get("tokens/repelled") == 0.0 and logs.get("tokens/attracted", 0.0) == 0.0 and logs.get("gap/abs", 0.0) > 0
             ),

@@ -19,12 +19,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from trl import GRPOTrainer
+from trl.kernels import chunked_logprob
+from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head, pad
 
 from dasd.credit import Credit
@@ -32,6 +36,7 @@ from dasd.models import LanguageModelHead
 from dasd.training.checkpoints import saving
 from dasd.training.distributions import divergence_loss
 from dasd.training.dynamic_sampling import idle_groups, merge_rows
+from dasd.training.passes import WORTH_SHARING, Plan, by_length, by_prompt, reads_prompts_once, score_pass
 
 Batch = dict[str, Any]
 
@@ -64,10 +69,7 @@ class TokenCreditTrainer(GRPOTrainer):
         self._credit: Credit | None = None
         self._totals: defaultdict[str, float | Tensor] = defaultdict(float)
         super().__init__(*args, **kwargs)
-        # TRL's head as TRL adds it, with one more output; the one inside is passed over.
-        add_fused_lm_head(
-            self._language_model(), self.temperature, self.args.cast_lm_head_to_fp32, ("log_probs", "entropy", "is_top1")
-        )
+        _add_first_choice(self._language_model(), self.temperature, self.args.cast_lm_head_to_fp32)
 
     # Hooks
 
@@ -94,34 +96,43 @@ class TokenCreditTrainer(GRPOTrainer):
 
     # What subclasses may use
 
-    def score(self, prompt_ids: Tensor, prompt_mask: Tensor, batch: Batch, hidden: bool = False) -> Scores:
+    def score(
+        self, prompt_ids: Tensor, prompt_mask: Tensor, batch: Batch, wanted: Tensor | None = None, hidden: bool = False
+    ) -> Scores:
         """The batch's completions after these left-padded prompts, by TRL's fused head at the sampling temperature.
 
-        In evaluation mode, without gradient, by the model as it is.
+        In evaluation mode, without gradient, by the model as it is. Rows that are not `wanted` (B,) stay 0, as does what lies
+        behind a completion's end.
         """
-        completion_ids, completion_mask = batch["completion_ids"], batch["completion_mask"]
-        was_training, first_choices = self.model.training, []
-        listening = self._language_model().register_forward_hook(
-            lambda module, args, output: first_choices.append(output.is_top1[:, -completion_ids.size(1) :])
-        )
+        completion_ids, mask = batch["completion_ids"], batch["completion_mask"]
+        size, width = completion_ids.shape
+        rows = list(range(size)) if wanted is None else wanted.nonzero().flatten().tolist()
+        plan, shared = self._plan(prompt_ids, prompt_mask, mask, rows)
+        none = torch.zeros((size, width), device=mask.device)
+        scores = Scores(none, none.clone(), none.bool())
+        if hidden:
+            scores.head = self._head().detached()
+            scores.hidden = scores.head.weight.new_zeros((size, width, scores.head.weight.shape[1]))
+        was_training = self.model.training
         self.model.eval()
         try:
-            with torch.no_grad(), self._hidden_states() as states:
-                logps, entropies, _ = super()._get_per_token_logps_and_entropies(
-                    self.model,
-                    torch.cat([prompt_ids, completion_ids], dim=1),
-                    torch.cat([prompt_mask, completion_mask], dim=1),
-                    completion_ids.size(1),
-                    batch_size=self.args.per_device_train_batch_size,
-                    compute_entropy=True,
-                )
+            with torch.no_grad(), self.accelerator.autocast(), self._hidden_states() as states:
+                for chosen in plan.passes:
+                    longest = max(int(mask[chosen].sum(1).max()), 1)
+                    first = int(prompt_mask[chosen].argmax(1).min())
+                    output = score_pass(
+                        self.model, prompt_ids[chosen, first:], prompt_mask[chosen, first:],
+                        completion_ids[chosen, :longest], mask[chosen, :longest], shared,
+                    )  # fmt: skip
+                    scores.logps[chosen, :longest] = output.log_probs[:, -longest:].float()
+                    scores.entropies[chosen, :longest] = output.entropy[:, -longest:].float()
+                    scores.is_first_choice[chosen, :longest] = output.is_top1[:, -longest:].bool()
+                    if scores.hidden is not None:
+                        last = self._of_completion(states[-1], completion_ids[:, :longest])
+                        scores.hidden[chosen, :longest] = last.to(scores.hidden.dtype)
+                    states.clear()
         finally:
-            listening.remove()
             self.model.train(was_training)
-        scores = Scores(logps.float(), entropies.float(), torch.cat(first_choices))
-        if hidden:
-            scores.hidden = self._of_completion(torch.cat(states), completion_ids)
-            scores.head = self._head().detached()
         return scores
 
     def pad_prompts(self, prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -160,6 +171,10 @@ class TokenCreditTrainer(GRPOTrainer):
         return mask * batch["tool_mask"] if "tool_mask" in batch else mask
 
     # TRL's private methods
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        with tiles_for(self.accelerator.device):
+            return super().training_step(*args, **kwargs)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
         rows, batch = list(inputs), self._generate_batch(inputs)
@@ -266,6 +281,26 @@ class TokenCreditTrainer(GRPOTrainer):
         """(B, T, d) states that predict the completion's tokens, from those of the whole sequence."""
         return hidden[:, -completion_ids.size(1) - 1 : -1]
 
+    # Passes without gradient
+
+    def _plan(self, prompt_ids: Tensor, prompt_mask: Tensor, mask: Tensor, rows: list[int]) -> tuple[Plan, bool]:
+        """In which passes these rows are scored, and whether each pass reads its prompts once: alike on all processes."""
+        count = torch.tensor([-(-len(rows) // self.args.per_device_train_batch_size)], device=mask.device)
+        passes = int(self.accelerator.gather(count).max())
+        if passes == 0:
+            return Plan([], 0), False
+        rows = rows or [0]  # takes part in the others' passes
+        lengths = prompt_mask.sum(1).tolist(), mask.sum(1).tolist()
+        whole = by_length(*lengths, rows, passes)
+        if not reads_prompts_once(self._language_model()):
+            return whole, False
+        same = torch.unique(prompt_ids, dim=0, return_inverse=True)[1].tolist()
+        once = by_prompt(*lengths, rows, passes, same)
+        tokens = torch.tensor([whole.tokens, once.tokens], device=mask.device, dtype=torch.float32)
+        total = self.accelerator.reduce(tokens, reduction="sum")
+        shared = bool(total[1] < WORTH_SHARING * total[0])
+        return (once if shared else whole), shared
+
     # Dynamic sampling
 
     def _replace_idle_groups(self, rows: list[dict[str, Any]], batch: Batch) -> tuple[list[dict[str, Any]], Batch]:
@@ -302,3 +337,27 @@ class TokenCreditTrainer(GRPOTrainer):
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randint(len(self.train_dataset), (count,), generator=generator)
         return [self.train_dataset[int(index)] for index in chosen]
+
+
+def _add_first_choice(model: Any, temperature: float, in_float32: bool) -> None:
+    """`model(..., fused_lm_head=True, is_top1=True)` also tells whether each token is the most likely one, which costs more."""
+    plain = model.forward
+    add_fused_lm_head(model, temperature, in_float32, ("log_probs", "entropy", "is_top1"))
+    telling = model.forward
+
+    @wraps(plain)
+    def forward(*args: Any, is_top1: bool = False, **kwargs: Any) -> Any:
+        return (telling if is_top1 else plain)(*args, **kwargs)
+
+    model.forward = forward
+
+
+@contextmanager
+def tiles_for(device: torch.device) -> Iterator[None]:
+    """TRL's head works on tiles of 4,096 tokens times 32,768 vocabulary entries, made for GPUs. On a CPU tiles that stay in its
+    cache take half the time and a hundredth of the memory."""
+    if device.type != "cpu":
+        yield
+        return
+    with patch.object(trl_utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 4096), patch.object(chunked_logprob, "TOKEN_CHUNK_SIZE", 256):
+        yield

@@ -1,0 +1,87 @@
+"""In which passes are completions scored after prompts, so that little is computed twice or for padding?
+
+Rows of like length share a pass, which is padded to its own longest row. Where a pass holds several rows of one prompt, as
+groups do, it may read the prompt once and continue from its cache. Both cannot be had in full, so the order is chosen that
+computes fewer tokens. The number of passes follows from the number of rows alone: sharded processes must make the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# A prompt that is read once is one more call of the model, and its cache is copied to the rows: not for a few tokens.
+WORTH_SHARING = 0.9
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows of each pass, and the tokens that all of them compute, padding included."""
+
+    passes: list[list[int]]
+    tokens: int
+
+
+def by_length(prompts: Sequence[int], completions: Sequence[int], rows: Sequence[int], count: int) -> Plan:
+    """Each row with its whole prompt. `prompts` and `completions` are lengths, `rows` the ones to score."""
+    ordered = sorted(
+        rows, key=lambda row: prompts[row] + completions[row], reverse=True
+    )  # the largest first: memory is known at once
+    passes = _split(ordered, count)
+    return Plan(passes, sum(len(p) * (_longest(prompts, p) + _longest(completions, p)) for p in passes))
+
+
+def by_prompt(
+    prompts: Sequence[int], completions: Sequence[int], rows: Sequence[int], count: int, same: Sequence[Hashable]
+) -> Plan:
+    """Each prompt once in a pass; rows with equal `same` have equal prompts."""
+    longest: dict[Hashable, int] = {}
+    for row in rows:
+        longest[same[row]] = max(longest.get(same[row], 0), prompts[row] + completions[row])
+    first = {key: place for place, key in enumerate(longest)}
+    ordered = sorted(rows, key=lambda row: (-longest[same[row]], first[same[row]], -completions[row]))
+    passes = _split(ordered, count)
+    read = sum(len({same[row] for row in p}) * (_longest(prompts, p) - 1) for p in passes)
+    return Plan(passes, read + sum(len(p) * (_longest(completions, p) + 1) for p in passes))
+
+
+def _split(rows: Sequence[int], count: int) -> list[list[int]]:
+    """`count` passes of nearly equal size; with fewer rows than that some are scored twice."""
+    rows = [rows[index % len(rows)] for index in range(max(len(rows), count))]
+    edges = [len(rows) * number // count for number in range(count + 1)]
+    return [list(rows[start:end]) for start, end in pairwise(edges)]
+
+
+def _longest(lengths: Sequence[int], rows: Sequence[int]) -> int:
+    return max(lengths[row] for row in rows)
+
+
+def reads_prompts_once(model: Any) -> bool:
+    """Whether a language model can continue many completions from the cache of one prompt: plain attention in all layers."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
+    return kinds == {"full_attention"} and "logits_to_keep" in signature(model.forward).parameters
+
+
+def score_pass(
+    model: Any, prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor, shared: bool
+) -> Any:
+    """The output of TRL's fused head on (b, P) left-padded prompts and (b, T) completions; its last T places are theirs."""
+    cache, mask = None, torch.cat([prompt_mask, completion_mask], dim=1)
+    if shared:
+        _, source = torch.unique(prompt_ids, dim=0, return_inverse=True)
+        first = [source.tolist().index(number) for number in range(int(source.max()) + 1)]
+        read = model(input_ids=prompt_ids[first, :-1], attention_mask=prompt_mask[first, :-1], use_cache=True, logits_to_keep=1)
+        cache = read.past_key_values
+        cache.batch_select_indices(source)
+        prompt_ids = prompt_ids[:, -1:]  # says the completion's first token
+    labels = torch.cat([torch.full_like(prompt_ids, -100), completion_ids.masked_fill(completion_mask == 0, -100)], dim=1)
+    return model(
+        input_ids=torch.cat([prompt_ids, completion_ids], dim=1), attention_mask=mask, labels=labels,
+        past_key_values=cache, fused_lm_head=True, is_top1=True,
+    )  # fmt: skip

@@ -1,0 +1,154 @@
+"""Do the teacher's passes give what row after row would, with less work?"""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import tiny
+from dasd.training import trl_adapter
+from dasd.training.passes import by_length, by_prompt, reads_prompts_once
+from dasd.training.trl_adapter import tiles_for
+
+
+@st.composite
+def batches(draw):
+    """Groups of rows with a prompt each, some rows unwanted, and rows in a pass."""
+    groups = draw(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 5)), min_size=1, max_size=6))
+    prompts = [length for length, size in groups for _ in range(size)]
+    same = [number for number, (_, size) in enumerate(groups) for _ in range(size)]
+    completions = draw(st.lists(st.integers(0, 60), min_size=len(same), max_size=len(same)))
+    rows = draw(st.lists(st.sampled_from(range(len(same))), min_size=1, unique=True))
+    return prompts, completions, rows, same, draw(st.integers(1, 8))
+
+
+def tokens_of(passes, prompts, completions, same=None):
+    """What a slow reader counts: every place of every padded pass."""
+    total = 0
+    for rows in passes:
+        longest = max(prompts[row] for row in rows)
+        width = max(completions[row] for row in rows)
+        if same is None:
+            total += sum(longest + width for _ in rows)
+        else:
+            total += sum(longest - 1 for _ in {same[row] for row in rows}) + sum(1 + width for _ in rows)
+    return total
+
+
+@given(batches())
+def test_every_wanted_row_is_scored_in_passes_of_bounded_size(batch):
+    prompts, completions, rows, same, size = batch
+    count = -(-len(rows) // size)
+    for plan in (by_length(prompts, completions, rows, count), by_prompt(prompts, completions, rows, count, same)):
+        assert len(plan.passes) == count
+        assert sorted(row for chosen in plan.passes for row in chosen) == sorted(rows)
+        assert max(map(len, plan.passes)) <= size
+    assert by_length(prompts, completions, rows, count).tokens == tokens_of(
+        by_length(prompts, completions, rows, count).passes, prompts, completions
+    )
+    once = by_prompt(prompts, completions, rows, count, same)
+    assert once.tokens == tokens_of(once.passes, prompts, completions, same)
+
+
+@given(batches())
+def test_sorted_passes_never_compute_more_than_passes_padded_to_the_longest_of_all(batch):
+    prompts, completions, rows, _, size = batch
+    plan = by_length(prompts, completions, rows, -(-len(rows) // size))
+    longest = max(prompts[row] for row in rows) + max(completions[row] for row in rows)
+    assert plan.tokens <= len(rows) * longest
+
+
+def test_a_process_with_fewer_rows_makes_as_many_passes():
+    assert by_length([5, 5], [1, 2], [1], 3).passes == [[1], [1], [1]]
+
+
+def test_a_group_of_four_reads_its_prompt_once():
+    """Prompts of 10 and 20 tokens, completions of 5: 2 x (10 - 1) or so against 8 x 10."""
+    prompts, same = [10] * 4 + [20] * 4, [0] * 4 + [1] * 4
+    once = by_prompt(prompts, [5] * 8, range(8), 2, same)
+    assert once.passes == [[4, 5, 6, 7], [0, 1, 2, 3]]
+    assert once.tokens == 19 + 4 * 6 + 9 + 4 * 6
+    assert by_length(prompts, [5] * 8, range(8), 2).tokens == 4 * 25 + 4 * 15
+
+
+def expected(model, trainer, prompt_ids, prompt_mask, batch, row):
+    """Log-probs, entropies, first choices and hidden states of one row, by the plain model and its full logits."""
+    prompt = prompt_ids[row][prompt_mask[row].bool()]
+    completion = batch["completion_ids"][row][batch["completion_mask"][row].bool()]
+    with torch.no_grad():
+        output = model(torch.cat([prompt, completion])[None], output_hidden_states=True)
+    place = slice(len(prompt) - 1, -1)
+    logps = (output.logits[0, place] / trainer.temperature).log_softmax(-1)
+    return (
+        logps.gather(1, completion[:, None])[:, 0],
+        -(logps.exp() * logps).sum(-1),
+        logps.argmax(-1) == completion,
+        output.hidden_states[-1][0, place],
+    )
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_scores_are_those_of_each_row_alone(train, tokenizer, monkeypatch, shared):
+    trainer = train(temperature=0.7, per_device_train_batch_size=4, learning_rate=0.0)
+    draw = torch.Generator().manual_seed(1)
+    words = [list(range(30, 30 + length)) for length in (3, 40, 40, 7)]
+    prompt_ids, prompt_mask = trainer.pad_prompts(
+        [words[i // 3] if i != 4 else words[3] for i in range(9)], torch.device("cpu")
+    )
+    lengths = torch.tensor([12, 1, 5, 9, 12, 2, 3, 4, 0])
+    batch = {
+        "completion_ids": torch.randint(460, (9, 12), generator=draw),
+        "completion_mask": (torch.arange(12) < lengths[:, None]).long(),
+    }
+    wanted = torch.tensor([True] * 6 + [False, True, True])
+    monkeypatch.setattr(trl_adapter, "WORTH_SHARING", 10.0 if shared else 0.0)
+    passes = []
+    trainer.model.register_forward_hook(lambda module, args, output: passes.append(output), with_kwargs=False)
+    scores = trainer.score(prompt_ids, prompt_mask, batch, wanted, hidden=True)
+    assert len(passes) == (4 if shared else 2)
+    assert trainer.model.training
+    reference = tiny(tokenizer).eval()
+    reference.load_state_dict(trainer.model.state_dict())
+    for row in range(9):
+        length = int(lengths[row]) if wanted[row] else 0
+        for tensor in (scores.logps, scores.entropies, scores.is_first_choice):
+            assert not tensor[row, length:].any()
+        if length:
+            logps, entropies, first, hidden = expected(reference, trainer, prompt_ids, prompt_mask, batch, row)
+            torch.testing.assert_close(scores.logps[row, :length], logps, atol=2e-6, rtol=1e-5)
+            torch.testing.assert_close(scores.entropies[row, :length], entropies, atol=2e-6, rtol=1e-5)
+            assert torch.equal(scores.is_first_choice[row, :length], first)
+            torch.testing.assert_close(scores.hidden[row, :length], hidden, atol=1e-5, rtol=1e-4)
+
+
+def test_nothing_is_computed_where_no_row_is_wanted(train):
+    trainer, passes = train(max_steps=1), []
+    trainer.model.register_forward_hook(lambda *_: passes.append(1))
+    ids, mask = trainer.pad_prompts([[1, 2]] * 2, torch.device("cpu"))
+    batch = {"completion_ids": torch.ones(2, 3, dtype=torch.long), "completion_mask": torch.ones(2, 3, dtype=torch.long)}
+    scores = trainer.score(ids, mask, batch, torch.tensor([False, False]), hidden=True)
+    assert not passes
+    assert not scores.logps.any()
+    assert scores.hidden.shape == (2, 3, 32)
+
+
+def test_sliding_windows_are_not_continued_from_a_cache(tokenizer):
+    assert reads_prompts_once(tiny(tokenizer))
+    layers = ["full_attention", "sliding_attention"]
+    assert not reads_prompts_once(tiny(tokenizer, layer_types=layers, sliding_window=8, use_sliding_window=True))
+
+
+def test_small_tiles_change_nothing_but_the_time():
+    hidden, weight = torch.randn(600, 8, requires_grad=True), torch.randn(9000, 8, requires_grad=True)
+    targets, results = torch.randint(9000, (600,)), []
+    for device in ("cpu", "cuda"):  # the second leaves TRL's tiles
+        with tiles_for(torch.device(device)):
+            kernel, chunk = trl_adapter.chunked_logprob, trl_adapter.trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE
+            assert (kernel.TOKEN_CHUNK_SIZE, chunk) == ((256, 4096) if device == "cpu" else (4096, 32768))
+            logps, *_ = kernel.ChunkedLogProbFunction.apply(
+                hidden, weight, None, targets, 1.0, chunk, None, 1.0, ("log_probs",)
+            )
+            results.append((logps.detach(), *torch.autograd.grad(logps.sum(), (hidden, weight))))
+    for small, large in zip(*results, strict=True):
+        torch.testing.assert_close(small, large, atol=1e-4, rtol=1e-4)
+    assert trl_adapter.trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE == 32768
