@@ -29,7 +29,7 @@ def parts(sizes=QWEN, work=WORK, **changes):
 
 
 def test_by_hand_all_weights_in_bfloat16():
-    """2 + 2 + 2 x 2 bytes a weight; 18,432 tokens of 28 layers of 2048 bfloat16; 16 rollouts of 28 x 2 x 1024 x 2 bytes a token."""
+    """2 + 2 + 4 bytes a weight; 18,432 tokens x 28 layers x 2048 x 2; 16 rollouts x 4,608 tokens x 28 x 2 x 1024 x 2."""
     found = parts()
     assert found["weights"].update == found["gradients"].update == 2 * 1_720_574_976
     assert found["optimiser"].update == 4 * 1_720_574_976
@@ -165,8 +165,8 @@ def test_a_real_step_takes_about_what_is_estimated(tokenizer, problems, tmp_path
     monkeypatch.setattr(memory, "VOCAB_TILE", vocab)
     model = tiny(tokenizer, **WIDTHS)
     arguments = make_arguments(
-        output_dir=str(tmp_path), per_device_train_batch_size=32, max_completion_length=24, gradient_checkpointing=checkpointing,
-        max_steps=2, generation_kwargs={"min_new_tokens": 24},
+        output_dir=str(tmp_path), per_device_train_batch_size=32, max_completion_length=24, max_steps=2,
+        gradient_checkpointing=checkpointing, generation_kwargs={"min_new_tokens": 24},
     )  # fmt: skip
     adapter = LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM") if lora else None
     trainer = SelfDistillationTrainer(
