@@ -205,11 +205,8 @@ def _teacher_copy(model: Any, config: RunConfig, hardware: Hardware) -> Literal[
         keeps = TeacherWeights(model, kind, config.teacher.ema_rate, config.teacher.sync_steps).keeps_copy
     except ValueError as error:
         raise BadInput(str(error)) from None
-    if keeps and hardware.sharding in ("zero3", "fsdp2"):
-        raise BadInput(
-            f"teacher.weights {kind!r} keep a copy, and --sharding {hardware.sharding} shards the model: use 'live', or "
-            "'adapter_off' with LoRA"
-        )
+    if keeps and hardware.sharding == "zero3":
+        raise BadInput(f"teacher.weights {kind!r} keep a copy, and ZeRO-3 shards the model: use 'live', or --sharding fsdp2")
     return "none" if not keeps else "float32" if kind == "ema" else "weights"
 
 

@@ -48,6 +48,7 @@ class ModelSizes:
     intermediate: int
     vocab: int
     weight_bytes: int  # of one weight as it is loaded: 2 or 4
+    packed_bytes: float = 0.0  # of one weight of the layers' projections, where they are frozen in 8 or 4 bits: 1 or about 0.52
 
     @property
     def lora(self) -> bool:
@@ -169,12 +170,20 @@ def _frozen_bytes(sizes: ModelSizes, work: Workload) -> int:
     return 2 if work.sharding.startswith("zero") else sizes.weight_bytes
 
 
+def _model_shares(work: Workload) -> int:
+    return work.processes if work.sharding in ("zero3", "fsdp2") else 1
+
+
 def _weights(sizes: ModelSizes, work: Workload) -> Part:
-    shares = work.processes if work.sharding in ("zero3", "fsdp2") else 1
+    shares = _model_shares(work)
     trained, frozen = _trained_bytes(sizes, work), _frozen_bytes(sizes, work)
-    size = (sizes.trainable * trained + sizes.frozen * frozen) / shares
-    adapter = f"{_count(sizes.frozen)} x {frozen} + adapter " if sizes.lora else ""
-    return Part("weights", size, size, f"{adapter}{_count(sizes.trainable)} x {trained} bytes{_over(shares)}")
+    packed = sizes.layers * sizes.one_layer if sizes.packed_bytes else 0
+    plain = sizes.frozen - packed
+    size = (sizes.trainable * trained + plain * frozen + packed * sizes.packed_bytes) / shares
+    terms = [f"{_count(packed)} x {sizes.packed_bytes}"] if packed else []
+    terms += [f"{_count(plain)} x {frozen}"] if sizes.lora else []
+    terms += [f"{'adapter ' if sizes.lora else ''}{_count(sizes.trainable)} x {trained} bytes{_over(shares)}"]
+    return Part("weights", size, size, " + ".join(terms))
 
 
 def _gradients(sizes: ModelSizes, work: Workload) -> Part:
@@ -200,15 +209,15 @@ def _optimizer(sizes: ModelSizes, work: Workload) -> Part:
 
 
 def _teacher(sizes: ModelSizes, work: Workload) -> Part:
-    """A kept copy of the trained weights; an averaged one is float32, and is cast while it scores."""
-    trained = _trained_bytes(sizes, work)
+    """A kept copy of the trained weights, sharded as they are; an averaged one is float32, and is cast while it scores."""
+    trained, shares = _trained_bytes(sizes, work), _model_shares(work)
     each = {"none": 0, "weights": trained, "float32": 4 if trained == 4 else 4 + trained}[work.teacher_copy]
-    size = sizes.trainable * each
-    return Part("teacher's copy", size, size, f"{_count(sizes.trainable)} x {each} bytes")
+    size = sizes.trainable * each / shares
+    return Part("teacher's copy", size, size, f"{_count(sizes.trainable)} x {each} bytes{_over(shares)}")
 
 
 def _reference(sizes: ModelSizes, work: Workload) -> Part:
-    shares = work.processes if work.sharding in ("zero3", "fsdp2") else 1
+    shares = _model_shares(work)
     each = _frozen_bytes(sizes, work)
     size = sizes.parameters * each / shares if work.reference else 0.0
     return Part("reference model", size, size, f"{_count(sizes.parameters)} x {each} bytes{_over(shares)}")

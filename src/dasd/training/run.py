@@ -179,7 +179,7 @@ def rewards(task: Task, config: RunConfig) -> list[Callable[..., list[float | No
 
 
 def trainer_arguments(
-    config: RunConfig, kind: type[SelfDistillationConfig] = SelfDistillationConfig, processes: int | None = None,
+    config: RunConfig, kind: type[SelfDistillationConfig] = SelfDistillationConfig, world_size: int | None = None,
     on_gpu: bool | None = None,
 ) -> SelfDistillationConfig:  # fmt: skip
     """The config in TRL's terms, for this machine unless told otherwise.
@@ -187,7 +187,7 @@ def trainer_arguments(
     Raises BadInput for a wrong or doubly set field under `training.trl`.
     """
     training = config.training
-    processes = processes or int(os.environ.get("WORLD_SIZE", "1"))
+    processes = world_size or int(os.environ.get("WORLD_SIZE", "1"))
     on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
     per_pass = training.micro_batch_size * processes
     if training.rollouts_per_step % per_pass:
