@@ -165,8 +165,8 @@ def test_a_real_step_takes_about_what_is_estimated(tokenizer, problems, tmp_path
     monkeypatch.setattr(memory, "VOCAB_TILE", vocab)
     model = tiny(tokenizer, **WIDTHS)
     arguments = make_arguments(
-        output_dir=str(tmp_path), per_device_train_batch_size=32, max_completion_length=24, max_steps=2,
-        gradient_checkpointing=checkpointing, generation_kwargs={"min_new_tokens": 24},
+        output_dir=str(tmp_path), per_device_train_batch_size=32, max_completion_length=12, max_steps=2,
+        gradient_checkpointing=checkpointing, generation_kwargs={"min_new_tokens": 12},
     )  # fmt: skip
     adapter = LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM") if lora else None
     trainer = SelfDistillationTrainer(
@@ -176,7 +176,7 @@ def test_a_real_step_takes_about_what_is_estimated(tokenizer, problems, tmp_path
     trained = sum(p.numel() for p in weights if p.requires_grad)
     sizes = ModelSizes(sum(p.numel() for p in weights), trained, 4, 192, 192, 96, 512, vocab, 4)
     prompt = len(tokenizer.apply_chat_template(as_dataset(problems)[0]["prompt"], add_generation_prompt=True)["input_ids"])
-    work = Workload(micro_batch=32, rollouts=32, prompt=prompt, completion=24, bf16=False, checkpointing=checkpointing)
+    work = Workload(micro_batch=32, rollouts=32, prompt=prompt, completion=12, bf16=False, checkpointing=checkpointing)
     expected = peak(estimate(sizes, work)) - memory.CUDA_CONTEXT
     with Peak() as measured:
         for weight in weights:

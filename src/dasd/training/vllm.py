@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
@@ -97,5 +98,5 @@ def _unreachable(url: str) -> str | None:
             return None
     except HTTPError as error:
         return f"HTTP {error.code}"
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, OSError, HTTPException, ValueError) as error:
         return str(getattr(error, "reason", error))
