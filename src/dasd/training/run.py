@@ -187,13 +187,13 @@ def trainer_arguments(
     Raises BadInput for a wrong or doubly set field under `training.trl`.
     """
     training = config.training
-    processes = world_size or int(os.environ.get("WORLD_SIZE", "1"))
+    count = world_size or int(os.environ.get("WORLD_SIZE", "1"))
     on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
-    per_pass = training.micro_batch_size * processes
+    per_pass = training.micro_batch_size * count
     if training.rollouts_per_step % per_pass:
         raise BadInput(
             f"training.rollouts_per_step ({training.rollouts_per_step}) must be a multiple of micro_batch_size x processes "
-            f"({training.micro_batch_size} x {processes})"
+            f"({training.micro_batch_size} x {count})"
         )
     ours: dict[str, Any] = {
         "output_dir": str(Path(config.output) / "checkpoints"),
