@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("quickstart", _quickstart, "evaluate the bundled model, train it, evaluate again, report", RunConfig)
     child = add("train", _train, "train as a YAML config says", RunConfig)
     child.add_argument("config", type=Path, help="YAML file")
+    _add_dry_run(child)
     child = add("eval", _evaluate, "sample a model on test problems, grade, summarise", EvalConfig)
     child.add_argument("model", nargs="+", help="'bundled', a model folder, or a hub id")
     child.add_argument("--config", type=Path, help="YAML file with settings")
@@ -97,6 +98,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_dry_run(child: argparse.ArgumentParser) -> None:
+    child.add_argument(
+        "--dry-run", "--dry_run", action="store_true", help="check the settings and estimate memory; writes nothing"
+    )
+    plan = child.add_argument_group("with --dry-run", "the GPUs it is planned for, which need not be here")
+    plan.add_argument("--gpu_memory", type=float, metavar="GIB", help="of one GPU (default: this machine's, if it has one)")
+    plan.add_argument("--processes", type=int, help="GPUs that train, one process each (default: 1)")
+    plan.add_argument("--sharding", choices=["none", "zero2", "zero3", "fsdp2"], help="how they share a model (default: none)")
+    plan.add_argument("--prompt_length", type=int, metavar="TOKENS", help="of the longest prompt (default: 512)")
+
+
 def _quickstart(known: argparse.Namespace, overrides: list[str]) -> None:
     config = load_config(RunConfig, QUICKSTART, overrides)
     from dasd.quickstart import quickstart
@@ -104,14 +116,23 @@ def _quickstart(known: argparse.Namespace, overrides: list[str]) -> None:
     quickstart(config)
 
 
-def _train(known: argparse.Namespace, overrides: list[str]) -> None:
+def _train(known: argparse.Namespace, overrides: list[str]) -> int | None:
     config = load_config(RunConfig, known.config, overrides)
+    names = ("gpu_memory", "processes", "sharding", "prompt_length")
+    planned = {name: value for name in names if (value := getattr(known, name)) is not None}
+    if known.dry_run:
+        from dasd.training.dry_run import Hardware, dry_run
+
+        return dry_run(config, Hardware(**planned))
+    if planned:
+        raise BadInput(f"--{next(iter(planned))} belongs to --dry-run; a run takes the GPUs that accelerate launch gives it")
     from dasd.progress import console
     from dasd.report import build_report
     from dasd.training.run import train
 
     final = train(config)
     console.print(f"Trained model: {final}\nReport: {build_report(Path(config.output))}", soft_wrap=True)
+    return None
 
 
 def _evaluate(known: argparse.Namespace, overrides: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from dasd.assets import BASE_MODEL
@@ -26,6 +26,14 @@ def load_model(config: ModelConfig) -> tuple[Any, Any]:
     tokenizer = load_tokenizer(config)
     model = _load(AutoModelForCausalLM, config, dtype=config.dtype)
     return model.eval(), tokenizer
+
+
+def load_model_config(config: ModelConfig) -> Any:
+    """The model's config.json alone. Raises BadInput where it cannot be had."""
+    try:
+        return _load(AutoConfig, config)
+    except BadInput as error:
+        raise BadInput(f"{error}. Its config.json alone is enough here: --model.path FOLDER, a folder that has it") from None
 
 
 def load_tokenizer(config: ModelConfig) -> Any:

@@ -26,7 +26,7 @@ from trl import GRPOConfig
 from trl.rewards import get_soft_overlong_punishment
 
 from dasd.config import BadInput, RunConfig, nearest
-from dasd.credit import make_method
+from dasd.credit import Method, make_method
 from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems
 from dasd.files import append_lines, repair_lines, write_json
 from dasd.folders import claim
@@ -37,6 +37,7 @@ from dasd.tasks.base import GradeStatus, Problem, Task
 from dasd.teacher.context import PrivilegedContext, tokenize_prompt
 from dasd.training.checkpoints import is_complete, last_checkpoint, saving
 from dasd.training.trainer import SelfDistillationConfig, SelfDistillationTrainer
+from dasd.training.vllm import check_vllm
 
 logger = logging.getLogger("dasd")
 METRICS = "metrics.jsonl"
@@ -71,16 +72,11 @@ def train(config: RunConfig) -> Path:
 
 def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
     """Model, tokenizer, problems and task, all checked; warnings are logged. Raises BadInput."""
-    try:
-        method = make_method(config.method.name, config.method.settings)
-        context = privileged_context(config)
-        contexts = [context] if "teacher_logps" in method.needs else []
-        contexts += [context.wrong()] if "contrast_logps" in method.needs else []
-    except (ValueError, TypeError) as error:
-        raise BadInput(str(error)) from None
-    trainer_arguments(config)
+    _, contexts = method_and_contexts(config)
+    check_vllm(trainer_arguments(config))
     problems, task = load_problems(config.data), make_task(config.data.task)
-    findings = check_problems(problems, task, context.column if contexts and not context.needs_peers else None)
+    column = contexts[0].column if contexts and not contexts[0].needs_peers else None
+    findings = check_problems(problems, task, column)
     rows = [as_row(problem) for problem in problems]
     for kind in contexts:
         if not any(finding.fatal for finding in findings) and not any(kind.prompt(row, ["a peer"], rows) for row in rows):
@@ -107,6 +103,18 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
     for finding in findings:
         logger.warning("%s", finding.message)
     return model, tokenizer, problems, task
+
+
+def method_and_contexts(config: RunConfig) -> tuple[Method, list[PrivilegedContext]]:
+    """The method, and what its teachers see: the context, and a wrong one where the method contrasts them. Raises BadInput."""
+    try:
+        method = make_method(config.method.name, config.method.settings)
+        context = privileged_context(config)
+        contexts = [context] if "teacher_logps" in method.needs else []
+        contexts += [context.wrong()] if "contrast_logps" in method.needs else []
+    except (ValueError, TypeError) as error:
+        raise BadInput(str(error)) from None
+    return method, contexts
 
 
 def build_trainer(
@@ -170,15 +178,22 @@ def rewards(task: Task, config: RunConfig) -> list[Callable[..., list[float | No
     return [make_reward(task), *([get_soft_overlong_punishment(length, buffer)] if buffer else [])]
 
 
-def trainer_arguments(config: RunConfig) -> SelfDistillationConfig:
-    """The config in TRL's terms. Raises BadInput for a wrong or doubly set field under `training.trl`."""
+def trainer_arguments(
+    config: RunConfig, kind: type[SelfDistillationConfig] = SelfDistillationConfig, world_size: int | None = None,
+    on_gpu: bool | None = None,
+) -> SelfDistillationConfig:  # fmt: skip
+    """The config in TRL's terms, for this machine unless told otherwise.
+
+    Raises BadInput for a wrong or doubly set field under `training.trl`.
+    """
     training = config.training
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    per_pass = training.micro_batch_size * processes
+    count = world_size or int(os.environ.get("WORLD_SIZE", "1"))
+    on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
+    per_pass = training.micro_batch_size * count
     if training.rollouts_per_step % per_pass:
         raise BadInput(
             f"training.rollouts_per_step ({training.rollouts_per_step}) must be a multiple of micro_batch_size x processes "
-            f"({training.micro_batch_size} x {processes})"
+            f"({training.micro_batch_size} x {count})"
         )
     ours: dict[str, Any] = {
         "output_dir": str(Path(config.output) / "checkpoints"),
@@ -205,15 +220,17 @@ def trainer_arguments(config: RunConfig) -> SelfDistillationConfig:
         "save_steps": training.save_steps,
         "seed": training.seed,
     }
-    defaults = {
+    defaults: dict[str, Any] = {
         "lr_scheduler_type": "constant_with_warmup",
-        "bf16": torch.cuda.is_available(),
+        "bf16": on_gpu,
         "logging_steps": 1,
         "save_total_limit": 2,
         "report_to": [],
         "disable_tqdm": True,
-        "gradient_checkpointing": torch.cuda.is_available(),
+        "gradient_checkpointing": on_gpu,
     }
+    if on_gpu and not torch.cuda.is_available():
+        defaults["use_cpu"] = True  # only planned here: TRL refuses bfloat16 where no GPU is
     known = [f.name for f in fields(GRPOConfig)]
     for key in training.trl:
         if key in ours:
@@ -221,7 +238,7 @@ def trainer_arguments(config: RunConfig) -> SelfDistillationConfig:
         if key not in known:
             raise BadInput(f"unknown key 'training.trl.{key}'{nearest(key, known)} It must be a field of trl.GRPOConfig")
     try:
-        return SelfDistillationConfig(**{**defaults, **ours, **training.trl})
+        return kind(**{**defaults, **ours, **training.trl})
     except (ValueError, TypeError) as error:
         raise BadInput(f"TRL refuses these settings: {error}") from None
 

@@ -57,6 +57,12 @@ class SelfDistillationConfig(GRPOConfig):
     max_resamples: int = field(
         default=0, metadata={"help": "Dynamic sampling: rounds in which groups of equal rewards are replaced; 0 is off."}
     )
+    # TRL's default, sequence_mask, drops a completion by the product of its tokens' ratios, which leaves any bound within some
+    # thousand tokens. Each token's truncated ratio: Yao et al. 2025, https://fengyao.notion.site/off-policy-rl
+    vllm_importance_sampling_mode: str = field(
+        default="token_truncate",
+        metadata={"help": "How vLLM's log-probs are corrected: token_truncate, token_mask, sequence_truncate, sequence_mask."},
+    )
     disable_dropout: bool = field(
         default=True,
         metadata={"help": "Student and teacher must be scored alike, or dropout noise is taken for the teacher's opinion."},

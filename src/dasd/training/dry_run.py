@@ -1,0 +1,297 @@
+"""Would this run start, and would it fit? `dasd train CONFIG --dry-run`: no weights, no data, nothing written.
+
+Settings, method, teacher and TRL's arguments are resolved as if on the GPUs that are named; the model is built from its
+config.json without memory, so that weights are counted and not guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from peft import get_peft_model
+from rich.table import Table
+from transformers import AutoModelForCausalLM
+
+from dasd.config import BadInput, RunConfig, make_config
+from dasd.models import load_model_config, model_path
+from dasd.progress import console
+from dasd.teacher.weights import TeacherWeights
+from dasd.training.memory import (
+    GIB,
+    USABLE,
+    ModelSizes,
+    Part,
+    Sharding,
+    Workload,
+    cache_bytes_per_token,
+    estimate,
+    largest,
+    peak,
+)
+from dasd.training.run import adapter, method_and_contexts, trainer_arguments
+from dasd.training.trainer import SelfDistillationConfig
+from dasd.training.vllm import check_vllm_settings
+
+VLLM_WORKING = 2.0 * GIB  # assumed: vLLM's own activations, CUDA graphs and context
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The GPUs a run is planned for."""
+
+    gpu_memory: float | None = None  # GiB of one; None: that of this machine's, if it has one
+    processes: int = 1
+    sharding: Sharding = "none"
+    prompt_length: int = 512  # tokens; the data is not read
+
+    def __post_init__(self) -> None:
+        if self.sharding not in get_args(Sharding):
+            raise BadInput(f"--sharding must be one of {', '.join(get_args(Sharding))}, got {self.sharding!r}")
+        for name in ("gpu_memory", "processes", "prompt_length"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise BadInput(f"--{name} must be above 0, got {value}")
+
+    @property
+    def gpu_bytes(self) -> float | None:
+        if self.gpu_memory is not None:
+            return self.gpu_memory * GIB
+        return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run on some hardware, with each GPU's memory."""
+
+    config: RunConfig
+    hardware: Hardware
+    arguments: SelfDistillationConfig
+    sizes: ModelSizes
+    work: Workload
+    parts: list[Part]
+
+    @property
+    def needs(self) -> float:
+        return peak(self.parts)
+
+    @property
+    def fits(self) -> bool | None:
+        """None where no GPU is known."""
+        usable = self.hardware.gpu_bytes
+        return None if usable is None else self.needs <= USABLE * usable and self.vllm_holds != 0
+
+    @property
+    def vllm_holds(self) -> int | None:
+        """Rollouts of full length in colocated vLLM's cache, over the GPUs that share a model; None without it."""
+        if self.work.vllm != "colocate":
+            return None
+        together = self.arguments.vllm_tensor_parallel_size
+        free = together * (self.work.vllm_bytes - VLLM_WORKING) - 2 * self.sizes.parameters
+        return max(0, int(free // (self.work.sequence * cache_bytes_per_token(self.sizes, 2))))
+
+
+def dry_run(config: RunConfig, hardware: Hardware) -> int:
+    """Prints the plan; 2 where it does not fit, else 0. Raises BadInput for whatever is wrong with the settings."""
+    plan = make_plan(config, hardware)
+    sizes, work = plan.sizes, plan.work
+    trained = f"{sizes.trainable:,} trained" if sizes.lora else "all trained"
+    console.print(f"{model_path(config.model)}: {sizes.parameters:,} parameters, {trained}", soft_wrap=True)
+    console.print(
+        f"{config.method.name}, teacher: {config.teacher.weights} weights, context {config.teacher.context}; "
+        f"{config.training.rollouts_per_step} rollouts a step on {work.processes} GPU{'s' * (work.processes > 1)}, "
+        f"{work.rollouts} generated at once and {work.micro_batch} learnt from at once on each",
+        soft_wrap=True,
+    )
+    console.print(_table(plan))
+    for line in (*_notes(plan), *_verdict(plan)):
+        console.print(line, soft_wrap=True, markup=False)
+    return 2 if plan.fits is False else 0
+
+
+def make_plan(config: RunConfig, hardware: Hardware) -> Plan:
+    """Raises BadInput for settings that no run could start with."""
+    method, _ = method_and_contexts(config)
+    arguments = _arguments_elsewhere(config, hardware.processes)
+    if arguments.use_vllm:
+        check_vllm_settings(arguments)
+    model = _empty_model(config)
+    sizes = _sizes(model)
+    has_teacher = "teacher_logps" in method.needs
+    teacher: Literal["none", "weights", "float32"] = _teacher_copy(model, config, hardware) if has_teacher else "none"
+    colocated = arguments.use_vllm and arguments.vllm_mode == "colocate"
+    if colocated and hardware.gpu_bytes is None:
+        raise BadInput("vLLM takes a share of each GPU, and no GPU is here: say how large they are, e.g. --gpu_memory 80")
+    accumulation, per_generation = arguments.gradient_accumulation_steps, arguments.steps_per_generation
+    work = Workload(
+        micro_batch=arguments.per_device_train_batch_size,
+        rollouts=arguments.per_device_train_batch_size * per_generation,
+        prompt=hardware.prompt_length,
+        completion=arguments.max_completion_length,
+        processes=hardware.processes,
+        sharding=hardware.sharding,
+        bf16=arguments.bf16,
+        checkpointing=arguments.gradient_checkpointing,
+        accumulates=accumulation > 1 and not _reduces_each_batch(arguments),
+        generations_per_step=-(-accumulation // per_generation),
+        optimizer=str(getattr(arguments.optim, "value", arguments.optim)),
+        teacher_copy=teacher,
+        compares_distributions="teacher_distribution" in method.needs,
+        reference=arguments.beta != 0.0 and not sizes.lora,
+        vllm=arguments.vllm_mode if arguments.use_vllm else "none",
+        vllm_bytes=arguments.vllm_gpu_memory_utilization * (hardware.gpu_bytes or 0.0) if colocated else 0.0,
+        vllm_sleeps=arguments.vllm_enable_sleep_mode,
+    )
+    try:
+        return Plan(config, hardware, arguments, sizes, work, estimate(sizes, work))
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+
+
+def _arguments_elsewhere(config: RunConfig, processes: int) -> SelfDistillationConfig:
+    """TRL's arguments as each of so many processes would have them, on a GPU."""
+
+    class Elsewhere(SelfDistillationConfig):
+        world_size = processes
+
+    return trainer_arguments(config, Elsewhere, processes, on_gpu=True)
+
+
+def _empty_model(config: RunConfig) -> Any:
+    """The model to train on the meta device, with its adapter."""
+    settings, wanted = load_model_config(config.model), config.model.dtype
+    dtype = settings.dtype or torch.float32 if wanted == "auto" else getattr(torch, wanted)
+    lora = adapter(config)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(settings, dtype=dtype, trust_remote_code=config.model.trust_remote_code)
+            return model if lora is None else get_peft_model(model, lora)
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"model.path {model_path(config.model)} cannot be built: {' '.join(str(error).split())[:300]}") from None
+
+
+def _sizes(model: Any) -> ModelSizes:
+    config = model.config.get_text_config()
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+    missing = [name for name in names if not isinstance(getattr(config, name, None), int)]
+    experts = [name for name in ("num_experts", "num_local_experts", "n_routed_experts") if getattr(config, name, None)]
+    if missing or experts:
+        reason = f"its config has no {missing[0]}" if missing else f"it has experts ({experts[0]})"
+        raise BadInput(f"memory is estimated for dense decoders only, and of {config.model_type} {reason}")
+    heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    weights = [(p.numel(), p.requires_grad, p.element_size()) for p in model.parameters()]
+    trainable = sum(count for count, trained, _ in weights if trained)
+    total = sum(count for count, _, _ in weights)
+    return ModelSizes(
+        parameters=total,
+        trainable=trainable,
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        query=heads * head_size,
+        key_value=(getattr(config, "num_key_value_heads", None) or heads) * head_size,
+        intermediate=config.intermediate_size,
+        vocab=config.vocab_size,
+        weight_bytes=max(size for _, trained, size in weights if not trained or trainable == total),
+    )
+
+
+def _teacher_copy(model: Any, config: RunConfig, hardware: Hardware) -> Literal["none", "weights", "float32"]:
+    """What kind of copy the teacher keeps; the trainer's own check speaks for what it refuses."""
+    kind = config.teacher.weights
+    try:
+        keeps = TeacherWeights(model, kind, config.teacher.ema_rate, config.teacher.sync_steps).keeps_copy
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    if keeps and hardware.sharding == "zero3":
+        raise BadInput(f"teacher.weights {kind!r} keep a copy, and ZeRO-3 shards the model: use 'live', or --sharding fsdp2")
+    return "none" if not keeps else "float32" if kind == "ema" else "weights"
+
+
+def _reduces_each_batch(arguments: SelfDistillationConfig) -> bool:
+    settings = getattr(arguments.accelerator_config, "gradient_accumulation_kwargs", None) or {}
+    return bool(settings.get("sync_each_batch"))
+
+
+def _table(plan: Plan) -> Table:
+    table = Table(title="GiB on each GPU")
+    for heading in ("part", "generate", "update", "from"):
+        table.add_column(heading, justify="right" if heading in ("generate", "update") else "left", overflow="fold")
+    for part in plan.parts:
+        table.add_row(part.name, _gib(part.generate), _gib(part.update), part.how, end_section=part is plan.parts[-1])
+    sums = (sum(part.generate for part in plan.parts), sum(part.update for part in plan.parts))
+    table.add_row("sum", *map(_gib, sums), "the larger one counts", style="bold")
+    return table
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f}" if size else ""
+
+
+def _notes(plan: Plan) -> Iterator[str]:
+    yield f"Prompts are taken as {plan.work.prompt} tokens (--prompt_length), completions as long as they may get."
+    if plan.vllm_holds is not None:
+        yield f"vLLM's cache holds {plan.vllm_holds} rollouts of full length at once; the others wait."
+    if plan.sizes.weight_bytes == 2 and not plan.sizes.lora and plan.work.sharding == "none":
+        yield (
+            "Weights are trained in bfloat16, where steps of a learning rate like 1e-6 are mostly rounded away: "
+            "--model.dtype float32 trains them in float32 and still computes in bfloat16."
+        )
+
+
+def _verdict(plan: Plan) -> Iterator[str]:
+    needed, gpu = plan.needs / GIB, plan.hardware.gpu_bytes
+    if gpu is None:
+        yield f"Needs {needed:.1f} GiB. --gpu_memory GIB says whether that fits."
+    elif plan.fits:
+        yield f"Fits: {needed:.1f} of {gpu / GIB:.0f} GiB."
+    elif plan.vllm_holds == 0:
+        yield (
+            f"Does not fit: vLLM's {plan.work.vllm_bytes / GIB:.1f} GiB do not hold the weights and one rollout; raise "
+            "training.trl.vllm_gpu_memory_utilization or vllm_tensor_parallel_size."
+        )
+    else:
+        part = largest(plan.parts)
+        yield f"Does not fit: {needed:.1f} GiB, and of {gpu / GIB:.0f} GiB {USABLE:.0%} can be used. Largest: {part.name}."
+        tried = list(_changes(plan))
+        fitting = {words.partition(" ")[0]: (words, changed) for words, changed in tried if changed.fits}  # the mildest
+        yield "Any of these would fit:" if fitting else "None of these is enough alone:"
+        for words, changed in fitting.values() if fitting else tried:
+            yield f"  {words}  ->  {changed.needs / GIB:.1f} GiB"
+
+
+def _changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
+    """Single changes that need less, as they are typed, with the plan they make; of one setting the mildest comes last."""
+    hardware = plan.hardware
+    for words in _settings_that_need_less(plan):
+        with suppress(BadInput):  # one that contradicts another setting is no remedy
+            changed = make_plan(make_config(RunConfig, plan.config.model_dump(), words), hardware)
+            if changed.needs < plan.needs:
+                yield " ".join(words), changed
+    if hardware.sharding == "none":
+        wider = replace(hardware, processes=max(8, hardware.processes), sharding="fsdp2")
+        with suppress(BadInput):
+            yield f"--sharding fsdp2 --processes {wider.processes}", make_plan(plan.config, wider)
+
+
+def _settings_that_need_less(plan: Plan) -> Iterator[list[str]]:
+    work, training = plan.work, plan.config.training
+    if not work.checkpointing:
+        yield ["--training.trl.gradient_checkpointing", "true"]
+    for size in sorted({training.micro_batch_size // 2, 1} - {0, training.micro_batch_size}):
+        yield ["--training.micro_batch_size", str(size)]
+    yield ["--training.max_completion_length", str(training.max_completion_length // 2)]
+    if training.lora_rank == 0:
+        yield ["--training.lora_rank", "32"]
+    if plan.config.teacher.weights in ("frozen", "ema", "snapshot"):
+        yield ["--teacher.weights", "live"]
+    if work.vllm == "none":
+        for steps in range(1, plan.arguments.gradient_accumulation_steps):
+            if plan.arguments.gradient_accumulation_steps % steps == 0:
+                yield ["--training.trl.steps_per_generation", str(steps)]
+        yield ["--training.trl.use_vllm", "true", "--training.trl.vllm_enable_sleep_mode", "true"]
+    elif work.vllm == "colocate":
+        yield ["--training.trl.vllm_enable_sleep_mode", "true"]
+        yield ["--training.trl.vllm_gpu_memory_utilization", f"{plan.arguments.vllm_gpu_memory_utilization / 2:g}"]

@@ -1,0 +1,102 @@
+"""Can vLLM sample this run's rollouts? Asked before anything is loaded; TRL asks minutes later, and in other words.
+
+Settings are TRL's own, under `training.trl`: `use_vllm`, `vllm_mode`, `vllm_gpu_memory_utilization` and so on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from http.client import HTTPException
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+from trl import GRPOConfig
+from trl.import_utils import is_vllm_available
+
+from dasd.config import BadInput, nearest
+
+MODES = ("colocate", "server")
+CORRECTIONS = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
+SECONDS_BETWEEN_ATTEMPTS = 2.0
+# TRL's own command: the server must take new weights, and give log-probs as they were sampled from.
+SERVE = (
+    'VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config \'{"backend": "nccl"}\' '
+    "--logprobs-mode processed_logprobs --max-logprobs -1"
+)
+
+
+def check_vllm(arguments: GRPOConfig) -> None:
+    """Raises BadInput where `use_vllm` is set and vLLM, its settings or its server are not as they must be."""
+    if not arguments.use_vllm:
+        return
+    check_vllm_settings(arguments)
+    _check_installed()
+    if arguments.vllm_mode == "server":
+        _check_server(server_url(arguments), arguments.vllm_server_timeout)
+
+
+def check_vllm_settings(arguments: GRPOConfig) -> None:
+    """What can be said of the settings without vLLM at hand. Raises BadInput."""
+    choices = {"vllm_mode": MODES, "vllm_importance_sampling_mode": CORRECTIONS}
+    for name, known in choices.items():
+        if (value := getattr(arguments, name)) not in known:
+            raise BadInput(f"training.trl.{name} must be one of {', '.join(known)}, got {value!r}{nearest(str(value), known)}")
+    share, together = arguments.vllm_gpu_memory_utilization, arguments.vllm_tensor_parallel_size
+    if not 0 < share < 1:
+        raise BadInput(
+            f"training.trl.vllm_gpu_memory_utilization is the share of a GPU that vLLM takes, between 0 and 1, got {share}"
+        )
+    if arguments.vllm_mode == "colocate" and arguments.world_size % together:
+        raise BadInput(
+            f"training.trl.vllm_tensor_parallel_size ({together}) must divide the number of processes "
+            f"({arguments.world_size}): start a multiple of {together} with accelerate launch, or set it to 1"
+        )
+
+
+def server_url(arguments: GRPOConfig) -> str:
+    """Where TRL looks for the server."""
+    url = arguments.vllm_server_base_url or f"http://{arguments.vllm_server_host}:{arguments.vllm_server_port}"
+    return url.rstrip("/")
+
+
+def _check_installed() -> None:
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        available = is_vllm_available()
+    if not available:
+        raise BadInput(
+            "training.trl.use_vllm is set and vLLM is not installed: pip install 'dasd[vllm]', or leave use_vllm out and "
+            "transformers samples the rollouts"
+        )
+    unsupported = [str(note.message) for note in notes if "supports vLLM versions" in str(note.message)]
+    if unsupported:
+        raise BadInput(f"{unsupported[0].split(' We recommend')[0]} Install one of these: pip install 'dasd[vllm]'")
+
+
+def _check_server(url: str, timeout_s: float) -> None:
+    """Waits for the server as long as TRL would, on the first process; it may have been started together with the run."""
+    if int(os.environ.get("RANK", "0")) > 0:
+        return
+    deadline = time.monotonic() + timeout_s
+    while (reason := _unreachable(f"{url}/health")) is not None:
+        if time.monotonic() >= deadline:
+            raise BadInput(
+                f"the vLLM server at {url} does not answer (waited {timeout_s:g} s: {reason}). Start it on its GPUs with\n"
+                f"  {SERVE}\nor say where it is with training.trl.vllm_server_base_url"
+            )
+        time.sleep(min(SECONDS_BETWEEN_ATTEMPTS, max(0.0, deadline - time.monotonic())))
+    if _unreachable(f"{url}/server_info?config_format=json") == "HTTP 404":
+        raise BadInput(f"the vLLM server at {url} takes no new weights. Start it again with\n  {SERVE}")
+
+
+def _unreachable(url: str) -> str | None:
+    """Why this address gives no answer; None where it does."""
+    try:
+        with urlopen(url, timeout=10):
+            return None
+    except HTTPError as error:
+        return f"HTTP {error.code}"
+    except (URLError, OSError, HTTPException, ValueError) as error:
+        return str(getattr(error, "reason", error))

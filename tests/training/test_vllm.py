@@ -1,0 +1,197 @@
+"""Is vLLM refused in plain words where it cannot work, and does its correction reach the loss beside token credit?
+
+vLLM itself is not here: TRL's check for it is replaced, a real HTTP server stands for its server, and rollouts are sampled by
+transformers with log-probs handed over as vLLM's are.
+"""
+
+import inspect
+import math
+import threading
+from dataclasses import fields
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+import torch
+from trl import GRPOConfig, GRPOTrainer, import_utils
+from trl.generation.vllm_generation import VLLMGeneration
+
+from dasd.config import BadInput, RunConfig, validate
+from dasd.training import run, vllm
+from dasd.training.run import as_dataset, trainer_arguments
+from dasd.training.trainer import SelfDistillationConfig, SelfDistillationTrainer
+from dasd.training.vllm import check_vllm
+from training.conftest import length_reward, tiny
+
+
+def config(**trl):
+    return validate(RunConfig, {"training": {"rollouts_per_step": 16, "micro_batch_size": 8, "trl": {"use_vllm": True} | trl}})
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    monkeypatch.setattr(vllm, "is_vllm_available", lambda: True)
+
+
+@pytest.fixture
+def server():
+    """Starts a server that answers each path with the status it is told; the list notes what was asked."""
+    started = []
+
+    def start(statuses):
+        asked = []
+
+        class Answers(BaseHTTPRequestHandler):
+            def do_GET(self):
+                path = self.path.partition("?")[0]
+                asked.append(path)
+                self.send_response(statuses[path].pop(0) if len(statuses[path]) > 1 else statuses[path][0])
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        listening = HTTPServer(("127.0.0.1", 0), Answers)
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        started.append(listening)
+        return f"http://127.0.0.1:{listening.server_port}", asked
+
+    yield start
+    for listening in started:
+        listening.shutdown()
+        listening.server_close()
+
+
+def test_settings_that_are_named_are_trls():
+    names = {field.name for field in fields(GRPOConfig)}
+    assert {
+        "use_vllm", "vllm_mode", "vllm_gpu_memory_utilization", "vllm_tensor_parallel_size", "vllm_enable_sleep_mode",
+        "vllm_importance_sampling_mode", "vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout",
+    } <= names  # fmt: skip
+
+
+def test_every_correction_is_known_to_trl():
+    source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
+    assert all(f'"{name}"' in source for name in vllm.CORRECTIONS)
+    assert all(f'self.mode == "{name}"' in inspect.getsource(VLLMGeneration._init_vllm) for name in vllm.MODES)
+
+
+def test_each_tokens_ratio_is_corrected_unless_asked_otherwise():
+    assert trainer_arguments(config()).vllm_importance_sampling_mode == "token_truncate"
+    assert SelfDistillationConfig("out", bf16=False).vllm_importance_sampling_mode == "token_truncate"
+    chosen = trainer_arguments(config(vllm_importance_sampling_mode="sequence_mask"))
+    assert chosen.vllm_importance_sampling_mode == "sequence_mask"
+
+
+def test_a_run_without_vllm_is_refused_before_anything_is_loaded(monkeypatch, tmp_path):
+    monkeypatch.setattr(vllm, "is_vllm_available", lambda: False)
+    monkeypatch.setattr(run, "load_problems", lambda *_: pytest.fail("loaded problems"))
+    output = tmp_path / "run"
+    with pytest.raises(BadInput, match=r"pip install 'dasd\[vllm\]'"):
+        run.train(config().model_copy(update={"output": str(output)}))
+    assert not output.exists()
+
+
+def test_a_version_that_trl_does_not_support_is_refused_in_its_words(monkeypatch):
+    """TRL's own check, told that version 0.11.0 is there."""
+    monkeypatch.setattr(import_utils, "_is_package_available", lambda *_, **__: (True, "0.11.0"))
+    with pytest.raises(BadInput, match=r"from 0\.22\.0 to 0\.31\.0\. You have version 0\.11\.0 installed\. Install one"):
+        check_vllm(trainer_arguments(config()))
+    monkeypatch.setattr(import_utils, "_is_package_available", lambda *_, **__: (True, "0.31.0"))
+    check_vllm(trainer_arguments(config()))
+
+
+@pytest.mark.parametrize(
+    ("trl", "message"),
+    [
+        ({"vllm_mode": "colocated"}, "did you mean 'colocate'"),
+        ({"vllm_importance_sampling_mode": "token"}, "token_truncate, token_mask"),
+        ({"vllm_gpu_memory_utilization": 30}, "between 0 and 1, got 30"),
+        ({"vllm_tensor_parallel_size": 2}, r"vllm_tensor_parallel_size \(2\) must divide the number of processes \(1\)"),
+    ],
+)
+def test_wrong_settings_are_refused(installed, trl, message):
+    with pytest.raises(BadInput, match=message):
+        check_vllm(trainer_arguments(config(**trl)))
+
+
+def test_without_use_vllm_nothing_is_asked(monkeypatch):
+    monkeypatch.setattr(vllm, "is_vllm_available", lambda: pytest.fail("asked for vLLM"))
+    check_vllm(trainer_arguments(config(use_vllm=False, vllm_mode="colocated")))
+
+
+def test_a_server_that_is_not_there_is_named_with_the_command_that_starts_it(installed):
+    settings = {"vllm_mode": "server", "vllm_server_base_url": "http://127.0.0.1:9/", "vllm_server_timeout": 0.0}
+    with pytest.raises(BadInput, match=r"http://127\.0\.0\.1:9 does not answer \(waited 0 s: .*refused") as caught:
+        check_vllm(trainer_arguments(config(**settings)))
+    assert "vllm serve" in str(caught.value)
+
+
+def test_a_server_that_is_still_loading_is_waited_for(installed, server, monkeypatch):
+    monkeypatch.setattr(vllm, "SECONDS_BETWEEN_ATTEMPTS", 0.01)
+    url, asked = server({"/health": [503, 503, 200], "/server_info": [200]})
+    check_vllm(trainer_arguments(config(vllm_mode="server", vllm_server_base_url=url, vllm_server_timeout=30.0)))
+    assert asked == ["/health"] * 3 + ["/server_info"]
+
+
+def test_a_server_that_takes_no_weights_is_refused(installed, server):
+    url, _ = server({"/health": [200], "/server_info": [404]})
+    with pytest.raises(BadInput, match="VLLM_SERVER_DEV_MODE=1 vllm serve"):
+        check_vllm(trainer_arguments(config(vllm_mode="server", vllm_server_base_url=url, vllm_server_timeout=5.0)))
+
+
+class LikeVllm(SelfDistillationTrainer):
+    """Samples with transformers and hands over log-probs as vLLM does: here the policy's own, shifted."""
+
+    shift = 0.0
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.use_vllm, self._last_loaded_step, self.seen = True, -1, []
+
+    def _generate_single_turn(self, prompt_ids, *args, **kwargs):
+        self.use_vllm = False
+        completions, _ = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        self.use_vllm = True
+        logps = []
+        for prompt, completion in zip(prompt_ids, completions, strict=True):
+            with torch.no_grad():
+                logits = self.model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+            chosen = logits.log_softmax(-1).gather(1, torch.tensor(completion)[:, None])[:, 0]
+            logps.append((chosen + self.shift).tolist())
+        return completions, logps
+
+    def _compute_loss(self, model, inputs):
+        self.seen.append(inputs)
+        return super()._compute_loss(model, inputs)
+
+
+def first_step(kind, method, tokenizer, problems, arguments):
+    """(batch as the loss saw it, norm of the gradient)."""
+    settings = arguments(method=method, max_steps=1)
+    trainer = kind(tiny(tokenizer), length_reward, settings, train_dataset=as_dataset(problems), processing_class=tokenizer)
+    trainer.train()
+    return trainer.seen[0], trainer.state.log_history[0]["grad_norm"]
+
+
+@pytest.mark.parametrize("method", ["dasd", "grpo"])
+def test_the_correction_reaches_a_loss_whose_advantages_stay_per_token(method, tokenizer, problems, arguments):
+    """Log-probs of vLLM that lie log 2 below the policy's double the gradient; credit is the same."""
+    batch, norm = first_step(LikeVllm, method, tokenizer, problems, arguments)
+    lower = type("Lower", (LikeVllm,), {"shift": -math.log(2)})
+    doubled, twice_the_norm = first_step(lower, method, tokenizer, problems, arguments)
+    shape, valid = batch["completion_ids"].shape, batch["completion_mask"].bool()
+    assert batch["importance_sampling_ratio"].shape == batch["old_per_token_logps"].shape == shape
+    assert batch["advantages"].shape == shape
+    torch.testing.assert_close(batch["importance_sampling_ratio"][valid], torch.ones(valid.sum()), atol=1e-3, rtol=0)
+    torch.testing.assert_close(doubled["importance_sampling_ratio"][valid], torch.full((valid.sum(),), 2.0), atol=2e-3, rtol=0)
+    torch.testing.assert_close(doubled["advantages"], batch["advantages"])
+    assert norm > 0.1
+    assert twice_the_norm == pytest.approx(2 * norm, rel=1e-2)
+
+
+def test_a_method_that_compares_distributions_trains_on_what_vllm_sampled(tokenizer, problems, arguments):
+    """Its credit is made in the loss, beside TRL's recorded pass and ratio."""
+    batch, norm = first_step(LikeVllm, "sdft", tokenizer, problems, arguments)
+    assert batch["importance_sampling_ratio"].shape == batch["completion_ids"].shape
+    assert math.isfinite(norm)
+    assert norm > 0
