@@ -10,6 +10,7 @@ import pytest
 from transformers import LlamaConfig, Qwen3Config
 
 from dasd.config import RunConfig, load_config
+from dasd.evaluation.benchmarks import PROMPTS
 from dasd.training.dry_run import Hardware, make_plan
 from dasd.training.memory import GIB
 from dasd.training.run import rewards
@@ -92,3 +93,8 @@ def test_a_teacher_sees_what_its_data_has():
     for path in RECIPES:
         config = load_config(RunConfig, path)
         assert (config.data.columns.solution is None) == (config.teacher.context == "answer")
+
+
+def test_training_asks_as_the_evaluation_does():
+    for path in RECIPES:
+        assert load_config(RunConfig, path).data.prompt == PROMPTS["math"], path

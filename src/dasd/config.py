@@ -68,10 +68,19 @@ class DataConfig(Section):
     source: str = Field(BUNDLED, description="'bundled' (Countdown), a hub id, or a local JSONL, JSON, Parquet or CSV file")
     split: str = Field("train", description="split of the dataset")
     columns: ColumnsConfig = ColumnsConfig()
+    prompt: str | None = Field(None, description="what is asked, with {problem} in it; null: the problem as it stands")
     subset: str | None = Field(None, description="hub: name of the dataset's configuration")
     revision: str | None = Field(None, description="hub: commit or tag of the dataset")
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first ones only; bundled: how many are made")
     seed: int = Field(0, description="bundled: seed of the problems")
+
+    @model_validator(mode="after")
+    def _prompt_asks_the_problem(self) -> DataConfig:
+        if self.prompt is not None and "{problem}" not in self.prompt:
+            raise ValueError(f"prompt must have {{problem}} in it, where the problem is to stand, got {self.prompt!r}")
+        if self.prompt is not None and self.source == BUNDLED:
+            raise ValueError("prompt is for your own data: the bundled problems are asked as they stand")
+        return self
 
 
 ContextKind = Literal[

@@ -81,6 +81,14 @@ def test_columns_are_mapped_and_others_left_alone(dataset, suffix):
     assert load(dataset(rows, suffix), columns=columns) == PROBLEMS
 
 
+def test_a_prompt_is_put_around_the_problem(dataset):
+    path, words = dataset(ROWS), "{problem}\n\nPut your final answer within \\boxed{}."
+    assert [p.problem for p in load(path, prompt=words)] == [words.replace("{problem}", row["problem"]) for row in ROWS]
+    assert [p.answer for p in load(path, prompt=words)] == [row["answer"] for row in ROWS]
+    assert "prompt must have {problem} in it" in complaint(path, prompt="Answer in a box.")
+    assert "asked as they stand" in complaint("bundled", prompt="{problem} Now!")
+
+
 def test_a_dataset_without_references(dataset):
     rows = [{"problem": row["problem"], "answer": row["answer"]} for row in ROWS]
     path = dataset(rows)

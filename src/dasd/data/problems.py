@@ -57,7 +57,7 @@ def load_problems(config: DataConfig) -> list[Problem]:
         problems.append(
             Problem(
                 id=str(index),
-                problem=str(row[columns.problem]),
+                problem=(config.prompt or "{problem}").replace("{problem}", str(row[columns.problem])),
                 answer=str(row[columns.answer]),
                 **{
                     role: str(row[wanted[role]])
