@@ -5,8 +5,8 @@ A killed run goes on from its last complete checkpoint when the same command is 
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 import platform
 import subprocess
 import sys
@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig
 from trl.rewards import get_soft_overlong_punishment
 
+from dasd import processes
 from dasd.config import BadInput, RunConfig, nearest
 from dasd.credit import make_method
 from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems
@@ -54,12 +56,18 @@ def train(config: RunConfig) -> Path:
         return final
     model, tokenizer, problems, task = prepare(config)
     trainer = build_trainer(config, model, tokenizer, problems, task)
-    claim(output, config)
-    if not (output / "run.json").exists():
-        write_json(output / "run.json", provenance(config, tokenizer))
-    checkpoint = last_checkpoint(output / "checkpoints")
+    checkpoint = None
+    if processes.is_main():
+        claim(output, config)
+        if not (output / "run.json").exists():
+            distribution = {"processes": processes.count(), "distributed": trainer.accelerator.distributed_type.value}
+            write_json(output / "run.json", provenance(config, tokenizer) | distribution)
+        if (checkpoint := last_checkpoint(output / "checkpoints")) is not None:
+            _warn_of_other_processes(output / "run.json")
+    (checkpoint,) = broadcast_object_list([checkpoint])  # one view of the folder for all
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    repair_lines(output / METRICS, keep=lambda record: record["step"] <= done)
+    if processes.is_main():
+        repair_lines(output / METRICS, keep=lambda record: record["step"] <= done)
     with track(f"Training with {config.method.name}", config.training.steps) as advance:
         advance(done)
         trainer.add_callback(_MetricsWriter(output / METRICS, advance))
@@ -173,12 +181,11 @@ def rewards(task: Task, config: RunConfig) -> list[Callable[..., list[float | No
 def trainer_arguments(config: RunConfig) -> SelfDistillationConfig:
     """The config in TRL's terms. Raises BadInput for a wrong or doubly set field under `training.trl`."""
     training = config.training
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    per_pass = training.micro_batch_size * processes
+    per_pass = training.micro_batch_size * processes.count()
     if training.rollouts_per_step % per_pass:
         raise BadInput(
             f"training.rollouts_per_step ({training.rollouts_per_step}) must be a multiple of micro_batch_size x processes "
-            f"({training.micro_batch_size} x {processes})"
+            f"({training.micro_batch_size} x {processes.count()})"
         )
     ours: dict[str, Any] = {
         "output_dir": str(Path(config.output) / "checkpoints"),
@@ -207,7 +214,9 @@ def trainer_arguments(config: RunConfig) -> SelfDistillationConfig:
     }
     defaults = {
         "lr_scheduler_type": "constant_with_warmup",
+        "use_cpu": not torch.accelerator.is_available(),  # else accelerate would not join several processes on CPUs
         "bf16": torch.cuda.is_available(),
+        "ddp_find_unused_parameters": False,  # every parameter of a language model takes part in every pass
         "logging_steps": 1,
         "save_total_limit": 2,
         "report_to": [],
@@ -221,9 +230,23 @@ def trainer_arguments(config: RunConfig) -> SelfDistillationConfig:
         if key not in known:
             raise BadInput(f"unknown key 'training.trl.{key}'{nearest(key, known)} It must be a field of trl.GRPOConfig")
     try:
-        return SelfDistillationConfig(**{**defaults, **ours, **training.trl})
+        arguments = SelfDistillationConfig(**{**defaults, **ours, **training.trl})
     except (ValueError, TypeError) as error:
         raise BadInput(f"TRL refuses these settings: {error}") from None
+    if arguments.world_size != processes.count():
+        raise BadInput(
+            f"the launcher started {processes.count()} processes, and accelerate joins {arguments.world_size} of them: on CPUs set "
+            "training.trl.use_cpu to true"
+        )
+    return arguments
+
+
+def _warn_of_other_processes(record: Path) -> None:
+    before, now = json.loads(record.read_text(encoding="utf-8")).get("processes", 1), processes.count()
+    if before != now:
+        logger.warning(
+            "This run was started on %d processes and goes on with %d: same problems, other random numbers.", before, now
+        )
 
 
 def provenance(config: RunConfig, tokenizer: Any) -> dict[str, Any]:

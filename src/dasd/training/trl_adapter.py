@@ -228,6 +228,10 @@ class TokenCreditTrainer(GRPOTrainer):
                 self.save_state(folder)
             super()._save_checkpoint(model, trial)
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # process 0 writes trainer_state.json next, and must not be the first to end
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:

@@ -1,0 +1,75 @@
+"""Trains on prescribed completions and writes what was logged and learnt, for comparison across numbers of processes.
+
+Run by `test_distributed_update.py`, plainly for one process and under torchrun for several: `same_update.py FOLDER`.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from conftest import length_reward, make_arguments, tiny  # the folder of this file is on the path
+from dasd.assets.build import build_tokenizer
+from dasd.tasks.countdown import make_problems
+from dasd.training.run import as_dataset
+from dasd.training.trainer import SelfDistillationTrainer
+
+ROLLOUTS = 8  # in one optimisation step, on all processes together
+DECAY = {"start": 0.5, "end": 0.1, "steps": 3}
+CASES = {
+    "dasd": {},
+    "one group on all processes": {"num_generations": 8},
+    "accumulated": {"passes": 2},
+    "used twice": {"num_iterations": 2},
+    "schedule, ema": {"method_settings": {"beta": DECAY}, "teacher_weights": "ema", "teacher_ema_rate": 0.5},
+    "snapshot": {"teacher_weights": "snapshot", "teacher_sync_steps": 2},
+    "peers on all processes": {"method": "sdpo", "context": "peer", "num_generations": 8},
+    "distributions, accumulated": {"method": "dasd_vocab", "passes": 2},
+    "distributions, frozen teacher": {"method": "opsd", "teacher_weights": "frozen"},
+    "distributions of uncertain tokens": {"method": "eopd"},
+    "entropy switch": {"method": "antisd", "method_settings": {"warmup_steps": 1, "switch": 1.0, "lam": DECAY}},
+    "wrong hints": {"method": "rlcsd"},
+    "forks of each rollout": {"method": "forking", "method_settings": {"scope": "rollout"}},
+    "mean of rollouts": {"loss_type": "grpo"},
+    "rows without teacher": {"context": "hint"},
+}  # fmt: skip
+
+
+class Prescribed(SelfDistillationTrainer):
+    """Rollouts by place in the global batch and step; those of later places are longer, so that processes differ in length."""
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations):
+        first = self.accelerator.process_index * len(prompt_ids)
+        places = range(first, first + len(prompt_ids))
+        return [prescribed(self.state.global_step, place, len(self.tokenizer)) for place in places], None
+
+
+def prescribed(step, place, vocabulary):
+    generator = torch.Generator().manual_seed(1000 * step + place)
+    return torch.randint(3, vocabulary, (2 + place + step % 2,), generator=generator).tolist()
+
+
+def run(folder, name, tokenizer, processes, passes=1, **settings):
+    """Three steps with plain gradient descent, whose update is as exact as the gradient."""
+    settings = {"max_steps": 3, "optim": "sgd", "learning_rate": 0.5, "max_completion_length": 12} | settings
+    settings |= {"per_device_train_batch_size": ROLLOUTS // processes // passes, "gradient_accumulation_steps": passes}
+    rows = as_dataset(make_problems(16, 0, "train"))
+    if settings.get("context") == "hint":
+        rows = rows.map(lambda row, index: {"hint": None if index % 2 else "try 3 * 7"}, with_indices=True)
+    trainer = Prescribed(
+        tiny(tokenizer), length_reward, make_arguments(output_dir=str(folder / name), **settings),
+        train_dataset=rows, processing_class=tokenizer,
+    )  # fmt: skip
+    trainer.train()
+    if trainer.accelerator.is_main_process:
+        weights = {key: value.detach().clone() for key, value in trainer.model.named_parameters()}
+        torch.save({"student": weights, "teacher": trainer.teacher.state_dict()}, folder / f"{name}.pt")
+        (folder / f"{name}.json").write_text(json.dumps(trainer.state.log_history[:3]))
+
+
+if __name__ == "__main__":
+    folder, tokenizer = Path(sys.argv[1]), build_tokenizer()
+    for name, settings in CASES.items():
+        run(folder, name, tokenizer, int(os.environ.get("WORLD_SIZE", "1")), **settings)
