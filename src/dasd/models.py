@@ -91,6 +91,9 @@ class LanguageModelHead:
     def detached(self) -> LanguageModelHead:
         return replace(self, weight=self.weight.detach(), bias=None if self.bias is None else self.bias.detach())
 
+    def cloned(self) -> LanguageModelHead:
+        return replace(self, weight=self.weight.clone(), bias=None if self.bias is None else self.bias.clone())
+
     def __call__(self, hidden: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(hidden.dtype)
         logits = torch.nn.functional.linear(hidden, self.weight.to(hidden.dtype), bias).float() * self.scale

@@ -1,6 +1,6 @@
 """Trains on prescribed completions and writes what was logged and learnt, for comparison across numbers of processes.
 
-Run by `test_distributed_update.py`, plainly for one process and under torchrun for several: `same_update.py FOLDER`.
+Run by `test_distributed_update.py`, plainly for one process and under torchrun for several: `same_update.py FOLDER [--fsdp]`.
 """
 
 import json
@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+from torch.distributed.tensor import DTensor
 
 from conftest import length_reward, make_arguments, tiny  # the folder of this file is on the path
 from dasd.assets.build import build_tokenizer
@@ -63,13 +66,30 @@ def run(folder, name, tokenizer, processes, passes=1, **settings):
         train_dataset=rows, processing_class=tokenizer,
     )  # fmt: skip
     trainer.train()
+    student = {key: whole(value) for key, value in trainer.model.named_parameters()}
+    teacher = trainer.teacher.state_dict()
     if trainer.accelerator.is_main_process:
-        weights = {key: value.detach().clone() for key, value in trainer.model.named_parameters()}
-        torch.save({"student": weights, "teacher": trainer.teacher.state_dict()}, folder / f"{name}.pt")
+        torch.save({"student": student, "teacher": teacher}, folder / f"{name}.pt")
         (folder / f"{name}.json").write_text(json.dumps(trainer.state.log_history[:3]))
 
 
+def whole(parameter):
+    return parameter.detach().full_tensor() if isinstance(parameter, DTensor) else parameter.detach().clone()
+
+
+def shard_on_cpus():
+    """Accelerate shards models on accelerators only; told that these are some, its FSDP2 runs on CPUs with gloo as it is."""
+    os.environ |= {
+        "ACCELERATE_TORCH_DEVICE": "cpu", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_TRANSFORMER_CLS_TO_WRAP": "Qwen3DecoderLayer",
+        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    }  # fmt: skip
+    PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+
+
 if __name__ == "__main__":
-    folder, tokenizer = Path(sys.argv[1]), build_tokenizer()
+    folder, tokenizer, fsdp = Path(sys.argv[1]), build_tokenizer(), sys.argv[2:] == ["--fsdp"]
+    if fsdp:
+        shard_on_cpus()
     for name, settings in CASES.items():
-        run(folder, name, tokenizer, int(os.environ.get("WORLD_SIZE", "1")), **settings)
+        run(folder, name, tokenizer, int(os.environ.get("WORLD_SIZE", "1")), use_cpu=not fsdp, **settings)

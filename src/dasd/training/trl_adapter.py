@@ -87,7 +87,7 @@ class TokenCreditTrainer(GRPOTrainer):
         raise NotImplementedError
 
     def save_state(self, folder: Path) -> None:
-        """Writes what a resumed run needs besides the student into a checkpoint's folder."""
+        """Writes what a resumed run needs besides the student into a checkpoint's folder. Called on every process."""
 
     def load_state(self, folder: Path) -> None:
         """Reads what `save_state` wrote."""
@@ -222,10 +222,9 @@ class TokenCreditTrainer(GRPOTrainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         with saving(folder):
-            if self.args.should_save:
-                # Before transformers' own files, of which trainer_state.json is the last: where that is, everything is.
-                folder.mkdir(parents=True, exist_ok=True)
-                self.save_state(folder)
+            # Before transformers' own files, of which trainer_state.json is the last: where that is, everything is.
+            folder.mkdir(parents=True, exist_ok=True)
+            self.save_state(folder)
             super()._save_checkpoint(model, trial)
 
     def _save_rng_state(self, output_dir: str) -> None:
