@@ -37,7 +37,9 @@ def run(arguments: Sequence[str]) -> int:
     _quiet_libraries()
     try:
         if processes.count() > 1 and known.command is not _train:
-            raise BadInput(f"only dasd train runs on several processes, and a launcher started {processes.count()}: leave it out")
+            raise BadInput(
+                f"a launcher started {processes.count()} processes, and only dasd train runs on several: leave it out"
+            )
         return known.command(known, overrides) or 0
     except BadInput as error:
         return _fail(str(error), 2)

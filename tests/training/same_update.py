@@ -15,21 +15,22 @@ from torch.distributed.tensor import DTensor
 
 from conftest import length_reward, make_arguments, tiny  # the folder of this file is on the path
 from dasd.assets.build import build_tokenizer
+from dasd.config import RunConfig, validate
 from dasd.tasks.countdown import make_problems
-from dasd.training.run import as_dataset
+from dasd.training.run import _MetricsWriter, as_dataset, train
 from dasd.training.trainer import SelfDistillationTrainer
 
 ROLLOUTS = 8  # in one optimisation step, on all processes together
-DECAY = {"start": 0.5, "end": 0.1, "steps": 3}
+DECAY = {"start": 0.5, "end": 0.1, "steps": 2}
+EMA = {"teacher_weights": "ema", "teacher_ema_rate": 0.5}
 CASES = {
     "dasd": {},
     "one group on all processes": {"num_generations": 8},
     "accumulated": {"passes": 2},
     "used twice": {"num_iterations": 2},
-    "schedule, ema": {"method_settings": {"beta": DECAY}, "teacher_weights": "ema", "teacher_ema_rate": 0.5},
-    "snapshot": {"teacher_weights": "snapshot", "teacher_sync_steps": 2},
-    "peers on all processes": {"method": "sdpo", "context": "peer", "num_generations": 8},
-    "distributions, accumulated": {"method": "dasd_vocab", "passes": 2},
+    "schedule, ema": {"method_settings": {"beta": DECAY}, **EMA},
+    "peers on all processes": {"method": "sdpo", "context": "peer", "num_generations": 8, **EMA},
+    "distributions, accumulated": {"method": "dasd_vocab", "passes": 2, **EMA},
     "distributions, frozen teacher": {"method": "opsd", "teacher_weights": "frozen"},
     "distributions of uncertain tokens": {"method": "eopd"},
     "entropy switch": {"method": "antisd", "method_settings": {"warmup_steps": 1, "switch": 1.0, "lam": DECAY}},
@@ -38,6 +39,7 @@ CASES = {
     "mean of rollouts": {"loss_type": "grpo"},
     "rows without teacher": {"context": "hint"},
 }  # fmt: skip
+SHARDED = [name for name, case in CASES.items() if name == "dasd" or "teacher_weights" in case]
 
 
 class Prescribed(SelfDistillationTrainer):
@@ -55,8 +57,8 @@ def prescribed(step, place, vocabulary):
 
 
 def run(folder, name, tokenizer, processes, passes=1, **settings):
-    """Three steps with plain gradient descent, whose update is as exact as the gradient."""
-    settings = {"max_steps": 3, "optim": "sgd", "learning_rate": 0.5, "max_completion_length": 12} | settings
+    """Two steps with plain gradient descent, whose update is as exact as the gradient."""
+    settings = {"max_steps": 2, "optim": "sgd", "learning_rate": 0.5, "max_completion_length": 12} | settings
     settings |= {"per_device_train_batch_size": ROLLOUTS // processes // passes, "gradient_accumulation_steps": passes}
     rows = as_dataset(make_problems(16, 0, "train"))
     if settings.get("context") == "hint":
@@ -70,7 +72,7 @@ def run(folder, name, tokenizer, processes, passes=1, **settings):
     teacher = trainer.teacher.state_dict()
     if trainer.accelerator.is_main_process:
         torch.save({"student": student, "teacher": teacher}, folder / f"{name}.pt")
-        (folder / f"{name}.json").write_text(json.dumps(trainer.state.log_history[:3]))
+        (folder / f"{name}.json").write_text(json.dumps(trainer.state.log_history[:2]))
 
 
 def whole(parameter):
@@ -80,16 +82,47 @@ def whole(parameter):
 def shard_on_cpus():
     """Accelerate shards models on accelerators only; told that these are some, its FSDP2 runs on CPUs with gloo as it is."""
     os.environ |= {
-        "ACCELERATE_TORCH_DEVICE": "cpu", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true",
+        "ACCELERATE_TORCH_DEVICE": "cpu", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2",
         "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_TRANSFORMER_CLS_TO_WRAP": "Qwen3DecoderLayer",
-        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+        "FSDP_RESHARD_AFTER_FORWARD": "true", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
     }  # fmt: skip
     PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
 
 
+class Killed(BaseException):
+    pass
+
+
+def kill_and_resume(folder):
+    """`dasd train` as a whole, and killed in its second step and resumed."""
+
+    def config(output):
+        training = {
+            "steps": 2, "rollouts_per_step": 8, "group_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, "save_steps": 1,
+            "max_completion_length": 8, "trl": {"use_cpu": False, "gradient_checkpointing": True},
+        }  # fmt: skip
+        teacher = {"weights": "ema", "ema_rate": 0.5}
+        return validate(RunConfig, {"output": str(output), "data": {"limit": 20}, "teacher": teacher, "training": training})
+
+    def die(self, args, state, control, **kwargs):
+        if state.global_step == 2:
+            raise Killed
+
+    train(config(folder / "whole"))
+    _MetricsWriter.on_step_end = die
+    try:
+        train(config(folder / "killed"))
+    except Killed:
+        del _MetricsWriter.on_step_end
+    train(config(folder / "killed"))
+
+
 if __name__ == "__main__":
-    folder, tokenizer, fsdp = Path(sys.argv[1]), build_tokenizer(), sys.argv[2:] == ["--fsdp"]
+    folder, fsdp = Path(sys.argv[1]), sys.argv[2:] == ["--fsdp"]
+    tokenizer, processes = build_tokenizer(), int(os.environ.get("WORLD_SIZE", "1"))
     if fsdp:
         shard_on_cpus()
-    for name, settings in CASES.items():
-        run(folder, name, tokenizer, int(os.environ.get("WORLD_SIZE", "1")), use_cpu=not fsdp, **settings)
+    for name in SHARDED if fsdp else CASES:
+        run(folder, name, tokenizer, processes, use_cpu=not fsdp, **CASES[name])
+    if fsdp:
+        kill_and_resume(folder)

@@ -64,6 +64,7 @@ def test_peers_are_found_on_the_other_process(trained):
         one, two = first["peers"][step], second["peers"][step]
         assert set(one["ids"]) == set(two["ids"])
         assert len(set(one["ids"])) == 1
+        assert not set(one["texts"]) & set(two["texts"]), "two processes sampled the same rollouts"
         told = [text.split("Reference solution: ")[1] for text in one["told"] + two["told"]]
         accepted = one["texts"]
         wanted = [next(t for t in accepted[i + 1 :] + accepted[:i] if t != accepted[i]) for i in range(4)]

@@ -52,7 +52,7 @@ class TeacherWeights:
         sharded = [name for name, parameter in self._trainable() if hasattr(parameter, "ds_id")]
         if self.keeps_copy and sharded:
             raise ValueError(
-                f"teacher weights {self.kind!r} keep a copy, and ZeRO-3 shards {sharded[0]}: use 'live' or 'adapter_off', or FSDP2"
+                f"teacher weights {self.kind!r} keep a copy, and ZeRO-3 shards {sharded[0]}: use 'live', 'adapter_off' or FSDP2"
             )
         self._copy: dict[str, Tensor] = {}
         if not self.deferred:

@@ -235,8 +235,8 @@ def trainer_arguments(config: RunConfig) -> SelfDistillationConfig:
         raise BadInput(f"TRL refuses these settings: {error}") from None
     if arguments.world_size != processes.count():
         raise BadInput(
-            f"the launcher started {processes.count()} processes, and accelerate joins {arguments.world_size} of them: on CPUs set "
-            "training.trl.use_cpu to true"
+            f"the launcher started {processes.count()} processes, and accelerate joins {arguments.world_size} of them: on CPUs "
+            "set training.trl.use_cpu to true"
         )
     return arguments
 

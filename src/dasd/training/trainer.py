@@ -93,7 +93,8 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             self.accelerator.unwrap_model(self.model), args.teacher_weights if self.has_teacher else "live",
             args.teacher_ema_rate, args.teacher_sync_steps, deferred=self.is_fsdp_enabled,
         )  # fmt: skip
-        if self.teacher.keeps_copy and not self.teacher.deferred:  # as the students will be: fresh adapters differ until training starts
+        if self.teacher.keeps_copy and not self.teacher.deferred:
+            # As the students will be: fresh adapters differ until training starts.
             self.teacher.load_state_dict(broadcast(self.teacher.state_dict()))
         self.add_callback(_TeacherFollows(self.teacher))
 
@@ -268,6 +269,13 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             )
         if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version == 1:
             raise ValueError("FSDP1 flattens the model's parameters: set fsdp_version: 2 in accelerate's config")
+        zero = self.accelerator.state.deepspeed_plugin
+        if zero is not None and zero.zero_stage == 3:
+            what = "compares whole distributions, which needs the whole output layer" if self.compares_distributions else None
+            if self.has_teacher and args.teacher_weights not in ("live", "adapter_off"):
+                what = f"has teacher weights {args.teacher_weights!r}, of which a copy is kept"
+            if what is not None:
+                raise ValueError(f"DeepSpeed ZeRO-3 shards the model, and this run {what}: use FSDP2 or ZeRO-2")
         if args.max_resamples and args.per_device_train_batch_size * args.steps_per_generation % args.num_generations:
             raise ValueError(
                 f"dynamic sampling needs whole groups on every process: per_device_train_batch_size x steps_per_generation "
