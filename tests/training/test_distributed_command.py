@@ -13,7 +13,9 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
+from dasd.config import RunConfig, validate
 from dasd.training.checkpoints import is_complete
+from dasd.training.run import trainer_arguments
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "recipes" / "accelerate"
@@ -122,3 +124,15 @@ def test_bad_input_is_said_once_and_leaves_nothing(tmp_path):
     assert [line for line in (out + err).splitlines() if line.startswith("dasd")] == [message, "dasd FAILED"]
     assert re.search(r"rank +: 0 .*\n +exitcode +: 2 ", err)
     assert not output.exists()
+
+
+def test_settings_in_the_docs_are_accepted():
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "scaling.md").read_text(), flags=re.DOTALL)
+    modes = [trainer_arguments(validate(RunConfig, yaml.safe_load(block))).vllm_mode for block in blocks]
+    assert modes == ["colocate", "server"]
+
+
+def test_files_that_the_docs_name_exist():
+    named = re.findall(r"`((?:recipes|tests)/[\w/.]+)`", (ROOT / "docs" / "scaling.md").read_text())
+    assert {ROOT / name for name in named} >= set(LAUNCHES)
+    assert all((ROOT / name).exists() for name in named)
