@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Partial
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -102,6 +103,12 @@ class LanguageModelHead:
         return logits / self.temperature
 
 
-def _whole(parameter: Any) -> Tensor:
-    """A parameter that is sharded over processes, gathered."""
-    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+def _whole(parameter: Tensor) -> Tensor:
+    """A parameter that is sharded over processes, gathered; gradient is averaged over them, as FSDP does."""
+    if not isinstance(parameter, DTensor):
+        return parameter
+    mesh = parameter.device_mesh
+    whole: Tensor = parameter.full_tensor(grad_placements=[Partial()] * mesh.ndim)  # else each keeps its shard of its own
+    if whole.requires_grad:
+        whole.register_hook(lambda gradient: gradient / mesh.size())
+    return whole

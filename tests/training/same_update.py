@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from conftest import length_reward, make_arguments, tiny  # the folder of this file is on the path
@@ -31,7 +32,7 @@ CASES = {
     "schedule, ema": {"method_settings": {"beta": DECAY}, **EMA},
     "peers on all processes": {"method": "sdpo", "context": "peer", "num_generations": 8, **EMA},
     "distributions, accumulated": {"method": "dasd_vocab", "passes": 2, **EMA},
-    "distributions, frozen teacher": {"method": "opsd", "teacher_weights": "frozen"},
+    "distributions, frozen teacher": {"method": "opsd", "teacher_weights": "frozen", "head_in_shards": True},
     "distributions of uncertain tokens": {"method": "eopd"},
     "entropy switch": {"method": "antisd", "method_settings": {"warmup_steps": 1, "switch": 1.0, "lam": DECAY}},
     "wrong hints": {"method": "rlcsd"},
@@ -50,13 +51,20 @@ class Prescribed(SelfDistillationTrainer):
         places = range(first, first + len(prompt_ids))
         return [prescribed(self.state.global_step, place, len(self.tokenizer)) for place in places], None
 
+    def _head(self):
+        """Under FSDP2 the head is whole after a forward pass, or in shards; accelerate's versions differ."""
+        for module in self.model.modules() if self.head_in_shards else ():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+        return super()._head()
+
 
 def prescribed(step, place, vocabulary):
     generator = torch.Generator().manual_seed(1000 * step + place)
     return torch.randint(3, vocabulary, (2 + place + step % 2,), generator=generator).tolist()
 
 
-def run(folder, name, tokenizer, processes, passes=1, **settings):
+def run(folder, name, tokenizer, processes, passes=1, head_in_shards=False, **settings):
     """Two steps with plain gradient descent, whose update is as exact as the gradient."""
     settings = {"max_steps": 2, "optim": "sgd", "learning_rate": 0.5, "max_completion_length": 12} | settings
     settings |= {"per_device_train_batch_size": ROLLOUTS // processes // passes, "gradient_accumulation_steps": passes}
@@ -67,6 +75,7 @@ def run(folder, name, tokenizer, processes, passes=1, **settings):
         tiny(tokenizer), length_reward, make_arguments(output_dir=str(folder / name), **settings),
         train_dataset=rows, processing_class=tokenizer,
     )  # fmt: skip
+    trainer.head_in_shards = head_in_shards
     trainer.train()
     student = {key: whole(value) for key, value in trainer.model.named_parameters()}
     teacher = trainer.teacher.state_dict()
