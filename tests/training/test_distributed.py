@@ -11,6 +11,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from dasd.credit import METHODS
+
 pytestmark = pytest.mark.slow
 
 
@@ -90,7 +92,7 @@ def test_dynamic_sampling_refuses_a_group_that_lies_on_both(trained):
     ("plugin", "settings", "message"),
     [
         ("deepspeed_plugin", {"teacher_weights": "ema"}, "has teacher weights 'ema', of which a copy is kept: use FSDP2"),
-        ("deepspeed_plugin", {"method": "sdft"}, "compares whole distributions, which needs the whole output layer"),
+        ("deepspeed_plugin", {"method": METHODS["sdft"]}, "compares whole distributions, which needs the whole output layer"),
         ("fsdp_plugin", {}, "FSDP1 flattens the model's parameters: set fsdp_version: 2"),
     ],
 )
