@@ -10,13 +10,13 @@ import dasd
 ROOT = Path(dasd.__file__).parent
 # Lowest first. A file may import from its own layer and from those below it.
 LAYERS = [
-    {"credit", "presets", "config", "files", "folders"},
+    {"credit", "presets", "config", "files", "folders", "processes"},
     {"progress", "assets", "report"},
     {"tasks", "teacher", "models"},
     {"data"},
     {"training", "evaluation", "analysis"},
     {"quickstart", "doctor"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -9,14 +9,18 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from dasd import processes
 from dasd.assets import QUICKSTART
 from dasd.config import BadInput, EvalConfig, ProbeConfig, RunConfig, RunFailed, TokensConfig, load_config, nearest
+
+SECONDS_FOR_MAIN = 5.0  # other processes wait this long for process 0 to fail of the same cause, which it then says
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,6 +36,10 @@ def run(arguments: Sequence[str]) -> int:
         return 2
     _quiet_libraries()
     try:
+        if processes.count() > 1 and known.command is not _train:
+            raise BadInput(
+                f"a launcher started {processes.count()} processes, and only dasd train runs on several: leave it out"
+            )
         return known.command(known, overrides) or 0
     except BadInput as error:
         return _fail(str(error), 2)
@@ -131,7 +139,8 @@ def _train(known: argparse.Namespace, overrides: list[str]) -> int | None:
     from dasd.training.run import train
 
     final = train(config)
-    console.print(f"Trained model: {final}\nReport: {build_report(Path(config.output))}", soft_wrap=True)
+    if processes.is_main():
+        console.print(f"Trained model: {final}\nReport: {build_report(Path(config.output))}", soft_wrap=True)
     return None
 
 
@@ -281,11 +290,16 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(trl|transformers|accelerate|datasets|torch)\b")
     logging.basicConfig(format="%(message)s")
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it counts every retry
-    logging.getLogger("dasd").setLevel(logging.INFO)
+    logging.getLogger("dasd").setLevel(logging.INFO if processes.is_main() else logging.ERROR)
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"dasd: {message}", file=sys.stderr)
+    """Says once why a run ends: what stops one process mostly stops all, and the launcher ends the others with the first."""
+    if processes.is_main():
+        print(f"dasd: {message}", file=sys.stderr)
+    else:
+        time.sleep(SECONDS_FOR_MAIN)  # ended here where process 0 fails too
+        print(f"dasd (process {processes.rank()}): {message}", file=sys.stderr)
     return code
 
 
@@ -297,8 +311,7 @@ class _Parser(argparse.ArgumentParser):
             word = message.split("'")[1]
             names = ["quickstart", "train", "eval", "compare", "probe", "tokens", "report", "doctor"]
             message = f"unknown command {word!r}{nearest(word, names)} Commands: {', '.join(names)}"
-        print(f"dasd: {message}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(_fail(message, 2))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Partial
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -99,6 +100,9 @@ class LanguageModelHead:
     def detached(self) -> LanguageModelHead:
         return replace(self, weight=self.weight.detach(), bias=None if self.bias is None else self.bias.detach())
 
+    def cloned(self) -> LanguageModelHead:
+        return replace(self, weight=self.weight.clone(), bias=None if self.bias is None else self.bias.clone())
+
     def __call__(self, hidden: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(hidden.dtype)
         logits = torch.nn.functional.linear(hidden, self.weight.to(hidden.dtype), bias).float() * self.scale
@@ -107,6 +111,12 @@ class LanguageModelHead:
         return logits / self.temperature
 
 
-def _whole(parameter: Any) -> Tensor:
-    """A parameter that is sharded over processes, gathered."""
-    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+def _whole(parameter: Tensor) -> Tensor:
+    """A parameter that is sharded over processes, gathered; gradient is averaged over them, as FSDP does."""
+    if not isinstance(parameter, DTensor):
+        return parameter
+    mesh = parameter.device_mesh
+    whole: Tensor = parameter.full_tensor(grad_placements=[Partial()] * mesh.ndim)  # else each keeps its shard of its own
+    if whole.requires_grad:
+        whole.register_hook(lambda gradient: gradient / mesh.size())
+    return whole

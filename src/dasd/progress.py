@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = Console(highlight=False)
+from dasd import processes
+
+console = Console(highlight=False, quiet=not processes.is_main())  # several processes speak with one voice
 Advance = Callable[..., None]  # advance(count=1, note="")
 SECONDS_BETWEEN_LINES = 60.0
 

@@ -219,9 +219,9 @@ def test_refusals(settings, message):
 
 
 @pytest.mark.parametrize("kind", COPIES)
-def test_a_copy_of_a_sharded_model_is_refused(kind):
+def test_a_copy_of_a_model_that_zero3_shards_is_refused(kind):
     model = Scalar(1.0)
     model.weight.ds_id = 0  # as DeepSpeed ZeRO-3 marks its parameters
-    with pytest.raises(ValueError, match="weight is sharded: use 'live' or 'adapter_off'"):
+    with pytest.raises(ValueError, match="ZeRO-3 shards weight: use 'live', 'adapter_off' or FSDP2"):
         TeacherWeights(model, kind)
     assert TeacherWeights(model, "live").state_dict() == {}

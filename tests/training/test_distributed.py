@@ -5,9 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+
+from dasd.credit import METHODS
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +68,7 @@ def test_peers_are_found_on_the_other_process(trained):
         one, two = first["peers"][step], second["peers"][step]
         assert set(one["ids"]) == set(two["ids"])
         assert len(set(one["ids"])) == 1
+        assert not set(one["texts"]) & set(two["texts"]), "two processes sampled the same rollouts"
         told = [text.split("Reference solution: ")[1] for text in one["told"] + two["told"]]
         accepted = one["texts"]
         wanted = [next(t for t in accepted[i + 1 :] + accepted[:i] if t != accepted[i]) for i in range(4)]
@@ -81,3 +86,20 @@ def test_dynamic_sampling_refuses_a_group_that_lies_on_both(trained):
     for message in trained("refused"):
         assert "needs whole groups on every process" in message
         assert "(4 x 1) must be a multiple of num_generations (8)" in message
+
+
+@pytest.mark.parametrize(
+    ("plugin", "settings", "message"),
+    [
+        ("deepspeed_plugin", {"teacher_weights": "ema"}, "has teacher weights 'ema', of which a copy is kept: use FSDP2"),
+        ("deepspeed_plugin", {"method": METHODS["sdft"]}, "compares whole distributions, which needs the whole output layer"),
+        ("fsdp_plugin", {}, "FSDP1 flattens the model's parameters: set fsdp_version: 2"),
+    ],
+)
+def test_what_a_sharded_model_cannot_do_is_refused(train, monkeypatch, plugin, settings, message):
+    trainer = train(max_steps=1, **settings)
+    trainer._refuse_contradictions(trainer.args)
+    monkeypatch.setattr(AcceleratorState, plugin, SimpleNamespace(zero_stage=3, fsdp_version=1), raising=False)
+    trainer.is_fsdp_enabled = plugin == "fsdp_plugin"
+    with pytest.raises(ValueError, match=message):
+        trainer._refuse_contradictions(trainer.args)

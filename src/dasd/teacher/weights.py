@@ -7,7 +7,7 @@
     adapter_off  LoRA: the base model without its adapter, at no extra memory
 
 A copy is kept of the trainable parameters alone (with LoRA that is the adapter), and lent to the model itself while it scores
-as the teacher: there is no second module.
+as the teacher: there is no second module. Where FSDP2 shards the model, each process keeps a copy of its own shards.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 KINDS = ("live", "frozen", "ema", "snapshot", "adapter_off")
 
@@ -26,14 +28,17 @@ KINDS = ("live", "frozen", "ema", "snapshot", "adapter_off")
 class TeacherWeights:
     """The teacher's weights for one model, see above.
 
+    `deferred`: the copy is made when `keep` is called or it is first needed, for a model that is yet to be sharded.
+
     Raises ValueError for an unknown kind, a rate outside (0, 1], sync_steps below 1, `adapter_off` on a model without
-    adapter, and a kept copy of parameters that are sharded over processes.
+    adapter, and a kept copy of parameters that DeepSpeed ZeRO-3 shards.
     """
 
     model: nn.Module  # unwrapped
     kind: str = "live"
     ema_rate: float = 0.05
     sync_steps: int = 10
+    deferred: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -44,13 +49,19 @@ class TeacherWeights:
             raise ValueError(f"sync_steps must be at least 1, got {self.sync_steps}")
         if self.kind == "adapter_off" and not hasattr(self.model, "disable_adapter"):
             raise ValueError("teacher weights 'adapter_off' need a model with a LoRA adapter: set one up, or use 'frozen'")
+        sharded = [name for name, parameter in self._trainable() if hasattr(parameter, "ds_id")]
+        if self.keeps_copy and sharded:
+            raise ValueError(
+                f"teacher weights {self.kind!r} keep a copy, and ZeRO-3 shards {sharded[0]}: use 'live', 'adapter_off' or FSDP2"
+            )
         self._copy: dict[str, Tensor] = {}
-        if self.keeps_copy:
-            sharded = [n for n, p in self._trainable() if hasattr(p, "ds_id") or type(p.data).__name__ == "DTensor"]
-            if sharded:
-                raise ValueError(
-                    f"teacher weights {self.kind!r} keep a copy, and {sharded[0]} is sharded: use 'live' or 'adapter_off'"
-                )
+        if not self.deferred:
+            self.keep()
+
+    def keep(self) -> None:
+        """Makes the copy, where one is kept and not there yet."""
+        if self.keeps_copy and not self._copy:
+            self._reshard()
             self._copy = {name: _keep(parameter, in_float32=self.kind == "ema") for name, parameter in self._trainable()}
 
     @property
@@ -64,19 +75,25 @@ class TeacherWeights:
             with self.model.disable_adapter():  # type: ignore[operator]
                 yield
             return
+        if not self.keeps_copy:
+            yield
+            return
+        self.keep()
+        self._reshard()
         own: list[tuple[nn.Parameter, Tensor]] = []
         try:
-            for name, parameter in self._trainable() if self.keeps_copy else ():
-                own.append((parameter, parameter.data))
-                parameter.data = self._copy[name].to(parameter.dtype)
+            for name, parameter in self._trainable():
+                own.append((parameter, _swap(parameter, self._copy[name])))
             yield
         finally:
+            self._reshard()  # what was gathered is the teacher's
             for parameter, data in own:
-                parameter.data = data
+                _swap(parameter, data)
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """To be called when the student has made its optimisation step number `step`, counted from 1."""
+        self._reshard()
         if self.kind == "ema":
             for name, parameter in self._trainable():
                 self._copy[name].lerp_(parameter.to(self._copy[name].dtype), self.ema_rate)
@@ -85,18 +102,28 @@ class TeacherWeights:
                 self._copy[name].copy_(parameter)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps; empty where there is nothing to keep."""
-        return self._copy
+        """What a checkpoint keeps, whole, on every process; empty where there is nothing to keep."""
+        return {name: copy.full_tensor() if isinstance(copy, DTensor) else copy for name, copy in self._copy.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Raises ValueError where `state` belongs to another model or kind."""
+        self.keep()
         if state.keys() != self._copy.keys():
             missing = sorted(state.keys() ^ self._copy.keys())
             raise ValueError(
                 f"the checkpoint's teacher is another model's: it differs in {missing[0]} and {len(missing) - 1} more"
             )
         for name, tensor in state.items():
-            self._copy[name].copy_(tensor)
+            copy = self._copy[name]
+            if isinstance(copy, DTensor):  # each process has the whole, and takes its shard
+                tensor = distribute_tensor(tensor.to(copy.device), copy.device_mesh, copy.placements, src_data_rank=None)
+            copy.copy_(tensor)
+
+    def _reshard(self) -> None:
+        """FSDP2: gathered parameters are dropped, so that the shards are what the next pass reads."""
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
     def _trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad)
@@ -105,3 +132,14 @@ class TeacherWeights:
 def _keep(parameter: nn.Parameter, in_float32: bool) -> Tensor:
     """A copy; of bfloat16 in float32 where small updates must not be rounded away."""
     return parameter.detach().to(torch.float32 if in_float32 else parameter.dtype, copy=True)
+
+
+@torch.no_grad()
+def _swap(parameter: nn.Parameter, values: Tensor) -> Tensor:
+    """Gives the parameter these values and returns those it had."""
+    if isinstance(parameter, DTensor):  # FSDP gathers from this very storage
+        before = parameter.detach().clone()
+        parameter.copy_(values)
+        return before
+    before, parameter.data = parameter.data, values.to(parameter.dtype)
+    return before

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from dasd import processes
 from dasd.config import RunFailed
 
 
@@ -19,7 +20,8 @@ def saving(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors do not raise OSError on a full disk
-        shutil.rmtree(folder, ignore_errors=True)
+        if processes.is_main():  # else the cause would be lost behind what process 0 says when its folder disappears
+            shutil.rmtree(folder, ignore_errors=True)
         reason = " ".join(str(error).split())[:200]
         free = shutil.disk_usage(next(parent for parent in folder.parents if parent.exists())).free
         raise RunFailed(

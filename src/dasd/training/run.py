@@ -5,8 +5,8 @@ A killed run goes on from its last complete checkpoint when the same command is 
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 import platform
 import subprocess
 import sys
@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig
 from trl.rewards import get_soft_overlong_punishment
 
+from dasd import processes
 from dasd.config import BadInput, RunConfig, nearest
 from dasd.credit import Method, make_method
 from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems
@@ -55,12 +57,18 @@ def train(config: RunConfig) -> Path:
         return final
     model, tokenizer, problems, task = prepare(config)
     trainer = build_trainer(config, model, tokenizer, problems, task)
-    claim(output, config)
-    if not (output / "run.json").exists():
-        write_json(output / "run.json", provenance(config, tokenizer))
-    checkpoint = last_checkpoint(output / "checkpoints")
+    checkpoint = None
+    if processes.is_main():
+        claim(output, config)
+        if not (output / "run.json").exists():
+            distribution = {"processes": processes.count(), "distributed": trainer.accelerator.distributed_type.value}
+            write_json(output / "run.json", provenance(config, tokenizer) | distribution)
+        if (checkpoint := last_checkpoint(output / "checkpoints")) is not None:
+            _warn_of_other_processes(output / "run.json")
+    (checkpoint,) = broadcast_object_list([checkpoint])  # one view of the folder for all
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    repair_lines(output / METRICS, keep=lambda record: record["step"] <= done)
+    if processes.is_main():
+        repair_lines(output / METRICS, keep=lambda record: record["step"] <= done)
     with track(f"Training with {config.method.name}", config.training.steps) as advance:
         advance(done)
         trainer.add_callback(_MetricsWriter(output / METRICS, advance))
@@ -187,7 +195,7 @@ def trainer_arguments(
     Raises BadInput for a wrong or doubly set field under `training.trl`.
     """
     training = config.training
-    count = world_size or int(os.environ.get("WORLD_SIZE", "1"))
+    count = world_size or processes.count()
     on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
     per_pass = training.micro_batch_size * count
     if training.rollouts_per_step % per_pass:
@@ -222,15 +230,15 @@ def trainer_arguments(
     }
     defaults: dict[str, Any] = {
         "lr_scheduler_type": "constant_with_warmup",
+        "use_cpu": not torch.accelerator.is_available(),  # else accelerate would not join several processes on CPUs
         "bf16": on_gpu,
+        "ddp_find_unused_parameters": False,  # every parameter of a language model takes part in every pass
         "logging_steps": 1,
         "save_total_limit": 2,
         "report_to": [],
         "disable_tqdm": True,
         "gradient_checkpointing": on_gpu,
     }
-    if on_gpu and not torch.cuda.is_available():
-        defaults["use_cpu"] = True  # only planned here: TRL refuses bfloat16 where no GPU is
     known = [f.name for f in fields(GRPOConfig)]
     for key in training.trl:
         if key in ours:
@@ -238,9 +246,23 @@ def trainer_arguments(
         if key not in known:
             raise BadInput(f"unknown key 'training.trl.{key}'{nearest(key, known)} It must be a field of trl.GRPOConfig")
     try:
-        return kind(**{**defaults, **ours, **training.trl})
+        arguments = kind(**{**defaults, **ours, **training.trl})
     except (ValueError, TypeError) as error:
         raise BadInput(f"TRL refuses these settings: {error}") from None
+    if arguments.world_size != count:
+        raise BadInput(
+            f"the launcher started {count} processes, and accelerate joins {arguments.world_size} of them: on CPUs "
+            "set training.trl.use_cpu to true"
+        )
+    return arguments
+
+
+def _warn_of_other_processes(record: Path) -> None:
+    before, now = json.loads(record.read_text(encoding="utf-8")).get("processes", 1), processes.count()
+    if before != now:
+        logger.warning(
+            "This run was started on %d processes and goes on with %d: same problems, other random numbers.", before, now
+        )
 
 
 def provenance(config: RunConfig, tokenizer: Any) -> dict[str, Any]:

@@ -97,9 +97,10 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         self.token_classes = TokenClasses.of(self.tokenizer) if self.has_teacher else None
         self.teacher = TeacherWeights(
             self.accelerator.unwrap_model(self.model), args.teacher_weights if self.has_teacher else "live",
-            args.teacher_ema_rate, args.teacher_sync_steps,
+            args.teacher_ema_rate, args.teacher_sync_steps, deferred=self.is_fsdp_enabled,
         )  # fmt: skip
-        if self.teacher.keeps_copy:  # as the students will be: fresh adapters differ until training starts
+        if self.teacher.keeps_copy and not self.teacher.deferred:
+            # As the students will be: fresh adapters differ until training starts.
             self.teacher.load_state_dict(broadcast(self.teacher.state_dict()))
         self.add_callback(_TeacherFollows(self.teacher))
 
@@ -208,7 +209,10 @@ class SelfDistillationTrainer(TokenCreditTrainer):
 
     def _as_teacher(self, prompt_ids: Tensor, prompt_mask: Tensor, batch: Batch, hidden: bool = False) -> Scores:
         with self.teacher.lent():
-            return self.score(prompt_ids, prompt_mask, batch, batch["has_teacher"], hidden)
+            scores = self.score(prompt_ids, prompt_mask, batch, batch["has_teacher"], hidden)
+            if scores.head is not None and self.is_fsdp_enabled and self.teacher.keeps_copy:
+                scores.head = scores.head.cloned()  # the gathered weights are the student's again after this
+            return scores
 
     def _teacher_prompts(self, rows: Sequence[Mapping[str, Any]], batch: Batch, correct: Tensor) -> list[Prompt | None]:
         if not self.context.needs_peers:
@@ -244,10 +248,13 @@ class SelfDistillationTrainer(TokenCreditTrainer):
     # Checkpoints
 
     def save_state(self, folder: Path) -> None:
+        teacher = self.teacher.state_dict()  # gathered by all processes
+        if not self.args.should_save:
+            return
         if self._teacher_entropy_history:
             (folder / STATE_FILE).write_text(json.dumps({"teacher_entropy_history": self._teacher_entropy_history}))
-        if self.teacher.keeps_copy:
-            save_file(self.teacher.state_dict(), folder / TEACHER_FILE)
+        if teacher:
+            save_file(teacher, folder / TEACHER_FILE)
 
     def load_state(self, folder: Path) -> None:
         if self.teacher.keeps_copy:
@@ -266,10 +273,15 @@ class SelfDistillationTrainer(TokenCreditTrainer):
                 f"{dropout[0]} and {len(dropout) - 1} more modules drop out: the student would be scored with noise that the "
                 "teacher, in evaluation mode, does not have. Set disable_dropout=True (and lora_dropout=0)."
             )
-        if self.is_fsdp_enabled and self.has_teacher and args.teacher_weights not in ("live", "adapter_off"):
-            raise ValueError(
-                f"teacher weights {args.teacher_weights!r} keep a copy, and FSDP shards the model: use 'live' or 'adapter_off'"
-            )
+        if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version == 1:
+            raise ValueError("FSDP1 flattens the model's parameters: set fsdp_version: 2 in accelerate's config")
+        zero = self.accelerator.state.deepspeed_plugin
+        if zero is not None and zero.zero_stage == 3:
+            what = "compares whole distributions, which needs the whole output layer" if self.compares_distributions else None
+            if self.has_teacher and args.teacher_weights not in ("live", "adapter_off"):
+                what = f"has teacher weights {args.teacher_weights!r}, of which a copy is kept"
+            if what is not None:
+                raise ValueError(f"DeepSpeed ZeRO-3 shards the model, and this run {what}: use FSDP2 or ZeRO-2")
         if args.max_resamples and args.per_device_train_batch_size * args.steps_per_generation % args.num_generations:
             raise ValueError(
                 f"dynamic sampling needs whole groups on every process: per_device_train_batch_size x steps_per_generation "
@@ -311,6 +323,9 @@ class _TeacherFollows(TrainerCallback):
 
     def __init__(self, teacher: TeacherWeights) -> None:
         self.teacher = teacher
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.teacher.keep()  # FSDP has sharded the model by now
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.teacher.after_step(state.global_step)

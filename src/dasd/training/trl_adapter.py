@@ -89,7 +89,7 @@ class TokenCreditTrainer(GRPOTrainer):
         raise NotImplementedError
 
     def save_state(self, folder: Path) -> None:
-        """Writes what a resumed run needs besides the student into a checkpoint's folder."""
+        """Writes what a resumed run needs besides the student into a checkpoint's folder. Called on every process."""
 
     def load_state(self, folder: Path) -> None:
         """Reads what `save_state` wrote."""
@@ -237,11 +237,14 @@ class TokenCreditTrainer(GRPOTrainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         with saving(folder):
-            if self.args.should_save:
-                # Before transformers' own files, of which trainer_state.json is the last: where that is, everything is.
-                folder.mkdir(parents=True, exist_ok=True)
-                self.save_state(folder)
+            # Before transformers' own files, of which trainer_state.json is the last: where that is, everything is.
+            folder.mkdir(parents=True, exist_ok=True)
+            self.save_state(folder)
             super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # process 0 writes trainer_state.json next, and must not be the first to end
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

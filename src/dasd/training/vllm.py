@@ -5,7 +5,6 @@ Settings are TRL's own, under `training.trl`: `use_vllm`, `vllm_mode`, `vllm_gpu
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from http.client import HTTPException
@@ -15,6 +14,7 @@ from urllib.request import urlopen
 from trl import GRPOConfig
 from trl.import_utils import is_vllm_available
 
+from dasd import processes
 from dasd.config import BadInput, nearest
 
 MODES = ("colocate", "server")
@@ -77,7 +77,7 @@ def _check_installed() -> None:
 
 def _check_server(url: str, timeout_s: float) -> None:
     """Waits for the server as long as TRL would, on the first process; it may have been started together with the run."""
-    if int(os.environ.get("RANK", "0")) > 0:
+    if not processes.is_main():
         return
     deadline = time.monotonic() + timeout_s
     while (reason := _unreachable(f"{url}/health")) is not None:

@@ -1,0 +1,23 @@
+"""Which of the processes that a launcher started is this one? From the environment that torchrun and `accelerate launch` set.
+
+No torch: messages and the progress bar ask before it is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def count() -> int:
+    """Processes of this run, on all machines."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+
+
+def rank() -> int:
+    """This process's number, counted from 0."""
+    return int(os.environ.get("RANK", "0")) if count() > 1 else 0
+
+
+def is_main() -> bool:
+    """Whether this is the one that speaks, and writes what is written once."""
+    return rank() == 0

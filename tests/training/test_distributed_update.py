@@ -1,0 +1,85 @@
+"""Do several processes learn what one learns from the same rollouts, and log the same? With the model whole and in shards."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from same_update import CASES, SHARDED
+
+pytestmark = pytest.mark.slow
+SCRIPT = Path(__file__).with_name("same_update.py")
+MICRO_BATCHES = {"accumulated", "distributions, accumulated"}  # whose entropy TRL logs as the mean of micro-batch means
+
+
+def launch(folder, *flags, processes=2):
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    command = [sys.executable, *several, str(SCRIPT), str(folder), *flags]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    return launch(tmp_path_factory.mktemp("one"), processes=1)
+
+
+@pytest.fixture(scope="module")
+def ddp(tmp_path_factory):
+    return launch(tmp_path_factory.mktemp("ddp"))
+
+
+@pytest.fixture(scope="module")
+def fsdp(tmp_path_factory):
+    return launch(tmp_path_factory.mktemp("fsdp"), "--fsdp")
+
+
+def compare(one, two, case):
+    """Rollouts of the second process are longer than those of the first, so every mean must be one over all tokens."""
+    first, second = (json.loads((folder / f"{case}.json").read_text()) for folder in (one, two))
+    assert len(first) == len(second) == 2
+    for expected, got in zip(first, second, strict=True):
+        assert set(expected) == set(got)
+        names = set(expected) - {"step_time"} - ({"entropy"} if case in MICRO_BATCHES else set())
+        assert expected["grad_norm"] > 0
+        assert {n: got[n] for n in names} == pytest.approx({n: expected[n] for n in names}, abs=1e-5, rel=1e-5)
+        assert got["loss"] == pytest.approx(expected["loss"], abs=1e-6)
+    first, second = (torch.load(folder / f"{case}.pt") for folder in (one, two))
+    for part in ("student", "teacher"):
+        assert first[part].keys() == second[part].keys()
+        difference = max((float((first[part][key] - second[part][key]).abs().max()) for key in first[part]), default=0.0)
+        assert difference < 1e-6, part
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_are_one(one, ddp, case):
+    compare(one, ddp, case)
+
+
+@pytest.mark.parametrize("case", SHARDED)
+def test_two_processes_with_a_sharded_model_are_one(one, fsdp, case):
+    compare(one, fsdp, case)
+
+
+def test_a_sharded_run_resumes_as_if_nothing_had_happened(fsdp):
+    whole, resumed = (
+        [json.loads(line) for line in (fsdp / name / "metrics.jsonl").read_text().splitlines()] for name in ("whole", "killed")
+    )
+    assert [line["step"] for line in resumed] == [1, 2]
+    for first, second in zip(whole, resumed, strict=True):
+        for name in ("loss", "reward", "gap/abs", "entropy", "grad_norm", "num_tokens"):
+            assert second[name] == pytest.approx(first[name], abs=1e-5), name
+    folders = [fsdp / name / "checkpoints" for name in ("whole", "killed")]
+    teachers = [load_file(folder / "checkpoint-2" / "teacher.safetensors") for folder in folders]
+    students = [load_file(folder / "final" / "model.safetensors") for folder in folders]
+    for first, second in (teachers, students):
+        assert all(torch.allclose(first[key], second[key], atol=1e-6) for key in first)
+    assert teachers[0].keys() == students[0].keys() - {"lm_head.weight"}  # whole, under the model's own names
+    assert any(not torch.equal(teachers[0][name], students[0][name]) for name in teachers[0])
+    assert json.loads((fsdp / "whole" / "run.json").read_text())["distributed"] == "FSDP"
