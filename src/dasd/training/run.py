@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig
 from trl.rewards import get_soft_overlong_punishment
 
+from dasd.adapters import is_adapter
 from dasd.config import BadInput, RunConfig, nearest
 from dasd.credit import make_method
 from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems
@@ -86,6 +88,11 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
         if not any(finding.fatal for finding in findings) and not any(kind.prompt(row, ["a peer"], rows) for row in rows):
             message = f"no problem gets a teacher: context {kind.kind} finds nothing in these {len(rows)} problems"
             findings.append(Finding(message, fatal=True))
+    if is_adapter(Path(config.model.path)):
+        raise BadInput(
+            f"model.path {config.model.path} is a LoRA adapter: make it a plain model first, with "
+            f"`dasd merge {config.model.path} --output FOLDER`, and train that"
+        )
     model, tokenizer = load_model(config.model)
     template = dict(config.training.trl.get("chat_template_kwargs") or {})
     teacher_template = template | config.teacher.chat_template_kwargs
@@ -134,9 +141,10 @@ def adapter(config: RunConfig) -> LoraConfig | None:
     training = config.training
     if training.lora_rank == 0:
         return None
-    return LoraConfig(
-        r=training.lora_rank, lora_alpha=training.lora_alpha, target_modules=training.lora_targets, task_type="CAUSAL_LM"
-    )
+    targets: str | list[str] = training.lora_targets
+    if re.fullmatch(r"\w+(\s*,\s*\w+)*", training.lora_targets):  # peft takes a lone text for an expression of whole paths
+        targets = re.split(r"\s*,\s*", training.lora_targets)
+    return LoraConfig(r=training.lora_rank, lora_alpha=training.lora_alpha, target_modules=targets, task_type="CAUSAL_LM")
 
 
 def privileged_context(config: RunConfig) -> PrivilegedContext:

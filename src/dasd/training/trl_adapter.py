@@ -28,10 +28,11 @@ from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head, pad
 
 from dasd.credit import Credit
-from dasd.models import LanguageModelHead
+from dasd.models import LanguageModelHead, refuse_changed_head
 from dasd.training.checkpoints import saving
 from dasd.training.distributions import divergence_loss
 from dasd.training.dynamic_sampling import idle_groups, merge_rows
+from dasd.training.guards import StopWhenNotFinite, stopping
 
 Batch = dict[str, Any]
 
@@ -64,6 +65,8 @@ class TokenCreditTrainer(GRPOTrainer):
         self._credit: Credit | None = None
         self._totals: defaultdict[str, float | Tensor] = defaultdict(float)
         super().__init__(*args, **kwargs)
+        refuse_changed_head(self._language_model())
+        self.add_callback(StopWhenNotFinite(self.accelerator))
         # TRL's head as TRL adds it, with one more output; the one inside is passed over.
         add_fused_lm_head(
             self._language_model(), self.temperature, self.args.cast_lm_head_to_fp32, ("log_probs", "entropy", "is_top1")
@@ -218,6 +221,10 @@ class TokenCreditTrainer(GRPOTrainer):
             self._credit = self.credit(batch, scores[0].detach(), scores[1].detach())
             batch["advantages"] = self._credit.advantages
         return scores
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        with stopping(self.state.global_step + 1, self.args.output_dir):
+            return super().training_step(*args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
