@@ -65,7 +65,9 @@ def train(config: RunConfig) -> Path:
     with track(f"Training with {config.method.name}", config.training.steps) as advance:
         advance(done)
         trainer.add_callback(_MetricsWriter(output / METRICS, advance))
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.add_callback(_StopWhenDone())
+        with suppress(_Done):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     with saving(final):
         trainer.save_model(str(final))
     return final
@@ -229,9 +231,22 @@ def trainer_arguments(config: RunConfig) -> SelfDistillationConfig:
         if key not in known:
             raise BadInput(f"unknown key 'training.trl.{key}'{nearest(key, known)} It must be a field of trl.GRPOConfig")
     try:
-        return SelfDistillationConfig(**{**defaults, **ours, **training.trl})
+        arguments = SelfDistillationConfig(**{**defaults, **ours, **training.trl})
     except (ValueError, TypeError) as error:
         raise BadInput(f"TRL refuses these settings: {error}") from None
+    refuse_torn_batches(arguments)
+    return arguments
+
+
+def refuse_torn_batches(arguments: SelfDistillationConfig) -> None:
+    """Rollouts are not part of a checkpoint: one in the middle of their use would go on with others. Raises BadInput."""
+    batches = arguments.steps_per_generation / arguments.gradient_accumulation_steps * arguments.num_iterations
+    if arguments.save_steps < arguments.max_steps and arguments.save_steps % batches:
+        nearest = max(1, round(arguments.save_steps / batches)) * batches
+        raise BadInput(
+            f"training.save_steps ({arguments.save_steps}) must be a multiple of the steps that use one batch of rollouts "
+            f"({batches:g}), or a killed run would not go on as it was: try training.save_steps: {nearest:g}"
+        )
 
 
 def provenance(config: RunConfig, tokenizer: Any) -> dict[str, Any]:
@@ -276,3 +291,15 @@ class _MetricsWriter(TrainerCallback):
         metrics = {"step": state.global_step, **{key: value for key, value in logs.items() if key != "epoch"}}
         append_lines(self.path, [metrics])
         self.advance(1, f"reward {metrics.get('reward') or 0:.2f}")
+
+
+class _Done(Exception):
+    """Nothing is left to train: the run was killed between its last checkpoint and its final model."""
+
+
+class _StopWhenDone(TrainerCallback):
+    """transformers looks at the number of steps after a step only, and would make one too many. Weights are loaded by now."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step >= state.max_steps:
+            raise _Done

@@ -29,7 +29,7 @@ from trl.trainer.utils import add_fused_lm_head, pad
 
 from dasd.credit import Credit
 from dasd.models import LanguageModelHead, refuse_changed_head
-from dasd.training.checkpoints import saving
+from dasd.training.checkpoints import keep_newest, saving
 from dasd.training.distributions import divergence_loss
 from dasd.training.dynamic_sampling import idle_groups, merge_rows
 from dasd.training.guards import StopWhenNotFinite, stopping
@@ -233,7 +233,13 @@ class TokenCreditTrainer(GRPOTrainer):
                 # Before transformers' own files, of which trainer_state.json is the last: where that is, everything is.
                 folder.mkdir(parents=True, exist_ok=True)
                 self.save_state(folder)
-            super()._save_checkpoint(model, trial)
+            limit, self.args.save_total_limit = self.args.save_total_limit, None  # we delete ourselves
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self.args.save_total_limit = limit
+        if self.args.should_save and limit:
+            keep_newest(folder.parent, limit, self.state.best_model_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
