@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,6 +86,27 @@ def test_a_run_stops_in_time_and_goes_on(tmp_path, monkeypatch, capfd, poison, m
     assert command(["train", str(tmp_path / "config.yaml")]) == 0
     assert [line["step"] for line in lines(output)] == [1, 2, 3, 4]
     assert all(math.isfinite(line["loss"]) for line in lines(output))
+
+
+@pytest.mark.slow
+def test_all_processes_stop_where_one_has_a_fault(tmp_path):
+    output = tmp_path / "run"
+    values = {
+        "output": str(output),
+        "data": {"limit": 20},
+        "training": SETTINGS | {"trl": {"ddp_backend": "gloo", "use_cpu": True}},
+    }
+    (tmp_path / "config.yaml").write_text(dump_config(validate(RunConfig, values)))
+    script = str(Path(__file__).with_name("poisoned_process.py"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, script, str(tmp_path / "config.yaml")], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("dasd: stopped at the update of step 3: the norm of its gradient is nan") == 2, done.stderr[-3000:]
+    assert [path.name for path in output.glob("checkpoints/*/")] == ["checkpoint-2"]
+    assert [line["step"] for line in lines(output)] == [1, 2]
 
 
 def test_a_loss_that_is_not_finite_ends_a_run_whose_gradient_is(train, monkeypatch, tmp_path):
