@@ -245,6 +245,15 @@ class EvalConfig(Section):
     def _names(cls, value: Any) -> Any:
         return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _only_transformers_quantizes(self) -> EvalConfig:
+        if self.model.quantization != "none" and self.sampler.backend != "transformers":
+            raise ValueError(
+                f"model.quantization {self.model.quantization} is of --sampler.backend transformers: leave it out, backend "
+                f"{self.sampler.backend} loads the weights itself"
+            )
+        return self
+
 
 class ProbeConfig(Section):
     """`dasd probe`: how many interventions, in what the teacher sees."""

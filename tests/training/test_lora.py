@@ -7,7 +7,7 @@ import math
 import pytest
 from peft import LoraConfig
 
-from dasd.config import BadInput, RunConfig, validate
+from dasd.config import BadInput, EvalConfig, RunConfig, validate
 from dasd.models import load_model
 from dasd.training import run
 from dasd.training.run import adapter, as_dataset
@@ -60,6 +60,12 @@ def test_a_head_that_is_trained_beside_the_adapter_is_refused(tiny_model, tokeni
 def test_a_quantised_base_needs_an_adapter(tmp_path):
     with pytest.raises(BadInput, match=r"model\.quantization 4bit needs a LoRA adapter"):
         config(tmp_path, "4bit", lora_rank=0)
+
+
+@pytest.mark.parametrize("sampler", [{"backend": "vllm"}, {"backend": "openai", "base_urls": "http://x"}])
+def test_other_samplers_load_their_weights_themselves(sampler):
+    with pytest.raises(BadInput, match=r"quantization 8bit is of --sampler\.backend transformers"):
+        validate(EvalConfig, {"model": {"quantization": "8bit"}, "sampler": sampler})
 
 
 def test_bitsandbytes_is_asked_for_by_name(tmp_path, monkeypatch):
