@@ -30,7 +30,8 @@ class VllmSampler:
         self.vllm, self.config, self.name = vllm, config, model_path(model)
         if is_adapter(Path(self.name)):
             raise BadInput(
-                f"{self.name} is a LoRA adapter, and vLLM wants a plain model: make one, `dasd merge {self.name} --output FOLDER`"
+                f"{self.name} is a LoRA adapter, and vLLM wants a plain model: make one with "
+                f"`dasd merge {self.name} --output FOLDER`"
             )
         self.batch_size = config.batch_size
         self.tokenizer = load_tokenizer(model)
