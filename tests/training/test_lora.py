@@ -3,9 +3,12 @@
 import importlib.util
 import json
 import math
+import shutil
 
 import pytest
+import torch
 from peft import LoraConfig
+from safetensors.torch import load_file
 
 from dasd.config import BadInput, EvalConfig, RunConfig, validate
 from dasd.models import load_model
@@ -88,3 +91,15 @@ def test_an_adapter_trains_on_a_quantised_base(tmp_path, quantization, weights):
     assert layer.base_layer.weight.dtype.itemsize == 1
     assert layer.lora_B["default"].weight.abs().max() > 0
     assert model.lm_head.weight.is_floating_point()
+
+
+@needs_bitsandbytes
+def test_a_resumed_run_on_a_quantised_base_is_the_uninterrupted_one(tmp_path):
+    """Its adapter is of float32 before and after."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    final = run.train(config(whole, "4bit", steps=3))
+    shutil.copytree(whole, cut, ignore=shutil.ignore_patterns("final", "checkpoint-3", "config.yaml"))
+    again = run.train(config(cut, "4bit", steps=3))
+    first, second = (load_file(folder / "adapter_model.safetensors") for folder in (final, again))
+    assert {tensor.dtype for tensor in first.values()} == {torch.float32}
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)

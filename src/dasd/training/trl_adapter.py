@@ -66,6 +66,9 @@ class TokenCreditTrainer(GRPOTrainer):
         self._totals: defaultdict[str, float | Tensor] = defaultdict(float)
         super().__init__(*args, **kwargs)
         refuse_changed_head(self._language_model())
+        for parameter in self.model.parameters() if getattr(self._language_model(), "is_quantized", False) else ():
+            if parameter.requires_grad:  # TRL's are bfloat16: that rounds small updates away, and PEFT resumes in float32
+                parameter.data = parameter.data.float()
         self.add_callback(StopWhenNotFinite(self.accelerator))
         # TRL's head as TRL adds it, with one more output; the one inside is passed over.
         add_fused_lm_head(
