@@ -1,5 +1,6 @@
 """Is a merged adapter the same model as a plain one, and is whatever cannot be merged said in one message?"""
 
+import importlib.util
 import json
 import resource
 import shutil
@@ -84,11 +85,10 @@ def test_a_checkpoint_merges_and_the_base_keeps_its_dtype(trained, tmp_path):
     tuned = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
     checkpoint = tmp_path / "checkpoint-7"
     tuned.save_pretrained(checkpoint)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(base / name, checkpoint)
     plain = AutoModelForCausalLM.from_pretrained(merge(checkpoint, tmp_path / "plain"))
     assert {parameter.dtype for parameter in plain.parameters()} == {torch.bfloat16}
     assert json.loads((tmp_path / "plain" / "config.json").read_text())["dtype"] == "bfloat16"
+    assert (tmp_path / "plain" / "chat_template.jinja").exists()  # the base's: this checkpoint has no tokenizer of its own
     assert merge(trained / "checkpoints" / "checkpoint-2", tmp_path / "second").is_dir()
 
 
@@ -105,6 +105,16 @@ def test_a_base_that_is_gone_is_named(adapter, tmp_path):
         with pytest.raises(BadInput, match=r"base_model_name_or_path in its adapter_config\.json is /data/models/my-base"):
             use()
     assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes: pip install 'dasd[quantized]'"
+)
+def test_a_base_stored_in_few_bits_is_refused(adapter, tmp_path):
+    load_model(ModelConfig(quantization="4bit"))[0].save_pretrained(tmp_path / "base")
+    point_to(adapter, str(tmp_path / "base"))
+    with pytest.raises(BadInput, match="stored in few bits"):
+        merge(adapter, tmp_path / "merged")
 
 
 def test_what_is_no_adapter_is_called_by_its_name(trained, merged, tmp_path):

@@ -60,6 +60,11 @@ def merged_model(folder: Path) -> Any:
     """The base with the adapter's matrices added to its weights."""
     base, revision = base_of(folder)
     model, _ = load_model(ModelConfig(path=base, revision=revision))
+    if getattr(model, "is_quantized", False):
+        raise BadInput(
+            f"{base}, the base of {folder}, is stored in few bits, which would round the adapter away: write the folder or "
+            "hub id of the same model in full as base_model_name_or_path into adapter_config.json"
+        )
     try:
         adapted: Any = PeftModel.from_pretrained(model, str(folder))
     except Exception as error:  # a torn file, a missing one, another model's shapes: each library raises its own kind

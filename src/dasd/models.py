@@ -67,6 +67,9 @@ def load_tokenizer(config: ModelConfig) -> Any:
             raise BadInput(f"model.path {path} has no weights (model.safetensors): was its download or save cut off?")
     elif path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise BadInput(f"model.path {path} does not exist")
+    if is_adapter(folder) and not (folder / "tokenizer_config.json").exists():
+        base, revision = base_of(folder)
+        config = config.model_copy(update={"path": base, "revision": revision})
     tokenizer = _load(AutoTokenizer, config)
     if tokenizer.chat_template is None:
         raise BadInput(

@@ -53,8 +53,14 @@ def test_the_newest_whole_checkpoints_are_kept_whatever_their_times(tmp_path):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{" if step == 8 else "{}")
     (tmp_path / "checkpoint-2" / "new").touch()
+    (tmp_path / "checkpoint-mine").mkdir()
     keep_newest(tmp_path, 2, best=str(tmp_path / "checkpoint-4"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-12", "checkpoint-4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint-10",
+        "checkpoint-12",
+        "checkpoint-4",
+        "checkpoint-mine",
+    ]
 
 
 def test_a_deletion_that_is_cut_off_leaves_no_checkpoint(tmp_path, monkeypatch):
