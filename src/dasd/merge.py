@@ -15,7 +15,7 @@ from peft import PeftModel
 
 from dasd.adapters import base_of, is_adapter
 from dasd.config import BadInput, ModelConfig
-from dasd.models import load_model, load_tokenizer, refuse_changed_head
+from dasd.models import load_tokenizer, load_weights, refuse_changed_head
 from dasd.training.checkpoints import last_checkpoint, saving
 
 
@@ -59,7 +59,7 @@ def find_adapter(source: Path) -> Path:
 def merged_model(folder: Path) -> Any:
     """The base with the adapter's matrices added to its weights."""
     base, revision = base_of(folder)
-    model, _ = load_model(ModelConfig(path=base, revision=revision))
+    model = load_weights(ModelConfig(path=base, revision=revision))
     if getattr(model, "is_quantized", False):
         raise BadInput(
             f"{base}, the base of {folder}, is stored in few bits, which would round the adapter away: write the folder or "

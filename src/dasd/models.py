@@ -28,16 +28,20 @@ def model_path(config: ModelConfig) -> str:
 def load_model(config: ModelConfig) -> tuple[Any, Any]:
     """(model in evaluation mode, tokenizer). Raises BadInput for a missing folder, weights or chat template."""
     tokenizer, path = load_tokenizer(config), model_path(config)
-    options = {"dtype": config.dtype, **quantized(config)}
     if not is_adapter(Path(path)):
-        return _load(AutoModelForCausalLM, config, **options).eval(), tokenizer
+        return load_weights(config).eval(), tokenizer
     base, revision = base_of(Path(path))
-    model = _load(AutoModelForCausalLM, config.model_copy(update={"path": base, "revision": revision}), **options)
+    model = load_weights(config.model_copy(update={"path": base, "revision": revision}))
     try:
         model.load_adapter(path)
     except Exception as error:  # a torn file, a missing one, another model's shapes: each library raises its own kind
         raise BadInput(f"model.path {path} does not fit its base {base}: {_one_line(error)}") from None
     return model.eval(), tokenizer
+
+
+def load_weights(config: ModelConfig) -> Any:
+    """The model alone, of a folder or hub id that is no adapter. Raises BadInput where it cannot be loaded."""
+    return _load(AutoModelForCausalLM, config, dtype=config.dtype, **quantized(config))
 
 
 def quantized(config: ModelConfig) -> dict[str, Any]:
