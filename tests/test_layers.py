@@ -12,10 +12,10 @@ ROOT = Path(dasd.__file__).parent
 LAYERS = [
     {"credit", "presets", "config", "files", "folders", "processes"},
     {"progress", "assets", "report"},
-    {"tasks", "teacher", "models"},
+    {"tasks", "teacher", "models", "adapters"},
     {"data"},
     {"training", "evaluation", "analysis"},
-    {"quickstart", "doctor"},
+    {"quickstart", "doctor", "merge"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -99,6 +99,9 @@ def build_parser() -> argparse.ArgumentParser:
     child.add_argument(
         "--output", type=Path, help="folder for rollouts.json and tokens.html (default: the run, or runs/tokens/MODEL)"
     )
+    child = add("merge", _merge, "merge a trained LoRA adapter into its base: a plain model")
+    child.add_argument("source", type=Path, help="a run folder of dasd train, one of its checkpoints, or any adapter folder")
+    child.add_argument("--output", type=Path, required=True, help="folder of the merged model, new or empty")
     child = add("report", _report, "write report.html for a run folder")
     child.add_argument("run", type=Path, help="run folder")
     child = add("doctor", _doctor, "check environment, config and data before a run", RunConfig)
@@ -240,6 +243,14 @@ def _tokens(known: argparse.Namespace, overrides: list[str]) -> None:
     console.print(f"Token map: {build_token_map(output)}", soft_wrap=True)
 
 
+def _merge(known: argparse.Namespace, overrides: list[str]) -> None:
+    _no_overrides(overrides)
+    from dasd.merge import merge
+    from dasd.progress import console
+
+    console.print(f"Merged model: {merge(known.source, known.output)}", soft_wrap=True)
+
+
 def _report(known: argparse.Namespace, overrides: list[str]) -> None:
     _no_overrides(overrides)
     from dasd.progress import console
@@ -287,7 +298,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"(trl|transformers|accelerate|datasets|torch)\b")
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(trl|transformers|accelerate|datasets|torch|peft)\b")
     logging.basicConfig(format="%(message)s")
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it counts every retry
     logging.getLogger("dasd").setLevel(logging.INFO if processes.is_main() else logging.ERROR)
@@ -309,7 +320,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         if "invalid choice" in message and "'" in message:
             word = message.split("'")[1]
-            names = ["quickstart", "train", "eval", "compare", "probe", "tokens", "report", "doctor"]
+            names = ["quickstart", "train", "eval", "compare", "probe", "tokens", "merge", "report", "doctor"]
             message = f"unknown command {word!r}{nearest(word, names)} Commands: {', '.join(names)}"
         sys.exit(_fail(message, 2))
 

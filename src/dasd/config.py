@@ -47,6 +47,9 @@ class ModelConfig(Section):
     path: str = Field(BUNDLED, description="'bundled', a folder, or a hub id")
     revision: str | None = Field(None, description="hub revision")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="type the weights are loaded in")
+    quantization: Literal["none", "8bit", "4bit"] = Field(
+        "none", description="load the weights in 8 or 4 bits (bitsandbytes), to train LoRA on them or to evaluate"
+    )
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
 
 
@@ -142,8 +145,20 @@ class TrainingConfig(Section):
     seed: int = Field(0, description="seed of data order and sampling")
     lora_rank: Annotated[int, Field(ge=0)] = Field(0, description="train a LoRA adapter of this rank; 0: all weights")
     lora_alpha: Annotated[float, Field(gt=0)] = Field(32.0, description="LoRA: the adapter is scaled by lora_alpha / lora_rank")
-    lora_targets: str = Field("all-linear", description="LoRA: which modules, a name, a regular expression or all-linear")
+    lora_targets: str = Field(
+        "all-linear", description="LoRA: modules, as names with commas between, a regular expression, or all-linear"
+    )
     trl: dict[str, Any] = Field(default_factory=dict, description="further fields of trl.GRPOConfig")
+
+    @field_validator("lora_targets")
+    @classmethod
+    def _not_the_head(cls, value: str) -> str:
+        if "lm_head" in value:
+            raise ValueError(
+                f"{value!r} names lm_head. Student and teacher are scored from the head's own weight, so an adapter there "
+                "would never be trained: leave it out (all-linear does)"
+            )
+        return value
 
     @model_validator(mode="after")
     def _batches_divide(self) -> TrainingConfig:
@@ -172,6 +187,15 @@ class RunConfig(Section):
     teacher: TeacherConfig = TeacherConfig()
     method: MethodConfig = MethodConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _quantized_weights_stay(self) -> RunConfig:
+        if self.model.quantization != "none" and self.training.lora_rank == 0:
+            raise ValueError(
+                f"model.quantization {self.model.quantization} needs a LoRA adapter, for weights in few bits cannot be "
+                "trained: set training.lora_rank: 16, or model.quantization: none"
+            )
+        return self
 
 
 class SamplerConfig(Section):
@@ -229,6 +253,15 @@ class EvalConfig(Section):
     @classmethod
     def _names(cls, value: Any) -> Any:
         return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _only_transformers_quantizes(self) -> EvalConfig:
+        if self.model.quantization != "none" and self.sampler.backend != "transformers":
+            raise ValueError(
+                f"model.quantization {self.model.quantization} is of --sampler.backend transformers: leave it out, backend "
+                f"{self.sampler.backend} loads the weights itself"
+            )
+        return self
 
 
 class ProbeConfig(Section):

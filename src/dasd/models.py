@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
+from dasd.adapters import base_of, is_adapter
 from dasd.assets import BASE_MODEL
 from dasd.config import BUNDLED, BadInput, ModelConfig
 
@@ -24,8 +28,15 @@ def model_path(config: ModelConfig) -> str:
 
 def load_model(config: ModelConfig) -> tuple[Any, Any]:
     """(model in evaluation mode, tokenizer). Raises BadInput for a missing folder, weights or chat template."""
-    tokenizer = load_tokenizer(config)
-    model = _load(AutoModelForCausalLM, config, dtype=config.dtype)
+    tokenizer, path = load_tokenizer(config), model_path(config)
+    if not is_adapter(Path(path)):
+        return load_weights(config).eval(), tokenizer
+    base, revision = base_of(Path(path))
+    model = load_weights(config.model_copy(update={"path": base, "revision": revision}))
+    try:
+        model.load_adapter(path)
+    except Exception as error:  # a torn file, a missing one, another model's shapes: each library raises its own kind
+        raise BadInput(f"model.path {path} does not fit its base {base}: {_one_line(error)}") from None
     return model.eval(), tokenizer
 
 
@@ -35,6 +46,26 @@ def load_model_config(config: ModelConfig) -> Any:
         return _load(AutoConfig, config)
     except BadInput as error:
         raise BadInput(f"{error}. Its config.json alone is enough here: --model.path FOLDER, a folder that has it") from None
+
+
+def load_weights(config: ModelConfig) -> Any:
+    """The model alone, of a folder or hub id that is no adapter. Raises BadInput where it cannot be loaded."""
+    return _load(AutoModelForCausalLM, config, dtype=config.dtype, **quantized(config))
+
+
+def quantized(config: ModelConfig) -> dict[str, Any]:
+    """What `from_pretrained` needs for a base in 8 or 4 bits, of which embeddings, norms and head stay as they are."""
+    if config.quantization == "none":
+        return {}
+    if find_spec("bitsandbytes") is None:
+        raise BadInput(f"model.quantization {config.quantization} needs bitsandbytes: pip install 'dasd[quantized]'")
+    if config.quantization == "8bit":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    compute = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    four_bit = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
+    )
+    return {"quantization_config": four_bit}
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
@@ -49,6 +80,9 @@ def load_tokenizer(config: ModelConfig) -> Any:
             raise BadInput(f"model.path {path} has no weights (model.safetensors): was its download or save cut off?")
     elif path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise BadInput(f"model.path {path} does not exist")
+    if is_adapter(folder) and not (folder / "tokenizer_config.json").exists():
+        base, revision = base_of(folder)
+        config = config.model_copy(update={"path": base, "revision": revision})
     tokenizer = _load(AutoTokenizer, config)
     if tokenizer.chat_template is None:
         raise BadInput(
@@ -64,14 +98,32 @@ def _load(kind: Any, config: ModelConfig, **options: Any) -> Any:
     try:
         return kind.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code, **options)
     except Exception as error:  # each library raises its own kinds: wrong name, no network, torn file
-        reason = " ".join(str(error).split())[:400]
         kind_of_path = "" if Path(path).is_dir() else ", which is no folder here,"
-        raise BadInput(f"model.path {path}{kind_of_path} cannot be loaded: {type(error).__name__}: {reason}") from None
+        raise BadInput(f"model.path {path}{kind_of_path} cannot be loaded: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
 
 
 def _hint(folder: Path) -> str:
     inside = sorted(path.parent for path in folder.glob("**/config.json"))
     return f"; did you mean {inside[-1]}?" if inside else ""
+
+
+def refuse_changed_head(model: Any) -> None:
+    """Raises BadInput where logits are not hidden states times the head's own weight, which all scores are computed from."""
+    layer = model.get_output_embeddings()
+    if isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper):
+        raise BadInput(
+            "the adapter changes the output head (lm_head in target_modules or modules_to_save): students and teachers are "
+            "scored from the head's own weight, so it would neither be trained nor seen. Leave the head out; all-linear does"
+        )
+    if not layer.weight.is_floating_point():
+        raise BadInput(
+            f"the output head is quantised ({layer.weight.dtype}), and scores need its plain weight: leave it out of "
+            "quantisation (llm_int8_skip_modules: [lm_head])"
+        )
 
 
 @dataclass(frozen=True)
@@ -87,6 +139,7 @@ class LanguageModelHead:
     @classmethod
     def of(cls, model: Any, temperature: float) -> LanguageModelHead:
         """The head of a transformers language model, with the factors its config knows."""
+        refuse_changed_head(model)
         layer: Any = model.get_output_embeddings()
         config = model.config.get_text_config()
         factors = [getattr(config, name, None) for name in ("logit_scale", "output_multiplier", "lm_head_multiplier")]

@@ -56,6 +56,13 @@ def test_an_adapter_is_counted_as_peft_makes_it(plan):
     assert made.sizes.weight_bytes == 2
 
 
+def test_a_base_in_few_bits_packs_the_projections_alone(plan):
+    """Embeddings and norms stay bfloat16, the adapter is float32."""
+    whole, packed = plan("--training.lora_rank 16"), plan("--training.lora_rank 16 --model.quantization 4bit")
+    layers = 28 * 2048 * (2 * 2048 + 2 * 1024 + 3 * 6144)
+    assert sizes_of(whole)["weights"][0] - sizes_of(packed)["weights"][0] == pytest.approx((2 - 0.52) * layers)
+
+
 def test_the_workload_is_trls(plan):
     """128 rollouts over 4 processes in micro-batches of 8, sampled twice a step."""
     words = "--training.micro_batch_size 8 --training.trl.steps_per_generation 2 --training.max_completion_length 2048"

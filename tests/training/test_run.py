@@ -113,6 +113,7 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(finished, tmp_path):
         ({"data": {"source": "nowhere.jsonl"}}, "does not exist"),
         ({"training": {"trl": {"learning_rate": 1}}}, "set by dasd itself"),
         ({"training": {"trl": {"epsilonn": 1}}}, "did you mean 'epsilon'"),
+        ({"training": {"num_iterations": 3}}, "try training.save_steps: 3"),
         ({"training": {"max_completion_length": 500}}, "training.max_completion_length to"),
     ],
 )

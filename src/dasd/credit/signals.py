@@ -20,6 +20,10 @@ from dasd.credit.divergence import Divergence
 _LARGEST = 1e30  # values are clamped here, so that sums over a rollout stay finite in float32
 
 
+class NotFinite(ValueError):
+    """A signal is NaN or infinite where it counts."""
+
+
 @dataclass(frozen=True, eq=False)
 class TokenSignals:
     """The scores of a batch of completions, B rollouts of at most T tokens. Read as constants: no gradient flows through them.
@@ -85,7 +89,7 @@ class TokenSignals:
             if tensor.is_floating_point() and name != "completion_mask":
                 counts = torch.ones_like(tensor, dtype=torch.bool) if name == "advantages" else self.valid
                 where = "" if name == "advantages" else " where the mask is 1"
-                _refuse_first(~torch.isfinite(tensor) & counts, name, tensor, f"expected a finite value{where}")
+                _refuse_first(~torch.isfinite(tensor) & counts, name, tensor, f"expected a finite value{where}", NotFinite)
 
     @cached_property
     def valid(self) -> Tensor:
@@ -256,7 +260,7 @@ def ratios(totals: Mapping[str, float]) -> dict[str, float]:
     return {name: totals[part] / whole for name, (part, whole) in pairs.items() if part in totals and whole}
 
 
-def _refuse_first(bad: Tensor, name: str, tensor: Tensor, expected: str) -> None:
+def _refuse_first(bad: Tensor, name: str, tensor: Tensor, expected: str, kind: type[ValueError] = ValueError) -> None:
     if bad.any():
         index = tuple(bad.nonzero()[0].tolist())
-        raise ValueError(f"{name}{list(index)} is {tensor[index].item()}, {expected} ({int(bad.sum())} such values)")
+        raise kind(f"{name}{list(index)} is {tensor[index].item()}, {expected} ({int(bad.sum())} such values)")

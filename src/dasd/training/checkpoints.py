@@ -1,4 +1,4 @@
-"""Which checkpoints are whole, and what happens when one cannot be written?"""
+"""Which checkpoints are whole, what happens when one cannot be written, and which are kept?"""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 
 from dasd import processes
 from dasd.config import RunFailed
+
+STATE = "trainer_state.json"  # transformers writes it last
 
 
 @contextmanager
@@ -36,15 +38,32 @@ def is_complete(folder: Path) -> bool:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose state was written to the end; a save that was cut off is passed over."""
+    """The newest whole checkpoint; a save or a deletion that was cut off is passed over."""
+    return next(filter(_is_whole, _newest_first(folder)), None)
 
-    def step(path: Path) -> int:
-        return int(path.name.rpartition("-")[2])
 
-    for path in sorted(folder.glob("checkpoint-*"), key=step, reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
+def keep_newest(folder: Path, limit: int, best: str | None = None) -> None:
+    """Deletes all but the newest `limit` whole checkpoints, and `best`.
+
+    Their state goes first: what a kill leaves of a checkpoint must not pass for one. (transformers deletes in the order of the
+    file system, and takes what was half deleted for the newest, by its time.)
+    """
+    found = [path for path in _newest_first(folder) if str(path) != best]
+    kept = list(filter(_is_whole, found))[:limit]
+    for path in found:
+        if path not in kept:
+            (path / STATE).unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
+    return sorted((path for path in steps if steps[path].isdigit()), key=lambda path: int(steps[path]), reverse=True)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

@@ -36,6 +36,7 @@ from dasd.training.run import adapter, method_and_contexts, trainer_arguments
 from dasd.training.trainer import SelfDistillationConfig
 from dasd.training.vllm import check_vllm_settings
 
+PACKED = {"none": 0.0, "8bit": 1.0, "4bit": 0.52}  # bytes of a frozen weight, its share of the scales included
 VLLM_WORKING = 2.0 * GIB  # assumed: vLLM's own activations, CUDA graphs and context
 
 
@@ -118,7 +119,7 @@ def make_plan(config: RunConfig, hardware: Hardware) -> Plan:
     if arguments.use_vllm:
         check_vllm_settings(arguments)
     model = _empty_model(config)
-    sizes = _sizes(model)
+    sizes = _sizes(model, config.model.quantization)
     has_teacher = "teacher_logps" in method.needs
     teacher: Literal["none", "weights", "float32"] = _teacher_copy(model, config, hardware) if has_teacher else "none"
     colocated = arguments.use_vllm and arguments.vllm_mode == "colocate"
@@ -172,7 +173,7 @@ def _empty_model(config: RunConfig) -> Any:
         raise BadInput(f"model.path {model_path(config.model)} cannot be built: {' '.join(str(error).split())[:300]}") from None
 
 
-def _sizes(model: Any) -> ModelSizes:
+def _sizes(model: Any, quantization: str) -> ModelSizes:
     config = model.config.get_text_config()
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
     missing = [name for name in names if not isinstance(getattr(config, name, None), int)]
@@ -195,6 +196,7 @@ def _sizes(model: Any) -> ModelSizes:
         intermediate=config.intermediate_size,
         vocab=config.vocab_size,
         weight_bytes=max(size for _, trained, size in weights if not trained or trainable == total),
+        packed_bytes=PACKED[quantization],
     )
 
 

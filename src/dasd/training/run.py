@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from trl import GRPOConfig
 from trl.rewards import get_soft_overlong_punishment
 
 from dasd import processes
+from dasd.adapters import is_adapter
 from dasd.config import BadInput, RunConfig, nearest
 from dasd.credit import Method, make_method
 from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems
@@ -72,7 +74,9 @@ def train(config: RunConfig) -> Path:
     with track(f"Training with {config.method.name}", config.training.steps) as advance:
         advance(done)
         trainer.add_callback(_MetricsWriter(output / METRICS, advance))
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.add_callback(_StopWhenDone())
+        with suppress(_Done):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     with saving(final):
         trainer.save_model(str(final))
     return final
@@ -90,6 +94,11 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
         if not any(finding.fatal for finding in findings) and not any(kind.prompt(row, ["a peer"], rows) for row in rows):
             message = f"no problem gets a teacher: context {kind.kind} finds nothing in these {len(rows)} problems"
             findings.append(Finding(message, fatal=True))
+    if is_adapter(Path(config.model.path)):
+        raise BadInput(
+            f"model.path {config.model.path} is a LoRA adapter: make it a plain model first, with "
+            f"`dasd merge {config.model.path} --output FOLDER`, and train that"
+        )
     model, tokenizer = load_model(config.model)
     template = dict(config.training.trl.get("chat_template_kwargs") or {})
     teacher_template = template | config.teacher.chat_template_kwargs
@@ -150,9 +159,10 @@ def adapter(config: RunConfig) -> LoraConfig | None:
     training = config.training
     if training.lora_rank == 0:
         return None
-    return LoraConfig(
-        r=training.lora_rank, lora_alpha=training.lora_alpha, target_modules=training.lora_targets, task_type="CAUSAL_LM"
-    )
+    targets: str | list[str] = training.lora_targets
+    if re.fullmatch(r"\w+(\s*,\s*\w+)*", training.lora_targets):  # peft takes a lone text for an expression of whole paths
+        targets = re.split(r"\s*,\s*", training.lora_targets)
+    return LoraConfig(r=training.lora_rank, lora_alpha=training.lora_alpha, target_modules=targets, task_type="CAUSAL_LM")
 
 
 def privileged_context(config: RunConfig) -> PrivilegedContext:
@@ -254,7 +264,19 @@ def trainer_arguments(
             f"the launcher started {count} processes, and accelerate joins {arguments.world_size} of them: on CPUs "
             "set training.trl.use_cpu to true"
         )
+    refuse_torn_batches(arguments)
     return arguments
+
+
+def refuse_torn_batches(arguments: SelfDistillationConfig) -> None:
+    """Rollouts are not part of a checkpoint: one in the middle of their use would go on with others. Raises BadInput."""
+    batches = arguments.steps_per_generation / arguments.gradient_accumulation_steps * arguments.num_iterations
+    if arguments.save_steps < arguments.max_steps and arguments.save_steps % batches:
+        nearest = max(1, round(arguments.save_steps / batches)) * batches
+        raise BadInput(
+            f"training.save_steps ({arguments.save_steps}) must be a multiple of the steps that use one batch of rollouts "
+            f"({batches:g}), or a killed run would not go on as it was: try training.save_steps: {nearest:g}"
+        )
 
 
 def _warn_of_other_processes(record: Path) -> None:
@@ -307,3 +329,15 @@ class _MetricsWriter(TrainerCallback):
         metrics = {"step": state.global_step, **{key: value for key, value in logs.items() if key != "epoch"}}
         append_lines(self.path, [metrics])
         self.advance(1, f"reward {metrics.get('reward') or 0:.2f}")
+
+
+class _Done(Exception):
+    """Nothing is left to train: the run was killed between its last checkpoint and its final model."""
+
+
+class _StopWhenDone(TrainerCallback):
+    """transformers looks at the number of steps after a step only, and would make one too many. Weights are loaded by now."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step >= state.max_steps:
+            raise _Done

@@ -67,6 +67,9 @@ class SelfDistillationConfig(GRPOConfig):
         default=True,
         metadata={"help": "Student and teacher must be scored alike, or dropout noise is taken for the teacher's opinion."},
     )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Log a running mean in place of a loss that is not finite, and train on: off."}
+    )
 
 
 class SelfDistillationTrainer(TokenCreditTrainer):

@@ -32,10 +32,11 @@ from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head, pad
 
 from dasd.credit import Credit
-from dasd.models import LanguageModelHead
-from dasd.training.checkpoints import saving
+from dasd.models import LanguageModelHead, refuse_changed_head
+from dasd.training.checkpoints import keep_newest, saving
 from dasd.training.distributions import divergence_loss
 from dasd.training.dynamic_sampling import idle_groups, merge_rows
+from dasd.training.guards import StopWhenNotFinite, stopping
 from dasd.training.passes import WORTH_SHARING, Plan, by_length, by_prompt, reads_prompts_once, score_pass
 
 Batch = dict[str, Any]
@@ -69,6 +70,11 @@ class TokenCreditTrainer(GRPOTrainer):
         self._credit: Credit | None = None
         self._totals: defaultdict[str, float | Tensor] = defaultdict(float)
         super().__init__(*args, **kwargs)
+        refuse_changed_head(self._language_model())
+        for parameter in self.model.parameters() if getattr(self._language_model(), "is_quantized", False) else ():
+            if parameter.requires_grad:  # TRL's are bfloat16: that rounds small updates away, and PEFT resumes in float32
+                parameter.data = parameter.data.float()
+        self.add_callback(StopWhenNotFinite(self.accelerator))
         _add_first_choice(self._language_model(), self.temperature, self.args.cast_lm_head_to_fp32)
 
     # Hooks
@@ -173,7 +179,7 @@ class TokenCreditTrainer(GRPOTrainer):
     # TRL's private methods
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        with tiles_for(self.accelerator.device):
+        with stopping(self.state.global_step + 1, self.args.output_dir), tiles_for(self.accelerator.device):
             return super().training_step(*args, **kwargs)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
@@ -240,7 +246,13 @@ class TokenCreditTrainer(GRPOTrainer):
             # Before transformers' own files, of which trainer_state.json is the last: where that is, everything is.
             folder.mkdir(parents=True, exist_ok=True)
             self.save_state(folder)
-            super()._save_checkpoint(model, trial)
+            limit, self.args.save_total_limit = self.args.save_total_limit, None  # we delete ourselves
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self.args.save_total_limit = limit
+        if self.args.should_save and limit:
+            keep_newest(folder.parent, limit, self.state.best_model_checkpoint)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)

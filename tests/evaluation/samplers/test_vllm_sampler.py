@@ -92,6 +92,9 @@ def test_what_is_missing_is_said(monkeypatch, recorder, tmp_path):
         make_sampler(SamplerConfig(backend="vllm", gpu_memory_utilization=0.1), ModelConfig())
     with pytest.raises(BadInput, match="does not exist"):  # before vLLM takes the GPU
         make_sampler(SamplerConfig(backend="vllm"), ModelConfig(path=str(tmp_path / "nothing")))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(BadInput, match=f"dasd merge {tmp_path}"):
+        make_sampler(SamplerConfig(backend="vllm"), ModelConfig(path=str(tmp_path)))
     assert not recorder.started
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(BadInput, match=r"pip install 'dasd\[vllm\]'"):

@@ -7,8 +7,10 @@ arithmetic depends on what else is in the batch, so equal seeds do not promise e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from dasd.adapters import is_adapter
 from dasd.config import BadInput, ModelConfig, SamplerConfig
 from dasd.evaluation.samplers.base import Messages, Request, Sampled, SamplingFailed, SamplingParams
 from dasd.models import load_tokenizer, model_path
@@ -26,6 +28,11 @@ class VllmSampler:
                 f"--sampler.backend vllm needs vLLM ({error}): pip install 'dasd[vllm]', or use --sampler.backend transformers"
             ) from None
         self.vllm, self.config, self.name = vllm, config, model_path(model)
+        if is_adapter(Path(self.name)):
+            raise BadInput(
+                f"{self.name} is a LoRA adapter, and vLLM wants a plain model: make one with "
+                f"`dasd merge {self.name} --output FOLDER`"
+            )
         self.batch_size = config.batch_size
         self.tokenizer = load_tokenizer(model)
         try:

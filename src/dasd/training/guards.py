@@ -1,0 +1,60 @@
+"""When do numbers that are not finite end a run? Before they reach the weights, so that every checkpoint is good.
+
+One NaN in a gradient makes every weight NaN in the step that follows: clipping divides all gradients by their common norm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.utils import get_total_norm
+from transformers import TrainerCallback
+
+from dasd.config import RunFailed
+from dasd.credit.signals import NotFinite
+from dasd.training.checkpoints import last_checkpoint
+
+
+class StopWhenNotFinite(TrainerCallback):
+    """Raises RunFailed before an update whose gradient is NaN or infinite, and where the loss of a step is."""
+
+    def __init__(self, accelerator: Any) -> None:
+        self.accelerator = accelerator
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if self.accelerator.scaler is not None:  # float16: the scaler leaves out steps whose gradient overflowed
+            return
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        local = [gradient.to_local() if hasattr(gradient, "to_local") else gradient for gradient in gradients]
+        norm = get_total_norm(local) if local else torch.zeros(())
+        everywhere = self.accelerator.reduce(norm.float().to(self.accelerator.device), reduction="mean")  # all stop, or none
+        if not math.isfinite(everywhere):
+            what = f"the norm of its gradient is {float(everywhere)}, so it was not made"
+            raise _stopped(f"stopped at the update of step {state.global_step + 1}: {what}", args.output_dir)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs and not math.isfinite(loss := logs.get("loss", 0.0)):  # of all processes
+            raise _stopped(f"stopped after step {state.global_step}: its loss is {loss}", args.output_dir)
+
+
+@contextmanager
+def stopping(step: int, checkpoints: str) -> Iterator[None]:
+    """Inside, signals of the method that are not finite end the run with RunFailed. `step` counts from 1."""
+    try:
+        yield
+    except NotFinite as error:
+        raise _stopped(f"stopped before the update of step {step}: {error}", checkpoints) from error
+
+
+def _stopped(what: str, checkpoints: str) -> RunFailed:
+    last = last_checkpoint(Path(checkpoints))
+    saved = f"the last checkpoint, {last}, is good" if last else "no checkpoint had been written yet"
+    return RunFailed(
+        f"{what}; {saved}. The same settings meet the same numbers again: try a lower training.learning_rate, a lower "
+        "training.trl.max_grad_norm or model.dtype float32, in a run of its own (--output)"
+    )

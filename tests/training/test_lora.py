@@ -1,0 +1,105 @@
+"""What does an adapter train, on which bases, and which adapters would be trained without being seen?"""
+
+import importlib.util
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file
+
+from dasd.config import BadInput, EvalConfig, RunConfig, validate
+from dasd.models import load_model
+from dasd.training import run
+from dasd.training.run import adapter, as_dataset
+from dasd.training.trainer import SelfDistillationTrainer
+from training.conftest import length_reward, make_arguments
+
+SETTINGS = {
+    "steps": 2, "rollouts_per_step": 8, "group_size": 4, "micro_batch_size": 8, "learning_rate": 1e-3,
+    "max_completion_length": 16, "save_steps": 1, "lora_rank": 4,
+}  # fmt: skip
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes: pip install 'dasd[quantized]'"
+)
+
+
+def config(output, quantization="none", weights="live", **training):
+    return validate(
+        RunConfig,
+        {
+            "output": str(output), "data": {"limit": 20}, "model": {"quantization": quantization},
+            "teacher": {"weights": weights}, "training": SETTINGS | training,
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [("all-linear", "all-linear"), ("q_proj", ["q_proj"]), ("q_proj, v_proj", ["q_proj", "v_proj"]), (r".*\.[qv]_proj", None)],
+)
+def test_targets_are_names_an_expression_or_all(tmp_path, targets, expected):
+    made = adapter(config(tmp_path, lora_targets=targets)).target_modules
+    assert made == (targets if expected is None else set(expected) if isinstance(expected, list) else expected)
+
+
+@pytest.mark.parametrize("targets", ["lm_head", "q_proj,lm_head", ".*(q_proj|lm_head)"])
+def test_the_head_is_refused(tmp_path, targets):
+    with pytest.raises(BadInput, match="names lm_head"):
+        config(tmp_path, lora_targets=targets)
+
+
+def test_a_head_that_is_trained_beside_the_adapter_is_refused(tiny_model, tokenizer, problems, tmp_path):
+    lora = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+    with pytest.raises(ValueError, match="the adapter changes the output head"):
+        SelfDistillationTrainer(
+            tiny_model, length_reward, make_arguments(output_dir=str(tmp_path)), train_dataset=as_dataset(problems),
+            processing_class=tokenizer, peft_config=lora,
+        )  # fmt: skip
+
+
+def test_a_quantised_base_needs_an_adapter(tmp_path):
+    with pytest.raises(BadInput, match=r"model\.quantization 4bit needs a LoRA adapter"):
+        config(tmp_path, "4bit", lora_rank=0)
+
+
+@pytest.mark.parametrize("sampler", [{"backend": "vllm"}, {"backend": "openai", "base_urls": "http://x"}])
+def test_other_samplers_load_their_weights_themselves(sampler):
+    with pytest.raises(BadInput, match=r"quantization 8bit is of --sampler\.backend transformers"):
+        validate(EvalConfig, {"model": {"quantization": "8bit"}, "sampler": sampler})
+
+
+def test_bitsandbytes_is_asked_for_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("dasd.models.find_spec", lambda name: None)
+    with pytest.raises(BadInput, match=r"pip install 'dasd\[quantized\]'"):
+        run.train(config(tmp_path / "run", "8bit"))
+    assert not (tmp_path / "run").exists()
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("quantization", ["4bit", "8bit"])
+@pytest.mark.parametrize("weights", ["live", "adapter_off"])
+def test_an_adapter_trains_on_a_quantised_base(tmp_path, quantization, weights):
+    final = run.train(config(tmp_path / "run", quantization, weights))
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(metrics) == 2
+    assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 and line["gap/abs"] > 0 for line in metrics)
+    model, _ = load_model(config(tmp_path, quantization).model.model_copy(update={"path": str(final)}))
+    layer = model.model.layers[0].mlp.up_proj
+    assert layer.base_layer.weight.dtype.itemsize == 1
+    assert layer.lora_B["default"].weight.abs().max() > 0
+    assert model.lm_head.weight.is_floating_point()
+
+
+@needs_bitsandbytes
+def test_a_resumed_run_on_a_quantised_base_is_the_uninterrupted_one(tmp_path):
+    """Its adapter is of float32 before and after."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    final = run.train(config(whole, "4bit", steps=3))
+    shutil.copytree(whole, cut, ignore=shutil.ignore_patterns("final", "checkpoint-3", "config.yaml"))
+    again = run.train(config(cut, "4bit", steps=3))
+    first, second = (load_file(folder / "adapter_model.safetensors") for folder in (final, again))
+    assert {tensor.dtype for tensor in first.values()} == {torch.float32}
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
