@@ -23,12 +23,15 @@ SETTINGS = {
 }  # fmt: skip
 
 
+def train(output, **settings):
+    """A run that trained an adapter far enough to see it."""
+    run.train(validate(RunConfig, {"output": str(output), "data": {"limit": 20}, "training": SETTINGS | settings}))
+    return output
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run that trained an adapter far enough to see it."""
-    output = tmp_path_factory.mktemp("merge") / "run"
-    run.train(validate(RunConfig, {"output": str(output), "data": {"limit": 20}, "training": SETTINGS}))
-    return output
+    return train(tmp_path_factory.mktemp("merge") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,15 @@ def test_logits_are_the_adapters_and_not_the_bases(trained, merged):
     plain, base = (AutoModelForCausalLM.from_pretrained(path) for path in (merged, BASE_MODEL))
     torch.testing.assert_close(logits(plain), logits(adapted), atol=1e-5, rtol=0)
     assert (logits(plain) - logits(base)).abs().max() > 0.01
+
+
+def test_embeddings_that_were_trained_are_merged_too_and_stay_the_head(tmp_path):
+    final = train(tmp_path / "run", lora_embeddings=True) / "checkpoints" / "final"
+    adapted, _ = load_model(ModelConfig(path=str(final)))
+    plain, base = (AutoModelForCausalLM.from_pretrained(path) for path in (merge(final, tmp_path / "merged"), BASE_MODEL))
+    torch.testing.assert_close(logits(plain), logits(adapted), atol=2e-5, rtol=0)
+    assert plain.lm_head.weight is plain.model.embed_tokens.weight
+    assert (plain.lm_head.weight - base.lm_head.weight).abs().max() > 1e-3
 
 
 def test_the_folder_is_a_plain_model(merged):

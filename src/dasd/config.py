@@ -148,6 +148,7 @@ class TrainingConfig(Section):
     lora_targets: str = Field(
         "all-linear", description="LoRA: modules, as names with commas between, a regular expression, or all-linear"
     )
+    lora_embeddings: bool = Field(False, description="LoRA: train the embeddings and the head beside the adapter, in full")
     trl: dict[str, Any] = Field(default_factory=dict, description="further fields of trl.GRPOConfig")
 
     @field_validator("lora_targets")
@@ -156,7 +157,7 @@ class TrainingConfig(Section):
         if "lm_head" in value:
             raise ValueError(
                 f"{value!r} names lm_head. Student and teacher are scored from the head's own weight, so an adapter there "
-                "would never be trained: leave it out (all-linear does)"
+                "would never be trained: leave it out (all-linear does), or set lora_embeddings: true"
             )
         return value
 

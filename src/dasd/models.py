@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import AuxiliaryTrainingWrapper
+from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -114,10 +114,13 @@ def _hint(folder: Path) -> str:
 def refuse_changed_head(model: Any) -> None:
     """Raises BadInput where logits are not hidden states times the head's own weight, which all scores are computed from."""
     layer = model.get_output_embeddings()
+    if isinstance(layer, ModulesToSaveWrapper):  # its weight is the trained copy, or the base's where the adapter is off
+        return
     if isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper):
         raise BadInput(
-            "the adapter changes the output head (lm_head in target_modules or modules_to_save): students and teachers are "
-            "scored from the head's own weight, so it would neither be trained nor seen. Leave the head out; all-linear does"
+            "the adapter changes the output head (lm_head in target_modules): students and teachers are scored from the head's "
+            "own weight, so it would neither be trained nor seen. Leave the head out, as all-linear does, or train it in full "
+            "(training.lora_embeddings)"
         )
     if not layer.weight.is_floating_point():
         raise BadInput(

@@ -15,7 +15,7 @@ from dasd.models import load_model
 from dasd.training import run
 from dasd.training.run import adapter, as_dataset
 from dasd.training.trainer import SelfDistillationTrainer
-from training.conftest import length_reward, make_arguments
+from training.conftest import length_reward, make_arguments, tiny
 
 SETTINGS = {
     "steps": 2, "rollouts_per_step": 8, "group_size": 4, "micro_batch_size": 8, "learning_rate": 1e-3,
@@ -40,8 +40,8 @@ def config(output, quantization="none", weights="live", **training):
     ("targets", "expected"),
     [("all-linear", "all-linear"), ("q_proj", ["q_proj"]), ("q_proj, v_proj", ["q_proj", "v_proj"]), (r".*\.[qv]_proj", None)],
 )
-def test_targets_are_names_an_expression_or_all(tmp_path, targets, expected):
-    made = adapter(config(tmp_path, lora_targets=targets)).target_modules
+def test_targets_are_names_an_expression_or_all(tmp_path, tokenizer, targets, expected):
+    made = adapter(config(tmp_path, lora_targets=targets), tiny(tokenizer)).target_modules
     assert made == (targets if expected is None else set(expected) if isinstance(expected, list) else expected)
 
 
@@ -51,13 +51,45 @@ def test_the_head_is_refused(tmp_path, targets):
         config(tmp_path, lora_targets=targets)
 
 
-def test_a_head_that_is_trained_beside_the_adapter_is_refused(tiny_model, tokenizer, problems, tmp_path):
-    lora = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+def test_a_head_that_an_adapter_changes_is_refused(tiny_model, tokenizer, problems, tmp_path):
+    lora = LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[1, 2], task_type="CAUSAL_LM")
     with pytest.raises(ValueError, match="the adapter changes the output head"):
         SelfDistillationTrainer(
             tiny_model, length_reward, make_arguments(output_dir=str(tmp_path)), train_dataset=as_dataset(problems),
             processing_class=tokenizer, peft_config=lora,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("method", ["dasd", "sdft"])
+def test_embeddings_and_head_are_trained_in_full_and_seen_by_all_scores(tokenizer, problems, tmp_path, tied, method):
+    model = tiny(tokenizer, tie_word_embeddings=tied).eval()
+    ids = torch.tensor([[5, 9, 17, 40, 41]])
+    base = model(ids).logits.detach().clone()
+    trainer = SelfDistillationTrainer(
+        model, length_reward,
+        make_arguments(output_dir=str(tmp_path), method=method, teacher_weights="adapter_off", learning_rate=1e-2),
+        train_dataset=as_dataset(problems), processing_class=tokenizer,
+        peft_config=adapter(config(tmp_path, lora_embeddings=True), model),
+    )  # fmt: skip
+    trainer.train()
+    adapted = trainer.model.eval()
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    assert (head.weight is embeddings.weight) == tied
+    assert not torch.equal(head.weight, head.original_module.weight)
+    batch = {"completion_ids": ids[:, 2:], "completion_mask": torch.ones(1, 3, dtype=torch.long)}
+    prompt, mask = ids[:, :2], torch.ones(1, 2, dtype=torch.long)
+    with torch.no_grad():
+        for logits, scores in (
+            (adapted(ids).logits, trainer.score(prompt, mask, batch)),
+            (base, trainer._as_teacher(prompt, mask, batch | {"has_teacher": torch.tensor([True])}, hidden=True)),
+        ):
+            expected = logits[:, 1:-1].log_softmax(-1).gather(2, ids[:, 2:, None])[..., 0]
+            torch.testing.assert_close(scores.logps, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(scores.head(scores.hidden), base[:, 1:-1], atol=1e-5, rtol=1e-5)
+    trainer.save_model(str(tmp_path / "adapter"))
+    kept = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert torch.equal(kept["base_model.model.model.embed_tokens.weight"], embeddings.weight)
 
 
 def test_a_quantised_base_needs_an_adapter(tmp_path):

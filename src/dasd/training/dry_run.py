@@ -164,10 +164,10 @@ def _empty_model(config: RunConfig) -> Any:
     """The model to train on the meta device, with its adapter."""
     settings, wanted = load_model_config(config.model), config.model.dtype
     dtype = settings.dtype or torch.float32 if wanted == "auto" else getattr(torch, wanted)
-    lora = adapter(config)
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(settings, dtype=dtype, trust_remote_code=config.model.trust_remote_code)
+            lora = adapter(config, model)
             return model if lora is None else get_peft_model(model, lora)
     except (ValueError, TypeError) as error:
         raise BadInput(f"model.path {model_path(config.model)} cannot be built: {' '.join(str(error).split())[:300]}") from None

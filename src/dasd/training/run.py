@@ -143,7 +143,7 @@ def build_trainer(
     try:
         trainer = SelfDistillationTrainer(
             model, rewards(task, config), trainer_arguments(config),
-            train_dataset=as_dataset(problems), processing_class=tokenizer, peft_config=adapter(config),
+            train_dataset=as_dataset(problems), processing_class=tokenizer, peft_config=adapter(config, model),
         )  # fmt: skip
     except ValueError as error:
         for path in new:
@@ -154,7 +154,7 @@ def build_trainer(
     return trainer
 
 
-def adapter(config: RunConfig) -> LoraConfig | None:
+def adapter(config: RunConfig, model: Any) -> LoraConfig | None:
     """The LoRA adapter to train, None where all weights are trained."""
     training = config.training
     if training.lora_rank == 0:
@@ -162,7 +162,12 @@ def adapter(config: RunConfig) -> LoraConfig | None:
     targets: str | list[str] = training.lora_targets
     if re.fullmatch(r"\w+(\s*,\s*\w+)*", training.lora_targets):  # peft takes a lone text for an expression of whole paths
         targets = re.split(r"\s*,\s*", training.lora_targets)
-    return LoraConfig(r=training.lora_rank, lora_alpha=training.lora_alpha, target_modules=targets, task_type="CAUSAL_LM")
+    ends, tied = (model.get_input_embeddings(), model.get_output_embeddings()), model.config.tie_word_embeddings
+    whole = [name.rpartition(".")[2] for name, module in model.named_modules() if module in ends[: 1 if tied else 2]]
+    return LoraConfig(
+        r=training.lora_rank, lora_alpha=training.lora_alpha, target_modules=targets, task_type="CAUSAL_LM",
+        modules_to_save=whole if training.lora_embeddings else None, ensure_weight_tying=training.lora_embeddings and tied,
+    )  # fmt: skip
 
 
 def privileged_context(config: RunConfig) -> PrivilegedContext:
