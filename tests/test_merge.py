@@ -57,7 +57,7 @@ def point_to(adapter, base):
 def test_logits_are_the_adapters_and_not_the_bases(trained, merged):
     adapted, _ = load_model(ModelConfig(path=str(trained / "checkpoints" / "final")))
     plain, base = (AutoModelForCausalLM.from_pretrained(path) for path in (merged, BASE_MODEL))
-    torch.testing.assert_close(logits(plain), logits(adapted), atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(plain), logits(adapted), atol=2e-5, rtol=1e-5)
     assert (logits(plain) - logits(base)).abs().max() > 0.01
 
 
@@ -65,7 +65,7 @@ def test_embeddings_that_were_trained_are_merged_too_and_stay_the_head(tmp_path)
     final = train(tmp_path / "run", lora_embeddings=True) / "checkpoints" / "final"
     adapted, _ = load_model(ModelConfig(path=str(final)))
     plain, base = (AutoModelForCausalLM.from_pretrained(path) for path in (merge(final, tmp_path / "merged"), BASE_MODEL))
-    torch.testing.assert_close(logits(plain), logits(adapted), atol=2e-5, rtol=0)
+    torch.testing.assert_close(logits(plain), logits(adapted), atol=2e-5, rtol=1e-5)
     assert plain.lm_head.weight is plain.model.embed_tokens.weight
     assert (plain.lm_head.weight - base.lm_head.weight).abs().max() > 1e-3
 
@@ -108,7 +108,7 @@ def test_the_bundled_base_is_found_in_another_installation(adapter, tmp_path):
     point_to(adapter, "/opt/elsewhere/lib/python3.12/site-packages/dasd/assets/countdown-1m")
     plain, _ = load_model(ModelConfig(path=str(merge(adapter, tmp_path / "merged"))))
     adapted, _ = load_model(ModelConfig(path=str(adapter)))
-    torch.testing.assert_close(logits(plain), logits(adapted), atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(plain), logits(adapted), atol=2e-5, rtol=1e-5)
 
 
 def test_a_base_that_is_gone_is_named(adapter, tmp_path):
