@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -371,8 +370,10 @@ def _add_first_choice(model: Any, temperature: float, in_float32: bool) -> None:
 def tiles_for(device: torch.device) -> Iterator[None]:
     """TRL's head works on tiles of 4,096 tokens times 32,768 vocabulary entries, made for GPUs. On a CPU tiles that stay in its
     cache take half the time and a hundredth of the memory."""
-    if device.type != "cpu":
+    before = chunked_logprob.TOKEN_CHUNK_SIZE, trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE
+    if device.type == "cpu":
+        chunked_logprob.TOKEN_CHUNK_SIZE, trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = 256, 4096
+    try:
         yield
-        return
-    with patch.object(trl_utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 4096), patch.object(chunked_logprob, "TOKEN_CHUNK_SIZE", 256):
-        yield
+    finally:
+        chunked_logprob.TOKEN_CHUNK_SIZE, trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = before
