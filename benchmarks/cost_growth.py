@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parent / "results" / "cost-growth-cpu.json"
 PLOT = Path(__file__).parent.parent / "docs" / "cost.png"
 SIDES = {BARE: "bare teacher forward", "grpo": "GRPO (TRL)", "dasd": "DASD", "sdpo_full": "SDPO, full logits (TRL)"}
 COLORS = {BARE: "#9aa0a6", "grpo": "#3b6fb6", "dasd": "#d9622b", "sdpo_full": "#6a9f58"}
-BASE = Case(qwen3(2, 128, 384, 4, 2, 32, 1024), rollouts=8, micro_batch=2, longest=256, prompt=64, reference=192, group=4)
+BASE = Case(qwen3(2, 128, 384, 4, 2, 32, 1024), rollouts=4, micro_batch=2, longest=256, prompt=64, reference=192, group=4)
 SWEEPS = {
     "longest": ("completion length, tokens", [256, 1024, 4096, 16384]),
     "vocabulary": ("vocabulary", [1024, 8192, 65_536, 262_144]),
@@ -38,7 +38,7 @@ SWEEPS = {
 
 def case_of(sweep: str, value: int) -> Case:
     if sweep == "longest":
-        return replace(BASE, longest=value, rollouts=4, micro_batch=1)
+        return replace(BASE, longest=value, rollouts=2, group=2, micro_batch=1)
     if sweep == "vocabulary":
         return replace(BASE, shape={**(BASE.shape or {}), "vocab_size": value})
     return replace(BASE, rollouts=16, micro_batch=8, group=value)
