@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import step_cost
+import torch
+from machine import machine
 from step_cost import BARE, Case, memory_of, qwen3, summary, times
 from transformers.utils import logging as transformers_logging
 
@@ -87,7 +88,7 @@ def main() -> None:
     options = parser.parse_args()
     transformers_logging.set_verbosity_error()
     result: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"sweeps": {}}
-    result |= {"machine": step_cost.machine(), "threads": step_cost.torch.get_num_threads(), "case": asdict(BASE)}
+    result |= {"machine": machine(), "threads": torch.get_num_threads(), "case": asdict(BASE)}
     for sweep in [options.only] if options.only else SWEEPS:
         points = []
         for value in SWEEPS[sweep][1]:

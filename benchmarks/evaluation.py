@@ -15,8 +15,6 @@ import argparse
 import contextlib
 import io
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -27,6 +25,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from machine import machine
 from transformers import GenerationConfig
 
 from dasd.cli import run
@@ -184,13 +183,6 @@ def overhead(batch_size: int, rounds: int) -> dict[str, Any]:
         "cpu_share": round(statistics.median(shares), 3),
         "cpu_share_of_each_round": [round(share, 3) for share in shares],
     }
-
-
-def machine() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{(names or [platform.machine()])[0]}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def main() -> None:

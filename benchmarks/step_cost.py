@@ -15,7 +15,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from machine import machine
 from transformers import PrinterCallback, Qwen3Config, Qwen3ForCausalLM, TrainerCallback
 from transformers.utils import logging as transformers_logging
 from trl import GRPOConfig, GRPOTrainer
@@ -426,14 +426,6 @@ def summary(taken: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
         for base in ("grpo", "grpo_here") if side in ("dasd", "dasd_vocab") else ():
             ratios[f"{side} / ({base} + bare)"] = median(lambda i, s=side, b=base: step(s, i) / (step(b, i) + step(BARE, i)))  # type: ignore[misc]
     return result | {"ratios": ratios}
-
-
-def machine() -> str:
-    if GPU:
-        return f"one {torch.cuda.get_device_name()}"
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{(names or [platform.machine()])[0]}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def main() -> None:
