@@ -6,6 +6,7 @@ All sides get the same prescribed rollouts (generation costs each of them the sa
 each, so that what else the machine does meets all. `grpo` is TRL's trainer, `grpo_here` the method grpo in ours. The bare pass
 is what a teacher costs without better ideas: the model over padded teacher prompts and completions, in the same micro-batches,
 log-probs only, by TRL's fused head in our tiles. Times are medians over rounds, ratios are medians of the rounds' ratios.
+CLOCK=cpu counts the seconds of this process's cores, for a machine that is busy with other things.
 Memory is the peak of a process of its own over what it held before its first step: resident on a CPU, allocated on a GPU.
 """
 
@@ -450,7 +451,7 @@ def main() -> None:
     found = summary(times(sides, case, options.rounds))
     if not options.no_memory:
         found["peak_bytes"] = {side: memory_of(side, options.case, options.changes) for side in sides}
-    entry = {"case": asdict(case), "machine": machine(), "threads": torch.get_num_threads(), **found}
+    entry = {"case": asdict(case), "machine": machine(), "threads": torch.get_num_threads(), "clock": CLOCK.__name__, **found}
     if GPU:
         entry["throughput"] = bf16_share(case, found["seconds"], options.peak_tflops * 1e12)
     entry["versions"] = {name: version(name) for name in ("torch", "transformers", "trl")}

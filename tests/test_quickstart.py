@@ -44,7 +44,8 @@ def test_summary_has_the_promised_figures(output):
 def test_every_file_is_there_and_the_checkpoint_loads(output):
     for name in ("config.yaml", "run.json", "metrics.jsonl", "report.html", "before/samples.jsonl", "after/samples.jsonl"):
         assert (output / name).stat().st_size > 0, name
-    assert AutoModelForCausalLM.from_pretrained(output / "checkpoints" / "final").num_parameters() < 1_000_000
+    model = AutoModelForCausalLM.from_pretrained(output / "checkpoints" / "final")
+    assert sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" in name) == 155_648
 
 
 def test_rollouts_are_the_samples_token_by_token(output):
