@@ -126,8 +126,8 @@ class Scored(SelfDistillationTrainer):
         self.scored = []
         super().__init__(*args, **kwargs)
 
-    def score(self, prompt_ids, prompt_mask, batch, hidden=False):
-        scores = super().score(prompt_ids, prompt_mask, batch, hidden)
+    def score(self, prompt_ids, prompt_mask, batch, *args):
+        scores = super().score(prompt_ids, prompt_mask, batch, *args)
         prompts = [row[mask.bool()].tolist() for row, mask in zip(prompt_ids, prompt_mask, strict=True)]
         students = [row[mask.bool()].tolist() for row, mask in zip(batch["prompt_ids"], batch["prompt_mask"], strict=True)]
         self.scored.append((students, prompts, batch["completion_ids"], batch["completion_mask"], scores.logps))
