@@ -424,7 +424,7 @@ def summary(taken: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     for side in taken:
         if side not in ("grpo", BARE):
             ratios[f"{side} / grpo"] = median(lambda i, s=side: step(s, i) / step("grpo", i))  # type: ignore[misc]
-        for base in ("grpo", "grpo_here") if side in ("dasd", "dasd_vocab") else ():
+        for base in taken.keys() & {"grpo", "grpo_here"} if side.startswith("dasd") else ():
             ratios[f"{side} / ({base} + bare)"] = median(lambda i, s=side, b=base: step(s, i) / (step(b, i) + step(BARE, i)))  # type: ignore[misc]
     return result | {"ratios": ratios}
 
