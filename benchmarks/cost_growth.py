@@ -99,7 +99,8 @@ def main() -> None:
             name: {side: exponents(points, name, side) for side in SIDES} for name in ("seconds", "peak_bytes")
         }
         write_json(RESULTS, result)
-    draw(result)
+    if result["sweeps"].keys() == SWEEPS.keys():
+        draw(result)
 
 
 if __name__ == "__main__":

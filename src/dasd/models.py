@@ -45,7 +45,8 @@ def load_model_config(config: ModelConfig) -> Any:
     try:
         return _load(AutoConfig, config)
     except BadInput as error:
-        raise BadInput(f"{str(error).rstrip('.')}. Its config.json alone is enough here: --model.path FOLDER, a folder that has it") from None
+        remedy = "Its config.json alone is enough here: --model.path FOLDER, a folder that has it"
+        raise BadInput(f"{str(error).rstrip('.')}. {remedy}") from None
 
 
 def load_weights(config: ModelConfig) -> Any:
