@@ -65,7 +65,7 @@ def draw(result: dict[str, Any]) -> None:
                 plot.plot(x, y, marker="o", markersize=4, color=COLORS[side], label=title)
             plot.set(xscale="log", yscale="log", ylabel=unit if column == 0 else "")
             plot.set_xticks(x, [f"{value:,}" for value in x])
-            plot.minorticks_off()
+            plot.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
             plot.grid(alpha=0.25)
             plot.spines[["top", "right"]].set_visible(False)
         axes[1][column].set_xlabel(label)
