@@ -30,9 +30,8 @@ class Plan:
 
 def by_length(prompts: Sequence[int], completions: Sequence[int], rows: Sequence[int], count: int) -> Plan:
     """Each row with its whole prompt. `prompts` and `completions` are lengths, `rows` the ones to score."""
-    ordered = sorted(
-        rows, key=lambda row: prompts[row] + completions[row], reverse=True
-    )  # the largest first: memory is known at once
+    # The largest first: if memory does not suffice, that shows at once.
+    ordered = sorted(rows, key=lambda row: prompts[row] + completions[row], reverse=True)
     passes = _split(ordered, count)
     return Plan(passes, sum(len(p) * (_longest(prompts, p) + _longest(completions, p)) for p in passes))
 
