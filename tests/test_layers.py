@@ -57,7 +57,7 @@ def test_credit_imports_torch_only():
 @pytest.mark.parametrize("name", ["report", "config", "files", "cli"])
 def test_no_torch_without_need(name):
     """Neither torch nor TRL at the top of the files that must start fast."""
-    files = [ROOT / f"{name}.py"] if (ROOT / f"{name}.py").exists() else list((ROOT / name).glob("*.py"))
+    files = [ROOT / f"{name}.py"] if (ROOT / f"{name}.py").exists() else list((ROOT / name).rglob("*.py"))
     for path in files:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.Import | ast.ImportFrom):

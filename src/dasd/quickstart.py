@@ -22,7 +22,7 @@ from dasd.folders import claim
 from dasd.models import load_model
 from dasd.progress import console
 from dasd.report import build_report
-from dasd.report.results import result_rows
+from dasd.report.data.results import result_rows
 from dasd.tasks.base import Problem
 from dasd.training.run import prepare, privileged_context, train
 

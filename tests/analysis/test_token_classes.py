@@ -5,7 +5,7 @@ import torch
 
 from dasd.analysis.token_classes import CLASSES, TokenClasses, class_ratios, classify, token_texts
 from dasd.credit import DirectionAdaptive, TokenSignals, assign_credit
-from dasd.report.pressure import CLASSES as SHOWN
+from dasd.report.figures.teacher import CLASSES as SHOWN
 
 
 @pytest.mark.parametrize(

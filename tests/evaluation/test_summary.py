@@ -5,7 +5,7 @@ import math
 import pytest
 
 from dasd.evaluation.summary import metric_sums, summarize
-from dasd.report.metrics import describe
+from dasd.report.data.metrics import describe
 
 
 def record(problem, sample, text, status, tokens=(1, 2, 3), finish="stop", **more):

@@ -12,7 +12,7 @@ import pytest
 from test_report import HOSTILE, Page
 
 from dasd.report import build_comparison
-from dasd.report.samples import cut
+from dasd.report.data.samples import cut
 
 SHORT = "so the answer is 4"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -6,8 +6,8 @@ import importlib
 import re
 from pathlib import Path
 
-from dasd.report.metrics import METRICS, RATE, describe, in_order
-from dasd.report.results import comparison_row, main_figures, without_lower_ks
+from dasd.report.data.metrics import METRICS, RATE, describe, in_order
+from dasd.report.data.results import comparison_row, main_figures, without_lower_ks
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from dasd.report import build_report
-from dasd.report.inputs import FILES, read_run
-from dasd.report.pressure import CLASSES
+from dasd.report.data.inputs import FILES, read_run
+from dasd.report.figures.teacher import CLASSES
 
 HOSTILE = "</svg></style></script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}\x00\u202e\ud800"
 HARMLESS = "words"

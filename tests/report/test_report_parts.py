@@ -10,11 +10,11 @@ import numpy as np
 
 import dasd.credit
 import dasd.report
-from dasd.report.curves import binned, smooth
-from dasd.report.inputs import number
-from dasd.report.methods import METHODS, describe_method
-from dasd.report.metrics import COUNT, RATE
-from dasd.report.rollouts import inert
+from dasd.report.data.curves import binned, smooth
+from dasd.report.data.inputs import number
+from dasd.report.data.methods import METHODS, describe_method
+from dasd.report.data.metrics import COUNT, RATE
+from dasd.report.data.rollouts import inert
 
 
 def test_values_are_written_with_true_signs() -> None:
@@ -43,7 +43,7 @@ def test_every_method_is_described_in_a_line() -> None:
 
 
 def test_report_imports_nothing_else_of_dasd() -> None:
-    for path in Path(dasd.report.__file__).parent.glob("*.py"):
+    for path in Path(dasd.report.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

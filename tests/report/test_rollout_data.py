@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dasd.report import build_token_map
-from dasd.report.rollouts import MAX_BYTES, MAX_TOKENS, script_data, token_map
+from dasd.report.data.rollouts import MAX_BYTES, MAX_TOKENS, script_data, token_map
 
 HOSTILE = "</script><script>alert(1)</script><!--<b>&amp;\u2028\u2029\x00\u202e\ud800"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dasd.report import build_report, build_token_map
-from dasd.report.metrics import MINUS
+from dasd.report.data.metrics import MINUS
 from report.chromium import CHROMIUM, Browser
 from report.test_rollout_data import HOSTILE, document
 

@@ -1,7 +1,7 @@
 """Which figures does a finished evaluation have, and how does another one differ from it on the same problems?
 
 Records are the lines of `samples.jsonl`. Every figure is a ratio of sums over problems, in the order of
-their ids; `dasd.report.metrics` says what each is called.
+their ids; `dasd.report.data.metrics` says what each is called.
 """
 
 from __future__ import annotations

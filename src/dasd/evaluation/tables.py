@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from dasd.evaluation.summary import Record
-from dasd.report.metrics import in_order
-from dasd.report.results import comparison_row, main_figures
+from dasd.report.data.metrics import in_order
+from dasd.report.data.results import comparison_row, main_figures
 
 
 def summary_table(model: str, summary: Record) -> Table:

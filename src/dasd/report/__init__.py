@@ -1,5 +1,6 @@
 """What did a run do, and is another one better? Files or plain data in, one self-contained HTML page out.
 
+`data` reads what is there, `figures` draws it, `pages` puts it on a page, `parts` is what every page is made of.
 Imports neither torch nor the rest of dasd; and matplotlib only where a page is made, not for the names of figures.
 """
 
@@ -7,16 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dasd.report.build import build_report, build_token_map
-    from dasd.report.comparison import build_comparison
-    from dasd.report.probe_page import build_probe_page
+    from dasd.report.pages.comparison import build_comparison
+    from dasd.report.pages.probe import build_probe_page
+    from dasd.report.pages.run import build_report
+    from dasd.report.pages.tokens import build_token_map
 
 __all__ = ["build_comparison", "build_probe_page", "build_report", "build_token_map"]
 _HOMES = {
-    "build_comparison": "dasd.report.comparison",
-    "build_probe_page": "dasd.report.probe_page",
-    "build_report": "dasd.report.build",
-    "build_token_map": "dasd.report.build",
+    "build_comparison": "dasd.report.pages.comparison",
+    "build_probe_page": "dasd.report.pages.probe",
+    "build_report": "dasd.report.pages.run",
+    "build_token_map": "dasd.report.pages.tokens",
 }
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from dasd.report.inputs import mapping, number
-from dasd.report.metrics import COUNT
+from dasd.report.data.inputs import mapping, number
+from dasd.report.data.metrics import COUNT
 
 UNIT = 10_000  # numbers are whole multiples of 1 / UNIT on the page: short, and exact enough to read
 MAX_TOKENS = 20_000  # of one rollout

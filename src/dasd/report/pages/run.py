@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from markupsafe import Markup
 
-from dasd.report.curves import bin_width, edges, mean
-from dasd.report.figures import comparison_panels, gap_panels, pass_at_k_panel, training_panels
-from dasd.report.inputs import RunFiles, Series, mapping, number, read_run
-from dasd.report.methods import describe_method
-from dasd.report.metrics import MINUS, UNKNOWN
-from dasd.report.pressure import class_rows, pressure_panels
-from dasd.report.render import write_page
-from dasd.report.results import Row, pass_at_k_rows, result_rows
-from dasd.report.rollouts import MAX_BYTES, inert, script_data, spelled, token_map
+from dasd.report.data.curves import bin_width, edges, mean
+from dasd.report.data.inputs import RunFiles, Series, mapping, method_settings, number, read_run
+from dasd.report.data.methods import describe_method
+from dasd.report.data.metrics import MINUS, UNKNOWN
+from dasd.report.data.results import Row, pass_at_k_rows, result_rows
+from dasd.report.data.rollouts import inert, spelled
+from dasd.report.figures.results import comparison_panels, pass_at_k_panel
+from dasd.report.figures.teacher import class_rows, gap_panels, pressure_panels
+from dasd.report.figures.training import training_panels
+from dasd.report.pages.tokens import map_content
+from dasd.report.parts.render import write_page
 
-PAGE, MAP_PAGE = "report.html", "tokens.html"
+PAGE = "report.html"
 MAP_BYTES = 3_000_000  # of the token map's data in the report, which has figures too
 
 
@@ -44,37 +42,11 @@ def build_report(run_dir: Path) -> Path:
     run, or one of them is broken.
     """
     files = read_run(Path(run_dir))
-    return write_page("page.html.j2", _content(files) | _map(files, MAP_BYTES), Path(run_dir) / PAGE)
-
-
-def build_token_map(folder: Path) -> Path:
-    """Writes `folder/tokens.html` from the `rollouts.json` there and returns its path. Raises ValueError as `build_report`."""
-    return write_page("tokens.html.j2", _map_content(read_run(Path(folder))), Path(folder) / MAP_PAGE)
-
-
-def _map_content(files: RunFiles) -> dict[str, Any]:
-    rollouts = files.rollouts or {}
-    title, explanation = describe_method(str(rollouts.get("method") or _method(files).get("name") or ""))
-    return {"title": title, "explanation": explanation, "note": rollouts.get("note") or "", **_map(files)}
-
-
-def _map(files: RunFiles, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """The token map, its script, and a policy under which that script runs, no other, and nothing is fetched."""
-    found, script = (
-        token_map(files.rollouts or {}, max_bytes),
-        Path(__file__).with_name("token_map.js").read_text(encoding="utf-8"),
-    )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return {
-        "tokens": None if found is None else script_data(found),
-        "tokens_left_out": 0 if found is None else found["left_out"],
-        "token_script": Markup(script),
-        "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'",
-    }
+    return write_page("pages/run.html.j2", _content(files) | map_content(files, MAP_BYTES), Path(run_dir) / PAGE)
 
 
 def _content(files: RunFiles) -> dict[str, Any]:
-    method = _method(files)
+    method = method_settings(files)
     name = str(method.get("name", ""))
     title, explanation = describe_method(name)
     summary, series = files.summary or {}, files.series
@@ -102,16 +74,6 @@ def _content(files: RunFiles) -> dict[str, Any]:
         "run": [(key, _lines(value)) for key, value in (files.run or {}).items()],
         "config": files.config,
     }
-
-
-def _method(files: RunFiles) -> dict[str, Any]:
-    """The `method` section of the config; empty where it cannot be read."""
-    try:
-        config = yaml.safe_load(files.config or "")
-    except (yaml.YAMLError, RecursionError):
-        return {}
-    method = mapping(config).get("method")
-    return {"name": method} if isinstance(method, str) else mapping(method)
 
 
 def _commands(run: dict[str, Any]) -> list[tuple[str, str]]:

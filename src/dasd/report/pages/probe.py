@@ -11,9 +11,9 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from dasd.report.figures import Key, Panel
-from dasd.report.render import write_page
-from dasd.report.svg import COLORS, SMALL, WIDE, draw
+from dasd.report.figures.panel import Key, Panel
+from dasd.report.parts.render import write_page
+from dasd.report.parts.svg import COLORS, SMALL, WIDE, draw
 
 PAGE = "probe.html"
 ROWS = (("uncertain", "conform"), ("uncertain", "deviate"), ("sure", "conform"), ("sure", "deviate"))
@@ -37,7 +37,7 @@ def build_probe_page(folder: Path) -> Path:
     contexts = [_context(name, found) for name, found in summary.items()]
     content = {"contexts": contexts, "config": yaml.safe_dump(config, sort_keys=False), "model": config["model"]["path"]}
     content |= {name: config[name] for name in ("continuations", "rho")}
-    return write_page("probe.html.j2", content, folder / PAGE)
+    return write_page("pages/probe.html.j2", content, folder / PAGE)
 
 
 def _context(name: str, found: Mapping[str, Any]) -> dict[str, Any]:

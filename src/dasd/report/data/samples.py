@@ -7,9 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dasd.report.inputs import mapping
-from dasd.report.metrics import UNKNOWN
-from dasd.report.rollouts import inert
+from dasd.report.data.inputs import mapping
+from dasd.report.data.metrics import UNKNOWN
+from dasd.report.data.rollouts import inert
 
 TEXT_BYTES, PROBLEM_BYTES, ANSWER_BYTES = 6000, 2500, 400  # of one text, as the page holds it
 OUTCOMES = {

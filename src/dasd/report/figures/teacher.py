@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
-from dasd.report.curves import binned, edges, mean, smooth
-from dasd.report.figures import DECILES, Key, Panel, line, percent, step_axis
-from dasd.report.inputs import Series
-from dasd.report.metrics import COUNT, RATE, UNKNOWN, Unit
-from dasd.report.svg import COLORS, WIDE, draw
+from dasd.report.data.curves import binned, edges, mean, smooth
+from dasd.report.data.inputs import Series
+from dasd.report.data.metrics import COUNT, RATE, UNKNOWN, Unit
+from dasd.report.figures.panel import Key, Panel, curves, line, percent, step_axis
+from dasd.report.parts.svg import COLORS, WIDE, draw
 
+DECILES = [f"gap/decile_{decile}" for decile in range(1, 11)]
 # Of dasd.analysis.token_classes; which this layer cannot import.
 CLASSES = {
     "digits": Key("digits", "violet"),
@@ -36,6 +37,18 @@ class ClassRow:
     tokens: str
     credit: tuple[str, str]
     gap: tuple[str, str]
+
+
+def gap_panels(series: Series) -> list[Panel]:
+    """The teacher-student gap by entropy decile, early against late, and over the run."""
+    drawn = [
+        _gap_by_decile(series),
+        curves(series, "Gap over the run",
+                [("gap/low", Key("low entropy", "attract")), ("gap/high", Key("high entropy", "repel")),
+                 ("gap/abs", Key("mean size, all tokens", "muted", "dash"))],
+                "Below 0 the teacher likes the sampled tokens less than the student does, above 0 more.", zero=True, size=WIDE),
+    ]  # fmt: skip
+    return [panel for panel in drawn if panel is not None]
 
 
 def pressure_panels(series: Series) -> list[Panel]:
@@ -139,3 +152,35 @@ def _gap_by_class(series: Series) -> Panel | None:
     caption = "Above 0 the teacher likes the sampled tokens of a class more than the student does, below 0 less."
     svg = draw("class-gap", "Gap by class of token", paint, WIDE)
     return Panel("Gap by class of token", caption, svg, tuple(present.values()))
+
+
+def _gap_by_decile(series: Series) -> Panel | None:
+    if not any(name in series for name in DECILES):
+        return None
+    empty = np.full_like(series["step"], math.nan)
+    gaps = np.array([series.get(name, empty) for name in DECILES])
+    first, last = edges(len(series["step"]))
+    lines = [("all steps", "accent", "o", slice(None))]
+    if len(series["step"]) >= 4:
+        lines = [(_span(series, first, "first"), "before", "o", first), (_span(series, last, "last"), "accent", "s", last)]
+
+    def paint(axes: Axes) -> None:
+        deciles = np.arange(1, 11)
+        axes.axhline(0, color=COLORS["muted"], linewidth=0.9)
+        for _, color, marker, part in lines:
+            values = np.array([mean(row[part]) for row in gaps])
+            axes.plot(
+                deciles, values, color=COLORS[color], linewidth=2, marker=marker, markersize=6, markeredgecolor=COLORS["card"]
+            )
+        axes.set_xticks(deciles)
+        axes.set_xlabel("entropy decile: 1 = surest tokens, 10 = least sure")
+        axes.set_ylabel("gap, nats")
+
+    caption = "Above 0 the teacher prefers the sampled token more than the student does, below 0 less."
+    svg = draw("gap-deciles", "Teacher-student gap by entropy decile", paint, WIDE)
+    return Panel("Gap by entropy decile", caption, svg, tuple(Key(label, color) for label, color, _, _ in lines))
+
+
+def _span(series: Series, part: slice, word: str) -> str:
+    steps = series["step"][part]
+    return f"{word} steps, {steps[0]:.0f} to {steps[-1]:.0f}" if len(steps) > 1 else f"{word} step, {steps[0]:.0f}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 FILES = ("config.yaml", "run.json", "metrics.jsonl", "summary.json", "rollouts.json")
@@ -40,6 +41,16 @@ def read_run(run_dir: Path) -> RunFiles:
         summary=_json_object(run_dir / "summary.json"),
         rollouts=_json_object(run_dir / "rollouts.json"),
     )
+
+
+def method_settings(files: RunFiles) -> dict[str, Any]:
+    """The `method` section of the config; empty where it cannot be read."""
+    try:
+        config = yaml.safe_load(files.config or "")
+    except (yaml.YAMLError, RecursionError):
+        return {}
+    method = mapping(config).get("method")
+    return {"name": method} if isinstance(method, str) else mapping(method)
 
 
 def number(value: Any) -> float:

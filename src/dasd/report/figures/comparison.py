@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from dasd.report.figures import Key, Panel, pair_of_dots, percent
-from dasd.report.metrics import RATE
-from dasd.report.results import Row
-from dasd.report.svg import COLORS, SMALL, WIDE, draw
+from dasd.report.data.metrics import RATE
+from dasd.report.data.results import Row
+from dasd.report.figures.panel import Key, Panel, percent
+from dasd.report.figures.results import pair_of_dots
+from dasd.report.parts.svg import COLORS, SMALL, WIDE, draw
 
 Named = Sequence[tuple[str, Row]]  # benchmark, its figure
 SIDES = (("before", "before"), ("after", "accent"))  # side of a Row, its colour

@@ -1,4 +1,4 @@
-"""How does content become a page? A template of this folder, everything escaped, written in one go."""
+"""How does content become a page? A template, everything escaped, written in one go."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from dasd.report.rollouts import inert
+from dasd.report.data.rollouts import inert
+
+ROOT = Path(__file__).parents[1]  # of templates, styles and scripts
 
 
 def write_page(template: str, content: dict[str, Any], target: Path) -> Path:
     """Fills `template`, replaces the file `target` by it, and returns `target`."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader(ROOT), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["inert"] = inert

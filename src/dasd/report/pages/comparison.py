@@ -11,13 +11,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from dasd.report.comparison_figures import bars_panel, silent, small_multiple
-from dasd.report.figures import Key, Panel, pass_at_k_panel
-from dasd.report.inputs import mapping
-from dasd.report.metrics import describe, in_order
-from dasd.report.render import write_page
-from dasd.report.results import Row, comparison_row, main_figures
-from dasd.report.samples import OUTCOMES, show_samples
+from dasd.report.data.inputs import mapping
+from dasd.report.data.metrics import describe, in_order
+from dasd.report.data.results import Row, comparison_row, main_figures
+from dasd.report.data.samples import OUTCOMES, show_samples
+from dasd.report.figures.comparison import bars_panel, silent, small_multiple
+from dasd.report.figures.panel import Key, Panel
+from dasd.report.figures.results import pass_at_k_panel
+from dasd.report.parts.render import write_page
 
 MEAN = "mean of benchmarks"
 CHANGED = "changed"  # gained or lost
@@ -33,7 +34,7 @@ class Benchmark:
 
 def build_comparison(result: dict[str, Any], examples: dict[str, Any], target: Path) -> Path:
     """Writes the page `target` and returns it. `result`: `evaluation.compare`; `examples`: `evaluation.examples`."""
-    return write_page("comparison.html.j2", _content(result, examples), target)
+    return write_page("pages/comparison.html.j2", _content(result, examples), target)
 
 
 def _content(result: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from dasd.report.inputs import mapping, number
-from dasd.report.metrics import UNKNOWN, Unit, describe, in_order
+from dasd.report.data.inputs import mapping, number
+from dasd.report.data.metrics import UNKNOWN, Unit, describe, in_order
 
 
 @dataclass(frozen=True)

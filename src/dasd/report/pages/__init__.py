@@ -1,0 +1,1 @@
+"""What does a reader get? One file for each page, with its template beside it."""

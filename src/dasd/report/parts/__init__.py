@@ -1,0 +1,1 @@
+"""What is every page made of? Layout, style, drawing and rendering."""
