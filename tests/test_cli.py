@@ -1,6 +1,7 @@
 """What does a newcomer see? Every command as typed, with typing errors: one message, the right exit code, no traceback."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -105,3 +106,36 @@ def test_eval_writes_samples_once_and_goes_on_after_a_kill(tmp_path):
     assert sorted(first, key=key) == sorted(second, key=key)
     assert json.loads((whole / "summary.json").read_text()) == json.loads((cut / "summary.json").read_text())
     assert run([*words, "--output", str(cut), "--seed", "1"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tokens", "x", "--checkpoint", "fina"], ["--checkpoint", "'fina'", "did you mean 'final'?"]),
+        (["train", "x.yaml", "--dry-run", "--sharding", "fsdp"], ["--sharding", "'fsdp'", "did you mean 'fsdp2'?"]),
+        (["trian"], ["unknown command 'trian'", "did you mean 'train'?", "Commands: quickstart"]),
+    ],
+)
+def test_a_wrong_choice_names_its_option_and_the_nearest_value(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(arguments)
+    message = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert all(word in message for word in words)
+    assert ("command" in message) == (arguments == ["trian"])
+
+
+def test_version_is_said(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(["--version"])
+    assert stop.value.code == 0
+    assert re.fullmatch(r"dasd \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+def test_help_of_the_quickstart_shows_the_quickstarts_own_settings(capsys):
+    with pytest.raises(SystemExit):
+        run(["quickstart", "--help"])
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("--")}
+    assert lines["--output"].endswith("[runs/quickstart]")
+    assert lines["--training.steps"].endswith("[12]")
+    assert lines["--training.learning_rate"].endswith("[0.001]")

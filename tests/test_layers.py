@@ -16,6 +16,7 @@ LAYERS = [
     {"data"},
     {"training", "evaluation", "analysis"},
     {"quickstart", "doctor", "merge"},
+    {"commands"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -54,7 +55,7 @@ def test_credit_imports_torch_only():
         assert all(name.startswith("dasd.credit") for name in imports(path) if name.startswith("dasd"))
 
 
-@pytest.mark.parametrize("name", ["report", "config", "files", "cli"])
+@pytest.mark.parametrize("name", ["report", "config", "files", "commands", "cli"])
 def test_no_torch_without_need(name):
     """Neither torch nor TRL at the top of the files that must start fast."""
     files = [ROOT / f"{name}.py"] if (ROOT / f"{name}.py").exists() else list((ROOT / name).rglob("*.py"))
@@ -73,3 +74,28 @@ def test_evaluation_never_imports_training():
 def test_files_stay_short():
     long = {str(path.relative_to(ROOT)): lines for path in FILES if (lines := len(path.read_text().splitlines())) > 500}
     assert not long
+
+
+def test_no_two_files_import_each_other():
+    """Circles of files, through any number of steps, those inside functions too."""
+    name_of = {path: "dasd." + ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES}
+    known = {name.removesuffix(".__init__"): name for name in name_of.values()}
+    graph = {name_of[path]: {known[name] for name in imports(path) if name in known} for path in FILES}
+    # `from dasd.x import y`, where y is a file, names that file: its package only stands for it.
+    for path in FILES:
+        for name in list(graph[name_of[path]]):
+            if name.endswith("__init__") and any(
+                name.removesuffix("__init__") in other for other in graph[name_of[path]] - {name}
+            ):
+                graph[name_of[path]].discard(name)
+    done: set[str] = set()
+
+    def walk(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join((*above[above.index(name) :], name))
+        if name not in done:
+            for other in sorted(graph[name]):
+                walk(other, (*above, name))
+            done.add(name)
+
+    for name in graph:
+        walk(name, ())

@@ -13,7 +13,7 @@ from dasd.config import RunConfig, load_config
 from dasd.evaluation.benchmarks import PROMPTS
 from dasd.training.dry_run import Hardware, make_plan
 from dasd.training.memory import GIB
-from dasd.training.run import rewards
+from dasd.training.rewards import rewards
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path for folder in ("qwen3", "llama") for path in (ROOT / "recipes" / folder).glob("*.yaml"))

@@ -9,7 +9,8 @@ import pytest
 
 from dasd.config import RunConfig, load_config
 from dasd.credit import METHODS, make_method
-from dasd.training.run import rewards, trainer_arguments
+from dasd.training.arguments import trainer_arguments
+from dasd.training.rewards import rewards
 
 FOLDER = Path(__file__).parent.parent / "recipes" / "countdown"
 RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "base")

@@ -21,11 +21,9 @@ from dasd.tasks import make_task
 from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck
 from dasd.tasks.countdown import (
     MAX_CHARS,
-    RESULT_LIMIT,
     SPLIT_SHARES,
     CountdownSpec,
     CountdownTask,
-    apply_operator,
     is_solution,
     make_problems,
     problem_id,
@@ -34,6 +32,7 @@ from dasd.tasks.countdown import (
     write_problem,
 )
 from dasd.tasks.countdown_search import GIVE_UP, Searcher, all_chains
+from dasd.tasks.countdown_steps import RESULT_LIMIT, apply_operator
 
 CORRECT, INCORRECT, NO_ANSWER = GradeStatus.CORRECT, GradeStatus.INCORRECT, GradeStatus.NO_ANSWER
 TASK = CountdownTask()

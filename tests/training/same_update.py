@@ -18,7 +18,8 @@ from conftest import length_reward, make_arguments, tiny  # the folder of this f
 from dasd.assets.build import build_tokenizer
 from dasd.config import RunConfig, validate
 from dasd.tasks.countdown import make_problems
-from dasd.training.run import _MetricsWriter, as_dataset, train
+from dasd.training.callbacks import MetricsWriter
+from dasd.training.run import as_dataset, train
 from dasd.training.trainer import SelfDistillationTrainer
 
 ROLLOUTS = 8  # in one optimisation step, on all processes together
@@ -118,11 +119,11 @@ def kill_and_resume(folder):
             raise Killed
 
     train(config(folder / "whole"))
-    _MetricsWriter.on_step_end = die
+    MetricsWriter.on_step_end = die
     try:
         train(config(folder / "killed"))
     except Killed:
-        del _MetricsWriter.on_step_end
+        del MetricsWriter.on_step_end
     train(config(folder / "killed"))
 
 

@@ -15,8 +15,8 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from dasd.config import RunConfig, validate
+from dasd.training.arguments import trainer_arguments
 from dasd.training.checkpoints import is_complete, last_checkpoint
-from dasd.training.run import trainer_arguments
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "recipes" / "accelerate"

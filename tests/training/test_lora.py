@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from dasd.config import BadInput, EvalConfig, RunConfig, validate
 from dasd.models import load_model
 from dasd.training import run
-from dasd.training.run import adapter, as_dataset
+from dasd.training.lora import adapter
+from dasd.training.run import as_dataset
 from dasd.training.trainer import SelfDistillationTrainer
 from training.conftest import length_reward, make_arguments, tiny
 

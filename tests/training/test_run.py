@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dasd.assets import BASE_MODEL
 from dasd.config import BadInput, RunConfig, validate
-from dasd.training import run
+from dasd.training import callbacks, checkpoints, rewards, run
 
 
 def small(output, **training):
@@ -55,7 +55,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch,
     class Killed(BaseException):
         pass
 
-    original = run._MetricsWriter.on_log
+    original = callbacks.MetricsWriter.on_log
 
     def die(self, args, state, control, logs=None, **kwargs):
         original(self, args, state, control, logs, **kwargs)
@@ -64,7 +64,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch,
 
     output = tmp_path / "killed"
     with monkeypatch.context() as patch:
-        patch.setattr(run._MetricsWriter, "on_log", die)
+        patch.setattr(callbacks.MetricsWriter, "on_log", die)
         with pytest.raises(Killed):
             run.train(small(output))
     assert not (output / "checkpoints" / "final").exists()
@@ -94,11 +94,11 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(finished, tmp_path):
     shutil.copytree(finished / "checkpoints" / "checkpoint-2", folder / "checkpoint-2")
     shutil.copytree(folder / "checkpoint-2", folder / "checkpoint-10")
     state = folder / "checkpoint-10" / "trainer_state.json"
-    assert run.last_checkpoint(folder).name == "checkpoint-10"
+    assert checkpoints.last_checkpoint(folder).name == "checkpoint-10"
     state.write_text(state.read_text()[:50])
-    assert run.last_checkpoint(folder).name == "checkpoint-2"
+    assert checkpoints.last_checkpoint(folder).name == "checkpoint-2"
     state.unlink()
-    assert run.last_checkpoint(folder).name == "checkpoint-2"
+    assert checkpoints.last_checkpoint(folder).name == "checkpoint-2"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_failed_grader_gives_no_reward_instead_of_zero():
         def grade_all(self, pairs):
             return [Grade(GradeStatus.GRADER_ERROR if text == "x" else GradeStatus.CORRECT) for _, text in pairs]
 
-    reward = run.make_reward(Broken())
+    reward = rewards.make_reward(Broken())
     columns = {name: ["a", "b"] for name in ("id", "problem", "answer", "solution")}
     completions = [[{"content": "x"}], [{"content": "y"}]]
     assert reward(completions=completions, **columns) == [None, 1.0]  # a dataset without hints

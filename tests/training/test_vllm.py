@@ -17,7 +17,8 @@ from trl.generation.vllm_generation import VLLMGeneration
 
 from dasd.config import BadInput, RunConfig, validate
 from dasd.training import run, vllm
-from dasd.training.run import as_dataset, trainer_arguments
+from dasd.training.arguments import trainer_arguments
+from dasd.training.run import as_dataset
 from dasd.training.trainer import SelfDistillationConfig, SelfDistillationTrainer
 from dasd.training.vllm import check_vllm
 from training.conftest import length_reward, tiny

@@ -22,8 +22,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from dasd.tasks.base import Problem
-from dasd.tasks.countdown import RESULT_LIMIT, CountdownSpec, make_problems, read_problem
+from dasd.tasks.countdown import CountdownSpec, make_problems, read_problem
 from dasd.tasks.countdown_search import OPENINGS, RESTARTS, Searcher
+from dasd.tasks.countdown_steps import RESULT_LIMIT
 from dasd.teacher.templates import TEACHER_TEMPLATES
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"

@@ -21,11 +21,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck
+from dasd.tasks.countdown_search import all_chains, random_chain
+from dasd.tasks.countdown_steps import Step, apply_operator, write_step
 
-Step = tuple[int, str, int, int]  # (a, operator, b, result), read as "a operator b = result"
-
-OPERATORS = "+-*/"
-RESULT_LIMIT = 99  # results in bundled problems and written searches lie in 1..RESULT_LIMIT
 MAX_DIGITS = 6
 MAX_CHARS = 20_000  # no honest search is longer; only the last MAX_CHARS of a completion are read
 
@@ -39,25 +37,6 @@ _COMPARISON = re.compile(rf"\bcheck {_NUMBER} ?([<>=]) ?{_NUMBER}{_END}")
 _ANSWER = "answer:"
 _PROBLEM = re.compile(rf"Use ({_NUMBER}(?: {_NUMBER})*) to make {_NUMBER}\.")
 _SPARE = " One number may be left out."
-
-
-def apply_operator(a: int, operator: str, b: int) -> int | None:
-    """Result of `a operator b` in whole numbers, or None where division leaves a remainder."""
-    match operator:
-        case "+":
-            return a + b
-        case "-":
-            return a - b
-        case "*":
-            return a * b
-        case "/":
-            return a // b if b != 0 and a % b == 0 else None
-    raise ValueError(f"operator {operator!r} is not one of {OPERATORS}")
-
-
-def write_step(step: Step) -> str:
-    a, operator, b, result = step
-    return f"{a} {operator} {b} = {result}"
 
 
 def write_problem(numbers: Sequence[int], target: int, spare: bool = False) -> str:
@@ -124,8 +103,6 @@ class CountdownTask:
 
         Raises ValueError where the gold answer is not the target.
         """
-        from dasd.tasks.countdown_search import all_chains  # the search writes in this module's language
-
         numbers, target = read_problem(problem.problem)
         if problem.answer.strip() != str(target):
             raise ValueError(f"its answer is {problem.answer!r}, its target {target}")
@@ -212,8 +189,6 @@ def make_problems(count: int, seed: int, split: str, spec: CountdownSpec | None 
 
     Raises ValueError for an unknown split, and where the specification has too few problems.
     """
-    from dasd.tasks.countdown_search import random_chain  # the search writes in this module's language
-
     if split not in SPLIT_SHARES:
         raise ValueError(f"split {split!r} is not one of {', '.join(SPLIT_SHARES)}")
     spec = spec or CountdownSpec()

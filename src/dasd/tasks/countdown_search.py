@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dasd.tasks.countdown import OPERATORS, RESULT_LIMIT, Step, apply_operator, write_step
+from dasd.tasks.countdown_steps import OPERATORS, RESULT_LIMIT, Step, apply_operator, write_step
 
 OPENINGS = ("perhaps", "maybe", "try")
 RESTARTS = ("wait, perhaps", "wait, maybe", "hmm, try")

@@ -22,8 +22,9 @@ from collections.abc import Callable
 from itertools import combinations_with_replacement
 
 from dasd.tasks.base import Problem
-from dasd.tasks.countdown import CountdownSpec, make_problems, problem_id, read_problem, split_of, write_problem, write_step
+from dasd.tasks.countdown import CountdownSpec, make_problems, problem_id, read_problem, split_of, write_problem
 from dasd.tasks.countdown_search import all_chains
+from dasd.tasks.countdown_steps import write_step
 
 COUNT = 200
 SPLIT = "test"

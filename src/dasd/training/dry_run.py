@@ -20,6 +20,8 @@ from dasd.config import BadInput, RunConfig, make_config
 from dasd.models import load_model_config, model_path
 from dasd.progress import console
 from dasd.teacher.weights import TeacherWeights
+from dasd.training.arguments import trainer_arguments
+from dasd.training.lora import adapter
 from dasd.training.memory import (
     GIB,
     USABLE,
@@ -32,7 +34,7 @@ from dasd.training.memory import (
     largest,
     peak,
 )
-from dasd.training.run import adapter, method_and_contexts, trainer_arguments
+from dasd.training.run import method_and_contexts
 from dasd.training.trainer import SelfDistillationConfig
 from dasd.training.vllm import check_vllm_settings
 

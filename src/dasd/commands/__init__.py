@@ -1,0 +1,1 @@
+"""One file for each command of `dasd`: its arguments (`add`) and what it does (`run`). Heavy imports stay inside `run`."""

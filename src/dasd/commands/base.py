@@ -1,0 +1,46 @@
+"""What every command's file uses to declare itself. A command is a file here with `add` and `run`, named in `cli.COMMANDS`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from dasd.config import BadInput
+
+Commands = Any  # argparse's object for subcommands, whose class has no public name
+
+
+def declare(
+    commands: Commands, name: str, run: Callable, help: str, settings: type[BaseModel] | None = None, *,
+    defaults: BaseModel | None = None, several_processes: bool = False,
+) -> argparse.ArgumentParser:  # fmt: skip
+    """The command's parser; its help lists every setting, with the values of `defaults` where the command has its own.
+
+    `run(known, overrides)` gets the parsed arguments and the rest of the command line, and may return an exit code.
+    """
+    epilog = f"settings, given as --key VALUE:\n{list_settings(settings, defaults=defaults)}" if settings else None
+    child: argparse.ArgumentParser = commands.add_parser(
+        name, help=help, description=help, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    child.set_defaults(command=run, several_processes=several_processes)
+    return child
+
+
+def no_overrides(overrides: list[str]) -> None:
+    if overrides:
+        raise BadInput(f"unexpected argument {overrides[0]!r}")
+
+
+def list_settings(section: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None) -> str:
+    lines = []
+    for name, field in section.model_fields.items():
+        inner, default = field.annotation, getattr(defaults, name, field.default)
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            lines.append(list_settings(inner, f"{prefix}{name}.", default))
+            continue
+        choices = f" ({', '.join(map(str, get_args(inner)))})" if str(inner).startswith("typing.Literal") else ""
+        lines.append(f"  --{prefix + name:<34} {field.description}{choices} [{default}]")
+    return "\n".join(lines)

@@ -1,0 +1,50 @@
+"""`dasd eval`: samples, grades, figures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dasd.commands.base import Commands, declare
+from dasd.config import EvalConfig, load_config
+
+
+def add(commands: Commands) -> None:
+    child = declare(commands, "eval", run, "sample a model on test problems, grade, summarise", EvalConfig)
+    child.add_argument("model", nargs="+", help="'bundled', a model folder, or a hub id")
+    child.add_argument("--config", type=Path, help="YAML file with settings")
+    child.add_argument("--output", type=Path, help="folder: OUTPUT/MODEL/BENCHMARK/samples.jsonl (default: runs/eval)")
+    child.add_argument("--shard", default="1/1", metavar="I/N", help="sample this part only; the last one to end summarises")
+    child.add_argument("--regrade", action="store_true", help="grade the samples on file again; no model is loaded")
+
+
+def run(known: argparse.Namespace, overrides: list[str]) -> None:
+    config = load_config(EvalConfig, known.config, overrides)
+    from dasd.evaluation.compare import one_run, read_run
+    from dasd.evaluation.examples import examples
+    from dasd.evaluation.folder import Shard, model_slug
+    from dasd.evaluation.runner import run_models
+    from dasd.evaluation.tables import overview_table, summary_table
+    from dasd.progress import console
+
+    # One model on one dataset may write straight into the folder it is given.
+    single = known.output is not None and len(known.model) == 1 and not config.benchmarks
+    output = known.output or Path("runs/eval")
+    folders = {model: output if single else output / model_slug(model) for model in known.model}
+    results = run_models(config, known.model, lambda model: folders[model], Shard.parse(known.shard), known.regrade)
+    finished = {model: result for model, result in results.items() if result is not None}
+    if len(finished) < len(results):
+        console.print("Not all samples are there yet: the summary is written by the shard that ends last.")
+    elif config.benchmarks:
+        for model, result in finished.items():
+            console.print(overview_table(model, result))
+            if len(result["benchmarks"]) > 1:
+                from dasd.report import build_comparison  # a second for drawing: not for a single benchmark
+
+                page = build_comparison(one_run(result), examples(read_run(folders[model])), folders[model] / "eval.html")
+                console.print(f"Page: {page}", soft_wrap=True)
+    else:
+        for model, result in finished.items():
+            for summary in result["benchmarks"].values():
+                console.print(summary_table(model, summary))
+    console.print(f"Samples and summary: {output}", soft_wrap=True)

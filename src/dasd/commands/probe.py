@@ -1,0 +1,41 @@
+"""`dasd probe`: an intervention study before training."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dasd.commands.base import Commands, declare
+from dasd.config import ProbeConfig, load_config
+
+
+def add(commands: Commands) -> None:
+    child = declare(
+        commands, "probe", run, "where would this teacher help this student? an intervention study before training", ProbeConfig
+    )
+    child.add_argument("model", help="'bundled', a model folder, or a hub id")
+    child.add_argument("--config", type=Path, help="YAML file with the same settings")
+    child.add_argument(
+        "--output", type=Path, help="folder for probe.jsonl, summary.json and probe.html (default: runs/probe/MODEL)"
+    )
+
+
+def run(known: argparse.Namespace, overrides: list[str]) -> None:
+    config = load_config(ProbeConfig, known.config, ["--model.path", known.model, *overrides])
+    from dasd.analysis.probe import run_probe
+    from dasd.analysis.probe_summary import probe_tables, summarize_probe
+    from dasd.evaluation.folder import model_slug
+    from dasd.files import write_json
+    from dasd.progress import console
+    from dasd.report import build_probe_page
+
+    output = known.output or Path("runs/probe") / model_slug(known.model)
+    summary = summarize_probe(run_probe(config, output), config.seed)
+    write_json(output / "summary.json", summary)
+    page = build_probe_page(output)
+    for table in probe_tables(summary):
+        console.print(table)
+    for context, found in summary.items():
+        console.print(f"\n{context}", style="bold")
+        console.print("\n".join(found["verdict"]), soft_wrap=True)
+    console.print(f"\nPage: {page}", soft_wrap=True)

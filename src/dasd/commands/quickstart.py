@@ -1,0 +1,23 @@
+"""`dasd quickstart`: the whole job on the bundled model."""
+
+from __future__ import annotations
+
+import argparse
+
+from dasd.assets import QUICKSTART
+from dasd.commands.base import Commands, declare
+from dasd.config import RunConfig, load_config
+
+
+def add(commands: Commands) -> None:
+    declare(
+        commands, "quickstart", run, "evaluate the bundled model, train it, evaluate again, report", RunConfig,
+        defaults=load_config(RunConfig, QUICKSTART),
+    )  # fmt: skip
+
+
+def run(known: argparse.Namespace, overrides: list[str]) -> None:
+    config = load_config(RunConfig, QUICKSTART, overrides)
+    from dasd.quickstart import quickstart
+
+    quickstart(config)

@@ -1,0 +1,43 @@
+"""`dasd train`: from a YAML config to a trained model and its report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dasd import processes
+from dasd.commands.base import Commands, declare
+from dasd.config import BadInput, RunConfig, load_config
+
+
+def add(commands: Commands) -> None:
+    child = declare(commands, "train", run, "train as a YAML config says", RunConfig, several_processes=True)
+    child.add_argument("config", type=Path, help="YAML file")
+    child.add_argument(
+        "--dry-run", "--dry_run", action="store_true", help="check the settings and estimate memory; writes nothing"
+    )
+    plan = child.add_argument_group("with --dry-run", "the GPUs it is planned for, which need not be here")
+    plan.add_argument("--gpu_memory", type=float, metavar="GIB", help="of one GPU (default: this machine's, if it has one)")
+    plan.add_argument("--processes", type=int, help="GPUs that train, one process each (default: 1)")
+    plan.add_argument("--sharding", choices=["none", "zero2", "zero3", "fsdp2"], help="how they share a model (default: none)")
+    plan.add_argument("--prompt_length", type=int, metavar="TOKENS", help="of the longest prompt (default: 512)")
+
+
+def run(known: argparse.Namespace, overrides: list[str]) -> int | None:
+    config = load_config(RunConfig, known.config, overrides)
+    names = ("gpu_memory", "processes", "sharding", "prompt_length")
+    planned = {name: value for name in names if (value := getattr(known, name)) is not None}
+    if known.dry_run:
+        from dasd.training.dry_run import Hardware, dry_run
+
+        return dry_run(config, Hardware(**planned))
+    if planned:
+        raise BadInput(f"--{next(iter(planned))} belongs to --dry-run; a run takes the GPUs that accelerate launch gives it")
+    from dasd.progress import console
+    from dasd.report import build_report
+    from dasd.training.run import train
+
+    final = train(config)
+    if processes.is_main():
+        console.print(f"Trained model: {final}\nReport: {build_report(Path(config.output))}", soft_wrap=True)
+    return None

@@ -1,0 +1,39 @@
+"""What can be set: `core` reads it, `parts` are the sections with their defaults, `commands` one config for each command."""
+
+from dasd.config.commands import EvalConfig, ProbeConfig, RunConfig, TokensConfig
+from dasd.config.core import BadInput, RunFailed, Section, dump_config, load_config, make_config, nearest, validate
+from dasd.config.parts import (
+    BUNDLED,
+    ColumnsConfig,
+    ContextKind,
+    DataConfig,
+    MethodConfig,
+    ModelConfig,
+    SamplerConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "BUNDLED",
+    "BadInput",
+    "ColumnsConfig",
+    "ContextKind",
+    "DataConfig",
+    "EvalConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "ProbeConfig",
+    "RunConfig",
+    "RunFailed",
+    "SamplerConfig",
+    "Section",
+    "TeacherConfig",
+    "TokensConfig",
+    "TrainingConfig",
+    "dump_config",
+    "load_config",
+    "make_config",
+    "nearest",
+    "validate",
+]

@@ -1,0 +1,106 @@
+"""What each command can be told: one config for each. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from dasd.config.core import Section
+from dasd.config.parts import (
+    ContextKind,
+    DataConfig,
+    MethodConfig,
+    ModelConfig,
+    SamplerConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
+
+
+class RunConfig(Section):
+    """`dasd train`: everything that decides a run."""
+
+    output: str = Field("runs/train", description="folder of the run")
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    method: MethodConfig = MethodConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _quantized_weights_stay(self) -> RunConfig:
+        if self.model.quantization != "none" and self.training.lora_rank == 0:
+            raise ValueError(
+                f"model.quantization {self.model.quantization} needs a LoRA adapter, for weights in few bits cannot be "
+                "trained: set training.lora_rank: 16, or model.quantization: none"
+            )
+        return self
+
+
+class EvalConfig(Section):
+    """`dasd eval`: which problems, how many samples. A benchmark's own sampling defaults hold for what is not set here."""
+
+    model: ModelConfig = ModelConfig()
+    benchmarks: tuple[str, ...] = Field((), description="names or patterns, e.g. aime24,countdown/*; none: `data` is evaluated")
+    data_dir: str | None = Field(None, description="folder with NAME.jsonl or NAME.parquet of each benchmark; null: the hub")
+    limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first problems of each benchmark only")
+    data: DataConfig = DataConfig(split="test", limit=200)
+    sampler: SamplerConfig = SamplerConfig()
+    num_samples: Annotated[int, Field(gt=0)] = Field(16, description="samples of each problem")
+    temperature: Annotated[float, Field(ge=0)] = Field(1.0, description="0 is greedy")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="nucleus sampling")
+    max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
+    seed: int = Field(0, description="seed of the sampling")
+    with_context: bool = Field(False, description="sample as the teacher, with the reference in the prompt")
+    skip_unsound: bool = Field(False, description="leave out problems whose own gold answer does not grade as right")
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _only_transformers_quantizes(self) -> EvalConfig:
+        if self.model.quantization != "none" and self.sampler.backend != "transformers":
+            raise ValueError(
+                f"model.quantization {self.model.quantization} is of --sampler.backend transformers: leave it out, backend "
+                f"{self.sampler.backend} loads the weights itself"
+            )
+        return self
+
+
+class ProbeConfig(Section):
+    """`dasd probe`: how many interventions, in what the teacher sees."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig(split="validation", limit=50)
+    contexts: list[ContextKind] = Field(
+        ["solution"], description="kinds of privileged context, each probed on the same rollouts"
+    )
+    fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="truncated: share of the solution's words")
+    positions: Annotated[int, Field(ge=2)] = Field(
+        8, description="tokens of each rollout at which to intervene, half uncertain"
+    )
+    continuations: Annotated[int, Field(ge=1)] = Field(8, description="times the student writes on after each intervention")
+    rho: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of tokens that count as uncertain")
+    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="sampling temperature")
+    max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
+    batch_size: Annotated[int, Field(gt=0)] = Field(512, description="completions sampled at once")
+    seed: int = Field(0, description="seed of rollouts, positions and continuations")
+
+
+class TokensConfig(Section):
+    """`dasd tokens`: which rollouts are read, and as which method sees them."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig(split="validation", limit=64)
+    teacher: TeacherConfig = TeacherConfig()
+    method: MethodConfig = MethodConfig()
+    problems: Annotated[int, Field(gt=0)] = Field(3, description="the first problems of the data, each sampled several times")
+    rollouts: Annotated[int, Field(gt=1)] = Field(8, description="rollouts of each problem, the group of their advantages")
+    scale_advantages: bool = Field(True, description="advantages are divided by their group's standard deviation")
+    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="sampling temperature, also of all scores")
+    max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
+    batch_size: Annotated[int, Field(gt=0)] = Field(64, description="completions sampled at once")
+    seed: int = Field(0, description="seed of the sampling")

@@ -1,0 +1,187 @@
+"""How a config is read: YAML and `--dotted.key value` in, typed models out, one message for each fault. Imports no torch.
+
+An unknown key is an error that names the nearest valid one. `BadInput` is what the command line turns into one message and
+exit code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from dasd.presets import PRESETS
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class BadInput(ValueError):
+    """The user gave something unusable; the message says what, why and what to do instead."""
+
+
+class RunFailed(RuntimeError):
+    """The run cannot go on, and not for what the user gave; what was written before is intact. Exit code 1."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError(f"input should not be true or false, got {value!r}")
+        return value
+
+
+def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
+    """A config from a YAML file and `--dotted.key value` overrides. Raises BadInput naming key, value and remedy."""
+    return make_config(kind, _read_file(path) if path is not None else {}, overrides)
+
+
+def make_config(kind: type[T], values: dict[str, Any], overrides: Sequence[str] = ()) -> T:
+    """As `load_config`, from a mapping of sections."""
+    pairs = _pairs(overrides)
+    method, chosen = values.get("method"), dict(pairs).get("method.name")
+    if isinstance(method, dict) and chosen not in (None, method.get("name")):
+        values["method"] = {}  # the file's settings are another method's
+    for key, text in pairs:
+        path_of_key = key.split(".")
+        _set(values, path_of_key, _read_value(text, _annotation(kind, path_of_key)), key)
+    return validate(kind, _with_preset(kind, values) if "method" in kind.model_fields else values)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """A config file's values, over those of the file it `extends` (a path relative to its own folder)."""
+    try:
+        values = _read_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"config {path} does not exist") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BadInput(f"config {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise BadInput(f"config {path} must be a mapping of sections, got {type(values).__name__}")
+    values = {key: value for key, value in values.items() if value is not None}  # `teacher:` with nothing under it
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str) or (path.parent / parent).resolve() == path.resolve():
+        raise BadInput(f"config {path}: extends must be the path of another file, got {parent!r}")
+    return _merge(_read_file(path.parent / parent), values)
+
+
+def _with_preset(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
+    """`values` over what the preset of their method says of this kind's sections."""
+    method = values.get("method")
+    name = method.get("name") if isinstance(method, dict) else None
+    preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
+    return _merge({section: preset[section] for section in preset if section in kind.model_fields}, values)
+
+
+def _merge(under: Any, over: Any) -> Any:
+    if isinstance(under, dict) and isinstance(over, dict):
+        return {**under, **{key: _merge(under.get(key), value) for key, value in over.items()}}
+    return over
+
+
+def validate(kind: type[T], values: Mapping[str, Any]) -> T:
+    """`values` as a config of this kind. Raises BadInput with one line for each fault."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise BadInput("\n".join(_explain(kind, fault) for fault in error.errors())) from None
+
+
+def dump_config(config: BaseModel) -> str:
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def nearest(word: str, choices: Sequence[str]) -> str:
+    """', did you mean X?' or a full stop."""
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    return f", did you mean {close[0]!r}?" if close else "."
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: 5e-5 is a number, a date is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
+
+
+def _read_value(text: str, annotation: Any) -> Any:
+    """An override's text as its setting's type wants it: text settings take any text, the rest is YAML."""
+    if annotation in (str, str | None):
+        return None if text == "null" and annotation is not str else text
+    try:
+        return _read_yaml(text)
+    except (ValueError, yaml.YAMLError):
+        return text
+
+
+def _annotation(kind: Any, path: Sequence[str]) -> Any:
+    """Declared type of the setting at `path`, None where there is none."""
+    for part in path:
+        fields = getattr(kind, "model_fields", {})
+        if part not in fields:
+            return None
+        kind = fields[part].annotation
+    return kind
+
+
+def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    pairs, rest = [], list(overrides)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise BadInput(f"unexpected argument {word!r}; overrides look like --training.steps 20")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise BadInput(f"{word} needs a value")
+            text = rest.pop(0)
+        pairs.append((key.replace("-", "_"), text))
+    return pairs
+
+
+def _set(values: dict[str, Any], path: list[str], value: Any, key: str) -> None:
+    for part in path[:-1]:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise BadInput(f"--{key}: {part!r} is not a section")
+    values[path[-1]] = value
+
+
+def _explain(kind: type[BaseModel], fault: Any) -> str:
+    where = [str(part) for part in fault["loc"]]
+    key = ".".join(where)
+    if fault["type"] == "extra_forbidden":
+        section: Any = kind
+        for part in where[:-1]:
+            section = section.model_fields[part].annotation
+        names = list(section.model_fields)
+        return f"unknown key {key!r}{nearest(where[-1], names)} Valid here: {', '.join(names)}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    message = f"{key}: {message[:1].lower()}{message[1:]}, got {fault['input']!r}"
+    if fault["type"] == "literal_error":
+        message += nearest(str(fault["input"]), re.findall("'([^']+)'", fault["ctx"]["expected"]))
+    return message

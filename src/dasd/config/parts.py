@@ -1,0 +1,184 @@
+"""The sections that configs are made of, with every default in one place. Imports no torch: `--help` must answer at once."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from dasd.config.core import Section
+
+BUNDLED = "bundled"
+
+
+class ModelConfig(Section):
+    """The policy to train. It is also the teacher."""
+
+    path: str = Field(BUNDLED, description="'bundled', a folder, or a hub id")
+    revision: str | None = Field(None, description="hub revision")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="type the weights are loaded in")
+    quantization: Literal["none", "8bit", "4bit"] = Field(
+        "none", description="load the weights in 8 or 4 bits (bitsandbytes), to train LoRA on them or to evaluate"
+    )
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+
+
+class ColumnsConfig(Section):
+    """Which columns of the dataset hold what."""
+
+    problem: str = Field("problem", description="the question")
+    answer: str = Field("answer", description="the gold answer")
+    solution: str | None = Field("solution", description="a worked reference; null: the dataset has none")
+    hint: str | None = Field(None, description="a hint for the teacher; null: the dataset has none")
+
+
+class DataConfig(Section):
+    """Problems to train on."""
+
+    task: Literal["countdown", "math", "choice"] = Field(
+        "countdown", description="who grades: Countdown's verifier, math-verify, or the letter of a multiple choice"
+    )
+    source: str = Field(BUNDLED, description="'bundled' (Countdown), a hub id, or a local JSONL, JSON, Parquet or CSV file")
+    split: str = Field("train", description="split of the dataset")
+    columns: ColumnsConfig = ColumnsConfig()
+    prompt: str | None = Field(None, description="what is asked, with {problem} in it; null: the problem as it stands")
+    subset: str | None = Field(None, description="hub: name of the dataset's configuration")
+    revision: str | None = Field(None, description="hub: commit or tag of the dataset")
+    limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first ones only; bundled: how many are made")
+    seed: int = Field(0, description="bundled: seed of the problems")
+
+    @model_validator(mode="after")
+    def _prompt_asks_the_problem(self) -> DataConfig:
+        if self.prompt is not None and "{problem}" not in self.prompt:
+            raise ValueError(f"prompt must have {{problem}} in it, where the problem is to stand, got {self.prompt!r}")
+        if self.prompt is not None and self.source == BUNDLED:
+            raise ValueError("prompt is for your own data: the bundled problems are asked as they stand")
+        return self
+
+
+ContextKind = Literal[
+    "solution", "answer", "hint", "peer", "solution_else_peer", "truncated", "none",
+    "other_problem", "wrong_answer", "length_matched",
+]  # fmt: skip
+
+
+class TeacherConfig(Section):
+    """Who the teacher is and what it sees."""
+
+    context: ContextKind = Field("solution", description="kind of privileged context")
+    template: str | None = Field(None, description="wording with {problem} and {context}; null: the kind's own")
+    fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="truncated: share of the solution's words")
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="chat template arguments, over the student's (training.trl.chat_template_kwargs)"
+    )
+    weights: Literal["live", "frozen", "ema", "snapshot", "adapter_off"] = Field(
+        "live", description="whose weights: the student's now, before training, averaged, every few steps, without LoRA"
+    )
+    ema_rate: Annotated[float, Field(gt=0, le=1)] = Field(0.05, description="ema: the student's share of each update")
+    sync_steps: Annotated[int, Field(gt=0)] = Field(10, description="snapshot: steps between updates")
+
+
+class MethodConfig(BaseModel):
+    """Token credit: a name of dasd.credit.METHODS and that method's own settings, checked where the method is defined."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field("dasd", description="a name of dasd.credit.METHODS, see docs/method.md")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TrainingConfig(Section):
+    """How long and how fast. What is not here can be set in `trl`, by its name in `trl.GRPOConfig`."""
+
+    steps: Annotated[int, Field(gt=0)] = Field(100, description="optimisation steps")
+    rollouts_per_step: Annotated[int, Field(gt=0)] = Field(128, description="completions behind one optimisation step")
+    group_size: Annotated[int, Field(gt=1)] = Field(8, description="completions of one problem, compared with each other")
+    micro_batch_size: Annotated[int, Field(gt=0)] = Field(16, description="completions in one forward and backward pass")
+    num_iterations: Annotated[int, Field(gt=0)] = Field(1, description="times each batch of rollouts is used")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-6, description="peak learning rate")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up")
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = Field(
+        "dapo", description="how TRL weighs and averages tokens"
+    )
+    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="sampling temperature, also of all scores")
+    max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
+    dynamic_sampling: Annotated[int, Field(ge=0)] = Field(
+        0, description="rounds in which groups whose rewards are all alike are replaced by fresh ones; 0: off"
+    )
+    overlong_buffer: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="last share of max_completion_length over which reward falls by up to 1; 0: off"
+    )
+    save_steps: Annotated[int, Field(gt=0)] = Field(50, description="steps between checkpoints")
+    seed: int = Field(0, description="seed of data order and sampling")
+    lora_rank: Annotated[int, Field(ge=0)] = Field(0, description="train a LoRA adapter of this rank; 0: all weights")
+    lora_alpha: Annotated[float, Field(gt=0)] = Field(32.0, description="LoRA: the adapter is scaled by lora_alpha / lora_rank")
+    lora_targets: str = Field(
+        "all-linear", description="LoRA: modules, as names with commas between, a regular expression, or all-linear"
+    )
+    lora_embeddings: bool = Field(False, description="LoRA: train the embeddings and the head beside the adapter, in full")
+    trl: dict[str, Any] = Field(default_factory=dict, description="further fields of trl.GRPOConfig")
+
+    @field_validator("lora_targets")
+    @classmethod
+    def _not_the_head(cls, value: str) -> str:
+        if "lm_head" in value:
+            raise ValueError(
+                f"{value!r} names lm_head. Student and teacher are scored from the head's own weight, so an adapter there "
+                "would never be trained: leave it out (all-linear does), or set lora_embeddings: true"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> TrainingConfig:
+        if self.rollouts_per_step % self.group_size:
+            unit = math.lcm(self.group_size, self.micro_batch_size)
+            nearest = max(1, round(self.rollouts_per_step / unit)) * unit
+            raise ValueError(
+                f"rollouts_per_step ({self.rollouts_per_step}) must be a multiple of group_size ({self.group_size}), so that "
+                f"groups are whole: try rollouts_per_step: {nearest}"
+            )
+        if self.rollouts_per_step % self.micro_batch_size:
+            fits = [n for n in range(1, self.micro_batch_size + 1) if self.rollouts_per_step % n == 0]
+            raise ValueError(
+                f"rollouts_per_step ({self.rollouts_per_step}) must be a multiple of micro_batch_size "
+                f"({self.micro_batch_size}): try micro_batch_size: {fits[-1]}"
+            )
+        return self
+
+
+class SamplerConfig(Section):
+    """Who samples an evaluation's completions, and how many at once."""
+
+    backend: Literal["transformers", "vllm", "openai"] = Field(
+        "transformers", description="in this process, or servers that speak OpenAI's protocol"
+    )
+    batch_size: Annotated[int, Field(gt=0)] = Field(256, description="completions sampled, and put on file, at once")
+    tensor_parallel_size: Annotated[int, Field(gt=0)] = Field(1, description="vllm: GPUs that share the model")
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(0.9, description="vllm: share of GPU memory to take")
+    max_model_len: Annotated[int, Field(gt=0)] | None = Field(None, description="vllm: longest prompt and completion")
+    base_urls: tuple[str, ...] = Field((), description="openai: servers, with commas between, e.g. http://localhost:8000/v1")
+    api_key_env: str | None = Field(None, description="openai: environment variable that holds the key; null: no key is sent")
+    concurrency: Annotated[int, Field(gt=0)] = Field(64, description="openai: requests under way at once, over all servers")
+    timeout_s: Annotated[float, Field(gt=0)] = Field(600.0, description="openai: seconds one completion may take")
+    retries: Annotated[int, Field(ge=0)] = Field(8, description="openai: further attempts at a completion")
+    return_token_ids: bool = Field(False, description="openai: ask for token ids, which vLLM's server gives")
+
+    @field_validator("base_urls", mode="before")
+    @classmethod
+    def _split_urls(cls, value: Any) -> Any:
+        return [url.strip() for url in value.split(",")] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _urls_belong_to_openai(self) -> SamplerConfig:
+        if self.backend == "openai" and not self.base_urls:
+            raise ValueError("backend openai needs a server: --sampler.base_urls http://localhost:8000/v1")
+        if self.backend != "openai" and self.base_urls:
+            raise ValueError(f"backend {self.backend} asks no servers: leave out base_urls, or --sampler.backend openai")
+        for url in self.base_urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"base_urls must begin with http:// or https://, got {url!r}")
+        return self

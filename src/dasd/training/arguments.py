@@ -1,0 +1,97 @@
+"""What does TRL's trainer get told? The config in TRL's terms, for this machine; contradictions are refused."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl import GRPOConfig
+
+from dasd import processes
+from dasd.config import BadInput, RunConfig, nearest
+from dasd.training.trainer import SelfDistillationConfig
+
+
+def trainer_arguments(
+    config: RunConfig, kind: type[SelfDistillationConfig] = SelfDistillationConfig, world_size: int | None = None,
+    on_gpu: bool | None = None,
+) -> SelfDistillationConfig:  # fmt: skip
+    """The config in TRL's terms, for this machine unless told otherwise.
+
+    Raises BadInput for a wrong or doubly set field under `training.trl`.
+    """
+    training = config.training
+    count = world_size or processes.count()
+    on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
+    per_pass = training.micro_batch_size * count
+    if training.rollouts_per_step % per_pass:
+        raise BadInput(
+            f"training.rollouts_per_step ({training.rollouts_per_step}) must be a multiple of micro_batch_size x processes "
+            f"({training.micro_batch_size} x {count})"
+        )
+    ours: dict[str, Any] = {
+        "output_dir": str(Path(config.output) / "checkpoints"),
+        "method": config.method.name,
+        "method_settings": config.method.settings,
+        "context": config.teacher.context,
+        "context_template": config.teacher.template,
+        "context_fraction": config.teacher.fraction,
+        "teacher_chat_template_kwargs": config.teacher.chat_template_kwargs,
+        "teacher_weights": config.teacher.weights,
+        "teacher_ema_rate": config.teacher.ema_rate,
+        "teacher_sync_steps": config.teacher.sync_steps,
+        "max_resamples": training.dynamic_sampling,
+        "max_steps": training.steps,
+        "per_device_train_batch_size": training.micro_batch_size,
+        "gradient_accumulation_steps": training.rollouts_per_step // per_pass,
+        "num_generations": training.group_size,
+        "num_iterations": training.num_iterations,
+        "learning_rate": training.learning_rate,
+        "warmup_steps": training.warmup_steps,
+        "loss_type": training.loss_type,
+        "temperature": training.temperature,
+        "max_completion_length": training.max_completion_length,
+        "save_steps": training.save_steps,
+        "seed": training.seed,
+    }
+    defaults: dict[str, Any] = {
+        "lr_scheduler_type": "constant_with_warmup",
+        "use_cpu": not torch.accelerator.is_available(),  # else accelerate would not join several processes on CPUs
+        "bf16": on_gpu,
+        "ddp_find_unused_parameters": False,  # every parameter of a language model takes part in every pass
+        "logging_steps": 1,
+        "save_total_limit": 2,
+        "report_to": [],
+        "disable_tqdm": True,
+        "gradient_checkpointing": on_gpu,
+    }
+    known = [f.name for f in fields(GRPOConfig)]
+    for key in training.trl:
+        if key in ours:
+            raise BadInput(f"training.trl.{key} is set by dasd itself: use its own key (dasd train --help lists them)")
+        if key not in known:
+            raise BadInput(f"unknown key 'training.trl.{key}'{nearest(key, known)} It must be a field of trl.GRPOConfig")
+    try:
+        arguments = kind(**{**defaults, **ours, **training.trl})
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"TRL refuses these settings: {error}") from None
+    if arguments.world_size != count:
+        raise BadInput(
+            f"the launcher started {count} processes, and accelerate joins {arguments.world_size} of them: on CPUs "
+            "set training.trl.use_cpu to true"
+        )
+    refuse_torn_batches(arguments)
+    return arguments
+
+
+def refuse_torn_batches(arguments: SelfDistillationConfig) -> None:
+    """Rollouts are not part of a checkpoint: one in the middle of their use would go on with others. Raises BadInput."""
+    batches = arguments.steps_per_generation / arguments.gradient_accumulation_steps * arguments.num_iterations
+    if arguments.save_steps < arguments.max_steps and arguments.save_steps % batches:
+        nearest = max(1, round(arguments.save_steps / batches)) * batches
+        raise BadInput(
+            f"training.save_steps ({arguments.save_steps}) must be a multiple of the steps that use one batch of rollouts "
+            f"({batches:g}), or a killed run would not go on as it was: try training.save_steps: {nearest:g}"
+        )
