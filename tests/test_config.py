@@ -51,7 +51,7 @@ def test_defaults():
     assert (config.method.name, config.method.settings) == ("dasd", {})
     assert (config.data.split, config.data.limit) == ("train", None)
     evaluation = load(kind=EvalConfig)
-    assert (evaluation.data.split, evaluation.data.limit, evaluation.num_samples) == ("test", 200, 16)
+    assert (evaluation.data.split, evaluation.data.limit, evaluation.data.count) == ("test", None, 200)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "# nothing\n", "---\n"])

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dasd.config import BadInput, DataConfig, validate
-from dasd.data.problems import BUNDLED_COUNT, check_lengths, check_problems, load_problems
+from dasd.data.problems import check_lengths, check_problems, load_problems
 from dasd.tasks.base import Problem
 from dasd.tasks.countdown import CountdownTask
 
@@ -207,7 +207,7 @@ def test_bundled_problems():
     problems = load("bundled", limit=20)
     assert len(problems) == 20
     assert load("bundled", limit=20) == problems != load("bundled", limit=20, seed=1)
-    assert len(load("bundled")) == BUNDLED_COUNT
+    assert len(load("bundled")) == DataConfig().count
     assert check_problems(problems, TASK, "solution") == []
     assert {p.id for p in problems}.isdisjoint(p.id for p in load("bundled", split="test", limit=200))
 

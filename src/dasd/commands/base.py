@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -35,12 +36,19 @@ def no_overrides(overrides: list[str]) -> None:
 
 
 def list_settings(section: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None) -> str:
-    lines = []
+    """One line for each setting, nested ones with their dots, each with its default as it could be typed."""
+    lines, values = [], defaults or section()
     for name, field in section.model_fields.items():
-        inner, default = field.annotation, getattr(defaults, name, field.default)
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            lines.append(list_settings(inner, f"{prefix}{name}.", default))
+        inner, default = field.annotation, getattr(values, name)
+        if isinstance(default, BaseModel):
+            lines.append(list_settings(type(default), f"{prefix}{name}.", default))
             continue
         choices = f" ({', '.join(map(str, get_args(inner)))})" if str(inner).startswith("typing.Literal") else ""
-        lines.append(f"  --{prefix + name:<34} {field.description}{choices} [{default}]")
+        lines.append(f"  --{prefix + name:<34} {field.description}{choices} [{_typed(default)}]")
     return "\n".join(lines)
+
+
+def _typed(default: Any) -> str:
+    if isinstance(default, tuple | list):
+        return ",".join(map(_typed, default))
+    return default if isinstance(default, str) else json.dumps(default)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from dasd.config.core import Section
 from dasd.config.parts import (
@@ -45,7 +45,7 @@ class EvalConfig(Section):
     benchmarks: tuple[str, ...] = Field((), description="names or patterns, e.g. aime24,countdown/*; none: `data` is evaluated")
     data_dir: str | None = Field(None, description="folder with NAME.jsonl or NAME.parquet of each benchmark; null: the hub")
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first problems of each benchmark only")
-    data: DataConfig = DataConfig(split="test", limit=200)
+    data: DataConfig = DataConfig(split="test", count=200)
     sampler: SamplerConfig = SamplerConfig()
     num_samples: Annotated[int, Field(gt=0)] = Field(16, description="samples of each problem")
     temperature: Annotated[float, Field(ge=0)] = Field(1.0, description="0 is greedy")
@@ -54,11 +54,6 @@ class EvalConfig(Section):
     seed: int = Field(0, description="seed of the sampling")
     with_context: bool = Field(False, description="sample as the teacher, with the reference in the prompt")
     skip_unsound: bool = Field(False, description="leave out problems whose own gold answer does not grade as right")
-
-    @field_validator("benchmarks", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _only_transformers_quantizes(self) -> EvalConfig:
@@ -75,8 +70,8 @@ class ProbeConfig(Section):
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig(split="validation", limit=50)
-    contexts: list[ContextKind] = Field(
-        ["solution"], description="kinds of privileged context, each probed on the same rollouts"
+    contexts: tuple[ContextKind, ...] = Field(
+        ("solution",), description="kinds of privileged context with commas between, each probed on the same rollouts"
     )
     fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="truncated: share of the solution's words")
     positions: Annotated[int, Field(ge=2)] = Field(

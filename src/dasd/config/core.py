@@ -10,10 +10,10 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 
 from dasd.presets import PRESETS
 
@@ -31,11 +31,35 @@ class RunFailed(RuntimeError):
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_defaults(cls, values: Any) -> Any:
+        """What is given of a section goes over the defaults that this config has for it, which may differ from its own."""
+        if not isinstance(values, Mapping):
+            return values
+        merged = dict(values)
+        for name, field in cls.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            if not isinstance(default, BaseModel) or name not in merged:
+                continue
+            if merged[name] is None:  # `columns:` with nothing under it
+                del merged[name]
+            elif isinstance(merged[name], Mapping):
+                merged[name] = _merge(default.model_dump(exclude_unset=True), dict(merged[name]))
+        return merged
+
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
             raise ValueError(f"input should not be true or false, got {value!r}")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _commas_make_a_list(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str) and get_origin(cls.model_fields[info.field_name or ""].annotation) in (list, tuple):
+            return [part for part in (part.strip() for part in value.split(",")) if part]
         return value
 
 
@@ -130,6 +154,8 @@ def _read_value(text: str, annotation: Any) -> Any:
     """An override's text as its setting's type wants it: text settings take any text, the rest is YAML."""
     if annotation in (str, str | None):
         return None if text == "null" and annotation is not str else text
+    if not text.strip() and get_origin(annotation) in (list, tuple):
+        return ()
     try:
         return _read_yaml(text)
     except (ValueError, yaml.YAMLError):

@@ -45,7 +45,8 @@ class DataConfig(Section):
     prompt: str | None = Field(None, description="what is asked, with {problem} in it; null: the problem as it stands")
     subset: str | None = Field(None, description="hub: name of the dataset's configuration")
     revision: str | None = Field(None, description="hub: commit or tag of the dataset")
-    limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first ones only; bundled: how many are made")
+    limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first ones only")
+    count: Annotated[int, Field(gt=0)] = Field(1000, description="bundled: how many problems are made, unless limit says it")
     seed: int = Field(0, description="bundled: seed of the problems")
 
     @model_validator(mode="after")
@@ -166,11 +167,6 @@ class SamplerConfig(Section):
     timeout_s: Annotated[float, Field(gt=0)] = Field(600.0, description="openai: seconds one completion may take")
     retries: Annotated[int, Field(ge=0)] = Field(8, description="openai: further attempts at a completion")
     return_token_ids: bool = Field(False, description="openai: ask for token ids, which vLLM's server gives")
-
-    @field_validator("base_urls", mode="before")
-    @classmethod
-    def _split_urls(cls, value: Any) -> Any:
-        return [url.strip() for url in value.split(",")] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _urls_belong_to_openai(self) -> SamplerConfig:

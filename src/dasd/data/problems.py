@@ -16,7 +16,6 @@ from dasd.config import BUNDLED, BadInput, DataConfig, nearest
 from dasd.tasks.base import GradeStatus, Problem, Task
 from dasd.tasks.countdown import SPLIT_SHARES, make_problems
 
-BUNDLED_COUNT = 1000
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
 
@@ -29,7 +28,7 @@ def load_problems(config: DataConfig) -> list[Problem]:
             splits = list(SPLIT_SHARES)
             raise BadInput(f"data.split {config.split!r} is not one of {', '.join(splits)}{nearest(config.split, splits)}")
         try:
-            return make_problems(config.limit or BUNDLED_COUNT, config.seed, config.split)
+            return make_problems(config.limit or config.count, config.seed, config.split)
         except ValueError as error:
             raise BadInput(str(error)) from None
     rows = load_rows(config)
