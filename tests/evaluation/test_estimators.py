@@ -1,18 +1,18 @@
 """Are the figures exact, and do their intervals know that samples of one problem are not independent?"""
 
 import importlib.util
+from dataclasses import astuple
 from itertools import combinations, product
 from math import comb, isnan, nan, sqrt
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dasd.evaluation import estimators
 from dasd.evaluation.estimators import (
-    Estimate,
     difference_of_ratios,
     differences_of_ratios,
     macro_average,
@@ -135,6 +135,7 @@ def test_estimates_repeat_for_a_seed():
 @settings(deadline=None, max_examples=30)
 def test_scaling_and_order_of_numerator_and_denominator(pairs, factor):
     top, bottom = np.array(pairs, dtype=float).T
+    assume(np.ptp(top / bottom) > 1e-6)  # all alike: see test_certainty
     estimate, scaled = ratio_of_sums(top, bottom), ratio_of_sums(factor * top, bottom)
     expected = [factor * value for value in (estimate.mean, *estimate.ci95)]
     assert [scaled.mean, *scaled.ci95] == pytest.approx(expected)
@@ -148,16 +149,19 @@ def test_scaling_and_order_of_numerator_and_denominator(pairs, factor):
 def test_a_run_does_not_differ_from_itself():
     rng = np.random.default_rng(4)
     run = (rng.integers(0, 9, 40), rng.integers(1, 9, 40))
-    assert difference_of_ratios(run, run) == Estimate(0.0, 0.0, 0.0)
+    same = difference_of_ratios(run, run)
+    assert same.mean == 0
+    assert np.isnan(same.ci95).all()  # a count that may be anything: test_certainty has shares
 
 
 def test_the_difference_is_after_minus_before():
     samples = np.full(50, 8.0)
     before = np.random.default_rng(5).binomial(8, 0.4, size=50)
     gain = difference_of_ratios((before, samples), (before + 1, samples))
-    assert [gain.mean, *gain.ci95] == pytest.approx([1 / 8] * 3)  # the same gain everywhere: nothing to be unsure of
+    assert gain.mean == pytest.approx(1 / 8)
+    assert 0 < gain.low < gain.mean < gain.high < 0.2  # the same gain everywhere; another problem may gain more or less
     loss = difference_of_ratios((before + 1, samples), (before, samples))
-    assert [loss.mean, *loss.ci95] == pytest.approx([-1 / 8] * 3)
+    assert loss.ci95 == pytest.approx([-gain.high, -gain.low])
     halved = difference_of_ratios(([1, 1], [1, 1]), ([1, 1], [1, 3]))
     assert halved.mean == pytest.approx(2 / 4 - 1)
 
@@ -207,7 +211,7 @@ def test_pass_at_k_of_too_few_samples_makes_the_figure_nan_instead_of_dropping_t
 
 def test_draws_without_a_denominator_are_left_out():
     """Two of three problems have nothing to check: a third of the draws or so holds no step at all."""
-    assert ratio_of_sums([3, 0, 0], [4, 0, 0]) == Estimate(0.75, 0.75, 0.75)
+    assert ratio_of_sums([3, 0, 0], [4, 0, 0]) == ratio_of_sums([3], [4])
 
 
 def test_arrays_of_different_problems_are_refused():
@@ -278,13 +282,19 @@ def test_impossible_votes(votes, silent, k):
 # ---------------------------------------------------------------- many figures, many benchmarks
 
 
+def assert_alike(together, alone):
+    assert list(together) == list(alone)
+    for name, estimate in together.items():  # a wider matrix product may round otherwise
+        assert astuple(estimate) == pytest.approx(astuple(alone[name]), rel=1e-12)
+
+
 def test_figures_together_are_the_figures_alone():
     rng = np.random.default_rng(9)
     before, after = ({name: (rng.random(20), rng.integers(1, 5, 20)) for name in "xyz"} for _ in range(2))
-    assert ratios_of_sums(before) == {name: ratio_of_sums(*pair) for name, pair in before.items()}
+    assert_alike(ratios_of_sums(before), {name: ratio_of_sums(*pair) for name, pair in before.items()})
     del after["y"]
     together = differences_of_ratios(before, after)
-    assert together == {name: difference_of_ratios(before[name], after[name]) for name in "xz"}
+    assert_alike(together, {name: difference_of_ratios(before[name], after[name]) for name in "xz"})
 
 
 def test_large_benchmarks_are_drawn_in_portions_with_the_same_result(monkeypatch):

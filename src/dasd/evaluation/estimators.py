@@ -8,11 +8,11 @@ Whether two runs differ at all is asked by swapping them problem by problem (a p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,7 @@ PERMUTATIONS = 10_000
 EXACT_UP_TO = 12  # problems that differ: beyond it permutations are drawn, not listed
 MOST_VOTES = 256  # samples of a problem whose majority is worked out
 
+Name = TypeVar("Name", bound=Hashable)
 Pair = tuple[ArrayLike, ArrayLike]  # numerators and denominators, one entry a problem
 Votes = tuple[tuple[int, int], ...]  # of each answer: how often it was given, how often that was right
 
@@ -101,6 +102,116 @@ class Estimate:
         return [self.low, self.high]
 
 
+@dataclass(frozen=True)
+class Draws:
+    """A figure, and what it is in every draw of the problems. Figures of the same problems are drawn alike, so they subtract.
+
+    value     the figure on the problems as they are
+    draws     (RESAMPLES,) its values over draws of the problems
+    problems  how many problems it rests on
+    range     the least and the most that it can be; NaN where nobody can say
+    """
+
+    value: float
+    draws: NDArray[np.float64]
+    problems: float
+    range: tuple[float, float]
+
+    def __sub__(self, other: Draws) -> Draws:
+        least, most = self.range[0] - other.range[1], self.range[1] - other.range[0]
+        fewest = min(self.problems, other.problems)
+        return Draws(self.value - other.value, self.draws - other.draws, fewest, (least, most))
+
+    @property
+    def estimate(self) -> Estimate:
+        """Quantiles of the draws. Where all draws are the same they tell nothing, and the interval is `unanimous`."""
+        draws = self.draws[np.isfinite(self.draws)]
+        if not draws.size or not math.isfinite(self.value):
+            return Estimate(self.value, math.nan, math.nan)
+        if np.ptp(draws) <= 1e-9 * max(1.0, abs(self.value)):
+            return unanimous(self.value, self.problems, *self.range)
+        low, high = np.quantile(draws, [0.025, 0.975])
+        least, most = self.range
+        return Estimate(self.value, float(np.fmax(low, least)), float(np.fmin(high, most)))
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided: how far 0 lies out among the draws. It is below 0.05 just where the interval leaves 0 out."""
+        draws = self.draws[np.isfinite(self.draws)]
+        if not draws.size or not math.isfinite(self.value):
+            return math.nan
+        tail = min((draws <= 0).mean(), (draws >= 0).mean())
+        return float(min(1.0, 2 * max(tail, 1 / (draws.size + 1))))
+
+
+def unanimous(value: float, problems: float, least: float, most: float) -> Estimate:
+    """A mean over problems that all have the same `value`: exact interval at 95 %, given that no problem can leave
+    [least, most].
+
+    n of n problems with this value exclude that a share below `q = 0.025^(1/n)` of all problems has it, so the mean lies
+    between `q value + (1 - q) least` and `q value + (1 - q) most`. For a share of 0 or 1 this is the interval of Clopper and
+    Pearson (1934). NaN where the range is not known.
+    """
+    share = 0.025 ** (1 / problems)
+    return Estimate(value, share * value + (1 - share) * least, share * value + (1 - share) * most)
+
+
+def draws_of(figures: Mapping[Name, Pair], seed: int = 0) -> dict[Name, Draws]:
+    """Every figure over the same draws of the same problems. A numerator that never leaves 0 to its denominator is a share."""
+    columns = [np.asarray(values, float) for pair in figures.values() for values in pair]
+    if len({len(column) for column in columns}) > 1:
+        raise ValueError(f"all arrays must cover the same problems, got lengths {[len(column) for column in columns]}")
+    if not columns:
+        return {}
+    values = np.stack(columns, axis=1)
+    sums, (tops, bottoms) = _resampled_sums(seed, values), (values[:, 0::2], values[:, 1::2])
+    points, draws = _divide(tops.sum(axis=0), bottoms.sum(axis=0)), _divide(sums[:, 0::2], sums[:, 1::2])
+    shares, counted = np.all((tops >= 0) & (tops <= bottoms + 1e-9), axis=0), np.sum(bottoms > 0, axis=0)
+    return {
+        name: Draws(float(points[i]), draws[:, i], int(counted[i]), (0.0, 1.0) if shares[i] else (math.nan, math.nan))
+        for i, name in enumerate(figures)
+    }
+
+
+def mean_of_benchmarks(parts: Sequence[Draws]) -> Draws:
+    """Each benchmark counts the same, its problems drawn on their own; as sure as if all had the fewest problems."""
+    fewest = len(parts) * min((part.problems for part in parts), default=0)
+    return _mean(parts, fewest)
+
+
+def mean_of_seeds(runs: Sequence[Draws], stream: int = 0) -> Draws:
+    """The mean of training runs that differ in their seed alone, on the same problems.
+
+    To the draws of the problems comes what seeds do: the standard error of the mean over runs times Student's t with one
+    degree of freedom less than there are runs. `stream` sets the noise of two groups apart, which makes their difference that
+    of Behrens and Fisher. A single run has no such noise: it stands for itself. Raises ValueError where problems differ.
+    """
+    if len({run.problems for run in runs}) > 1:
+        raise ValueError(f"seeds must cover the same problems, got {[run.problems for run in runs]}")
+    mean, count = _mean(runs, runs[0].problems), len(runs)
+    if count < 2:
+        return mean
+    error = float(np.std([run.value for run in runs], ddof=1)) / math.sqrt(count)
+    order = np.random.default_rng([stream, count]).permutation(RESAMPLES)
+    return replace(mean, draws=mean.draws + error * _student(count - 1)[order])
+
+
+def _mean(parts: Sequence[Draws], problems: float) -> Draws:
+    """NaN where one of them is undefined, or there is none."""
+    if not parts:
+        return Draws(math.nan, np.full(RESAMPLES, np.nan), 0, (math.nan, math.nan))
+    value, draws = np.mean([part.value for part in parts]), np.mean([part.draws for part in parts], axis=0)
+    least, most = np.mean([part.range for part in parts], axis=0)
+    return Draws(float(value), draws, problems, (float(least), float(most)))
+
+
+@lru_cache(maxsize=32)
+def _student(freedom: int) -> NDArray[np.float64]:
+    """(RESAMPLES,) evenly spread quantiles of Student's t, ascending: draws without the luck of drawing."""
+    many = np.random.default_rng(0).standard_t(freedom, 1_000_000)
+    return np.quantile(np.concatenate([many, -many]), (np.arange(RESAMPLES) + 0.5) / RESAMPLES)
+
+
 def ratio_of_sums(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Estimate:
     """Sum of `numerators` over sum of `denominators`, each (problems,), with an interval clustered by problem.
 
@@ -111,8 +222,7 @@ def ratio_of_sums(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0)
 
 def ratios_of_sums(figures: Mapping[str, Pair], seed: int = 0) -> dict[str, Estimate]:
     """`ratio_of_sums` of many figures, all over the same draws of the same problems."""
-    points, draws = _ratios(list(figures.values()), seed)
-    return {name: _estimate(points[i], draws[:, i]) for i, name in enumerate(figures)}
+    return {name: draws.estimate for name, draws in draws_of(figures, seed).items()}
 
 
 def difference_of_ratios(before: Pair, after: Pair, seed: int = 0) -> Estimate:
@@ -122,10 +232,10 @@ def difference_of_ratios(before: Pair, after: Pair, seed: int = 0) -> Estimate:
 
 def differences_of_ratios(before: Mapping[str, Pair], after: Mapping[str, Pair], seed: int = 0) -> dict[str, Estimate]:
     """`difference_of_ratios` of every figure that both have, all over the same draws of the same problems."""
-    names = [name for name in before if name in after]
-    points, draws = _ratios([before[name] for name in names] + [after[name] for name in names], seed)
-    points, draws = points[len(names) :] - points[: len(names)], draws[:, len(names) :] - draws[:, : len(names)]
-    return {name: _estimate(points[i], draws[:, i]) for i, name in enumerate(names)}
+    sides = {("before", name): before[name] for name in before if name in after}
+    sides |= {("after", name): after[name] for name in before if name in after}
+    drawn = draws_of(sides, seed)  # in one call, which refuses problems that do not match
+    return {name: (drawn["after", name] - drawn["before", name]).estimate for side, name in drawn if side == "before"}
 
 
 def macro_average(benchmarks: Sequence[Pair], seed: int = 0) -> Estimate:
@@ -135,21 +245,20 @@ def macro_average(benchmarks: Sequence[Pair], seed: int = 0) -> Estimate:
 
 def macro_averages(benchmarks: Sequence[Mapping[str, Pair]], seed: int = 0) -> dict[str, Estimate]:
     """`macro_average` of every figure that all benchmarks have, over the same draws."""
+    return {name: draws.estimate for name, draws in macro_draws(benchmarks, seed).items()}
+
+
+def macro_draws(benchmarks: Sequence[Mapping[str, Pair]], seed: int = 0) -> dict[str, Draws]:
+    """The mean over benchmarks of every figure that all of them have."""
     names = [name for name in benchmarks[0] if all(name in figures for figures in benchmarks)] if benchmarks else [""]
-    parts = [_ratios([figures[name] for name in names], seed + i) for i, figures in enumerate(benchmarks)]
-    return {
-        name: _mean_estimate([(points[i : i + 1], draws[:, i : i + 1]) for points, draws in parts])
-        for i, name in enumerate(names)
-    }
+    parts = [draws_of({name: figures[name] for name in names}, seed + i) for i, figures in enumerate(benchmarks)]
+    return {name: mean_of_benchmarks([part[name] for part in parts]) for name in names}
 
 
 def macro_difference(before: Sequence[Pair], after: Sequence[Pair], seed: int = 0) -> Estimate:
     """`after` minus `before`, averaged over benchmarks, paired by problem within each."""
-    parts = []
-    for i, pairs in enumerate(zip(before, after, strict=True)):
-        points, draws = _ratios(list(pairs), seed + i)
-        parts.append((points[1:] - points[:1], draws[:, 1:] - draws[:, :1]))
-    return _mean_estimate(parts)
+    parts = [draws_of({"a": a, "b": b}, seed + i) for i, (a, b) in enumerate(zip(before, after, strict=True))]
+    return mean_of_benchmarks([part["b"] - part["a"] for part in parts]).estimate
 
 
 def swap_p_value(before: Sequence[Pair], after: Sequence[Pair], seed: int = 0) -> float:
@@ -194,16 +303,6 @@ def _swapped_difference(ends: NDArray[np.float64], swaps: NDArray[np.float64]) -
     return _divide(top_1, bottom_1) - _divide(top_0, bottom_0)
 
 
-def _ratios(pairs: Sequence[Pair], seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Each figure's value (figures,), and its values over RESAMPLES draws of the problems (RESAMPLES, figures)."""
-    columns = [np.asarray(values, float) for pair in pairs for values in pair]
-    if len({len(column) for column in columns}) > 1:
-        raise ValueError(f"all arrays must cover the same problems, got lengths {[len(column) for column in columns]}")
-    values = np.stack(columns, axis=1)
-    draws = _resampled_sums(seed, values)
-    return _divide(values[:, 0::2].sum(axis=0), values[:, 1::2].sum(axis=0)), _divide(draws[:, 0::2], draws[:, 1::2])
-
-
 def _resampled_sums(seed: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sums of each column of `values` (problems, columns) over RESAMPLES draws of the problems."""
     count = len(values)
@@ -222,16 +321,3 @@ def _chunks(draws: int, problems: int) -> list[int]:
 def _divide(top: ArrayLike, bottom: ArrayLike) -> NDArray[np.float64]:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.asarray(bottom) != 0, np.divide(top, bottom), np.nan)
-
-
-def _mean_estimate(parts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Estimate:
-    """The mean over benchmarks; NaN where one of them is undefined, or there is none."""
-    if not parts:
-        return Estimate(math.nan, math.nan, math.nan)
-    return _estimate(np.mean([point[0] for point, _ in parts]), np.mean([draws[:, 0] for _, draws in parts], axis=0))
-
-
-def _estimate(point: Any, draws: NDArray[np.float64]) -> Estimate:
-    draws = draws[np.isfinite(draws)]
-    low, high = np.quantile(draws, [0.025, 0.975]) if draws.size and np.isfinite(point) else (np.nan, np.nan)
-    return Estimate(float(point), float(low), float(high))
