@@ -76,7 +76,7 @@ def test_a_run_does_not_differ_from_itself_and_sides_can_be_changed(runs):
             mean, low, high = (values["difference"][end] for end in ("mean", "low", "high"))
             assert mean in (0, None)
             assert low is None or low == pytest.approx(-high)  # on so few problems another set might set them apart
-            assert low is None or 0 < high < 0.5
+            assert low is None or 0 < high < 1
             assert values["p_value"] in (1.0, None)
     there, back = comparison(*runs), comparison(*reversed(runs))
     for name, values in there["macro"].items():
