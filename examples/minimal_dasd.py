@@ -153,7 +153,7 @@ def group_advantages(rewards, group_size):
 def dasd_advantages(student_logps, teacher_logps, entropies, mask, advantages, beta, rho):
     """Advantages (B, T) and directions omega (B, T), 0 at padding, from scores (B, T) and the verifier's advantages (B,).
 
-    beta weighs the teacher against the verifier: 0 is GRPO. rho is the share of a rollout's tokens that are repelled.
+    beta weighs the teacher against the verifier: 0 is GRPO. rho is the entropy quantile above which they repel.
     """
     token_advantages, omegas = torch.zeros_like(student_logps), torch.zeros_like(student_logps)
     for i, valid in enumerate(mask.bool()):  # all statistics are of one rollout
@@ -162,9 +162,9 @@ def dasd_advantages(student_logps, teacher_logps, entropies, mask, advantages, b
         if len(gap) == 0:
             continue
         # Teacher: the gap in units of its typical size. Never centred, that would flip signs.
-        gap_bar = (gap / gap.abs().mean().clamp(min=1e-12)).clamp(-5, 5)
-        # Direction: tau parts the rho most uncertain tokens from the rest; the distance to it counts in units of sigma.
-        tau = entropy.quantile(1 - rho)
+        gap_bar = (gap / gap.abs().quantile(0.5).clamp(min=1e-12)).clamp(-5, 5)
+        # Direction: tau, the quantile rho, parts the uncertain tokens from the rest; the distance to it counts in units of sigma.
+        tau = entropy.quantile(rho)
         sigma = (entropy - entropy.mean()).abs().mean().clamp(min=1e-12)
         route = torch.tanh((tau - entropy) / sigma)  # > 0: attract, < 0: repel
         gate = torch.sigmoid(gap_bar.abs() - 1)  # gaps that are small against the typical one count less
@@ -206,7 +206,7 @@ def main():
     parser.add_argument("--group-size", type=int, default=16, help="rollouts a problem")
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--beta", type=float, default=0.1, help="weight of the teacher; 0 is GRPO")
-    parser.add_argument("--rho", type=float, default=0.2, help="share of tokens above the entropy threshold")
+    parser.add_argument("--rho", type=float, default=0.8, help="entropy quantile above which tokens are repelled")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 

@@ -10,7 +10,7 @@ from dasd.analysis.positions import choose_positions, interventions
 
 def test_each_uncertain_token_is_matched_with_the_nearest_sure_one():
     entropies = [0.1, 0.2, 3.0, 0.3, 0.4, 0.5, 0.6, 0.7, 4.0, 0.8]  # the top fifth: tokens 2 and 8
-    chosen = choose_positions(entropies, count=4, rho=0.2, seed=0)
+    chosen = choose_positions(entropies, count=4, rho=0.8, seed=0)
     pairs = {chosen[i].index: chosen[i + 1].index for i in (0, 2)}
     assert pairs == {2: 1, 8: 7}  # of two neighbours the earlier one
     assert [position.uncertain for position in chosen] == [True, False, True, False]
@@ -18,8 +18,8 @@ def test_each_uncertain_token_is_matched_with_the_nearest_sure_one():
     assert all(position.entropy == entropies[position.index] for position in chosen)
 
 
-def test_equal_entropies_still_have_the_share_rho_of_uncertain_tokens():
-    chosen = choose_positions([1.0] * 10, count=10, rho=0.2, seed=0)
+def test_equal_entropies_still_have_the_share_one_minus_rho_of_uncertain_tokens():
+    chosen = choose_positions([1.0] * 10, count=10, rho=0.8, seed=0)
     assert sorted(position.index for position in chosen if position.uncertain) == [8, 9]
 
 
@@ -35,7 +35,7 @@ def test_positions_are_distinct_halved_and_repeatable(entropies, count, rho, see
 
 def test_another_seed_chooses_other_tokens():
     entropies = [i % 7 + i / 1000 for i in range(100)]
-    assert choose_positions(entropies, 6, 0.2, 0) != choose_positions(entropies, 6, 0.2, 1)
+    assert choose_positions(entropies, 6, 0.8, 0) != choose_positions(entropies, 6, 0.8, 1)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_rho_is_where_deviating_begins_to_pay():
         return position(rank, rank >= 0.8, [0.0 if pays else 1.0], [1.0 if pays else 0.0], [0.5])
 
     records = [record(str(i), *(at(decile / 10 + 0.05) for decile in range(10))) for i in range(5)]
-    assert summarize_probe(records)["solution"]["rho"] == {"rho": 0.3, "support": {"0.3": 1.0}}
+    assert summarize_probe(records)["solution"]["rho"] == {"rho": 0.7, "support": {"0.7": 1.0}}
     deciles = summarize_probe(records)["solution"]["deciles"]
     assert [decile["deviate"]["mean"] for decile in deciles] == [-0.5] * 7 + [0.5] * 3
 
@@ -72,7 +72,7 @@ def test_nothing_measured_is_said_and_no_error():
     found = summarize_probe([record("a")])["solution"]
     assert found["positions"] == 0
     assert "was not measured" in found["verdict"][0]
-    assert found["rho"]["rho"] == 0.0
+    assert found["rho"]["rho"] == 1.0
 
 
 def test_steps_that_cannot_be_checked_are_left_out():
@@ -86,7 +86,7 @@ def test_steps_that_cannot_be_checked_are_left_out():
 def test_verdict_follows_the_interval(low, high, word):
     cell = {"correct": {"mean": (low + high) / 2, "low": low, "high": high}}
     table = {side: dict.fromkeys(("conform", "deviate"), cell) for side in ("uncertain", "sure")}
-    said = verdict(table, {"rho": 0.2, "support": {"0.2": 0.75}})
+    said = verdict(table, {"rho": 0.8, "support": {"0.8": 0.75}})
     assert [word in sentence for sentence in said] == [True] * 4 + [False]
     assert "20% most uncertain" in said[-1]
     assert "75%" in said[-1]

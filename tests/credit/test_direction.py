@@ -43,7 +43,7 @@ def close(actual, expected, tolerance=2e-6):
 
 # ---------------------------------------------------------------- worked by hand
 
-# Five tokens, rho = 0.25, so that everything is round:
+# Five tokens, rho = 0.75, so that everything is round:
 #   H     = 0, 1, 2, 3, 9     tau = quantile 0.75 = the value at 0.75 * 4 = 3, that is 3.   mean H = 15/5 = 3
 #   sigma = (3 + 2 + 1 + 0 + 6) / 5 = 2.4
 #   gap   = 1, -1, 2, 1, 0    mean |gap| = 5/5 = 1, so gap_bar = gap
@@ -56,15 +56,15 @@ def test_default_formula_on_five_tokens():
     # gate  = sigmoid(0),  sigmoid(0),  sigmoid(1),  -,       sigmoid(-1)
     # omega = 0.424142,    0.341131,    0.288124,    0,       -0.265341
     # A     = 0.5 + 0.1 * omega * (1, -1, 2, 1, 0)
-    credit = DirectionAdaptive(beta=0.1, rho=0.25)(signals(GAP, ENTROPY, advantage=0.5))
+    credit = DirectionAdaptive(beta=0.1, rho=0.75)(signals(GAP, ENTROPY, advantage=0.5))
     close(credit.omega, [[0.424142, 0.341131, 0.288124, 0.0, -0.265341]])
     close(credit.advantages, [[0.542414, 0.465887, 0.557625, 0.5, 0.5]])
 
 
 def test_argument_of_tanh_is_distance_to_tau_in_units_of_sigma():
-    # H = 0, 2, 4, rho = 0.25: tau at 0.75 * 2 = 1.5, that is 2 + 0.5 * 2 = 3; mean = 2, sigma = (2 + 0 + 2)/3 = 4/3
+    # H = 0, 2, 4, rho = 0.75: tau at 0.75 * 2 = 1.5, that is 2 + 0.5 * 2 = 3; mean = 2, sigma = (2 + 0 + 2)/3 = 4/3
     # (tau - H)/sigma = 2.25, 0.75, -0.75; tanh(2.25) = 0.978026, tanh(0.75) = 0.635149
-    credit = DirectionAdaptive(rho=0.25, gate=False)(signals([1.0, 1.0, 1.0], [0.0, 2.0, 4.0]))
+    credit = DirectionAdaptive(rho=0.75, gate=False)(signals([1.0, 1.0, 1.0], [0.0, 2.0, 4.0]))
     close(credit.omega, [[0.978026, 0.635149, -0.635149]])
 
 
@@ -75,16 +75,16 @@ def test_only_routes_by_entropy_need_it():
     }
 
 
-def test_threshold_leaves_the_share_rho_above_it():
-    # 5 tokens: rho = 0.2 leaves 1 above, rho = 0.75 (tau at 0.25 * 4 = 1, a token's own value) leaves 3 above
+def test_rho_is_the_quantile_so_that_the_share_one_minus_rho_lies_above_tau():
+    # 5 tokens: rho = 0.8 leaves 1 above, rho = 0.25 (tau at 0.25 * 4 = 1, a token's own value) leaves 3 above
     given = signals([1.0] * 5, [5.0, 1.0, 3.0, 2.0, 4.0])
-    assert (DirectionAdaptive(rho=0.2)(given).omega < 0).tolist() == [[True, False, False, False, False]]
-    assert (DirectionAdaptive(rho=0.75)(given).omega < 0).tolist() == [[True, False, True, False, True]]
+    assert (DirectionAdaptive(rho=0.8)(given).omega < 0).tolist() == [[True, False, False, False, False]]
+    assert (DirectionAdaptive(rho=0.25)(given).omega < 0).tolist() == [[True, False, True, False, True]]
 
 
 @pytest.mark.parametrize(
     ("center", "sigma"),
-    # H = 0, 1, 2, 9, rho = 0.25: tau at 0.75 * 3 = 2.25, that is 2 + 0.25 * 7 = 3.75; mean = 12/4 = 3; median = 1.5
+    # H = 0, 1, 2, 9, rho = 0.75: tau at 0.75 * 3 = 2.25, that is 2 + 0.25 * 7 = 3.75; mean = 12/4 = 3; median = 1.5
     [
         ("mean", 3.0),  # (3 + 2 + 1 + 6) / 4
         ("median", 2.5),  # (1.5 + 0.5 + 0.5 + 7.5) / 4
@@ -92,15 +92,16 @@ def test_threshold_leaves_the_share_rho_above_it():
     ],
 )
 def test_sigma_is_the_mean_absolute_deviation_from_its_center(center, sigma):
-    credit = DirectionAdaptive(rho=0.25, gate=False, sigma_center=center)(signals([1.0] * 4, [0.0, 1.0, 2.0, 9.0]))
+    credit = DirectionAdaptive(rho=0.75, gate=False, sigma_center=center)(signals([1.0] * 4, [0.0, 1.0, 2.0, 9.0]))
     arguments = torch.atanh(credit.omega)  # (tau - H) / sigma
     close(arguments, [[3.75 / sigma, 2.75 / sigma, 1.75 / sigma, -5.25 / sigma]], tolerance=2e-5)
 
 
 @pytest.mark.parametrize(
     ("scale", "gap_bar"),
-    # gap = 1, 2, 6: mean = 3, mean |gap| = 3; deviations -2, -1, 3, variance 14/3, std 2.160247
+    # gap = 1, 2, 6: median = 2; mean = 3, mean |gap| = 3; deviations -2, -1, 3, variance 14/3, std 2.160247
     [
+        ("median_abs", [0.5, 1.0, 3.0]),
         ("mean_abs", [1 / 3, 2 / 3, 2.0]),
         ("std", [0.462910, 0.925820, 2.777460]),
         ("none", [1.0, 2.0, 6.0]),
@@ -111,28 +112,44 @@ def test_gap_scale_is_the_unit_of_the_gap(scale, gap_bar):
     close(teacher_term(given, route="attract", gate=False, gap_scale=scale, gap_clip=100.0), [gap_bar])
 
 
-def test_mean_abs_counts_negative_gaps_by_their_size():
-    # gap = -3, 1, 2: mean |gap| = 2 (the mean of the gaps themselves is 0)
-    close(teacher_term(signals([-3.0, 1.0, 2.0], [0.0, 1.0, 2.0]), route="attract", gate=False), [[-1.5, 0.5, 1.0]])
+@pytest.mark.parametrize("scale", ["median_abs", "mean_abs"])
+def test_negative_gaps_count_by_their_size(scale):
+    # gap = -3, 1, 2: |gap| has mean 2 and median 2 (the gaps themselves: 0 and 1)
+    given = signals([-3.0, 1.0, 2.0], [0.0, 1.0, 2.0])
+    close(teacher_term(given, route="attract", gate=False, gap_scale=scale), [[-1.5, 0.5, 1.0]])
+
+
+def test_the_median_of_an_even_number_of_gaps_lies_between_the_two_in_the_middle():
+    # |gap| = 1, 2, 4, 40: median (2 + 4) / 2 = 3; one large gap moves it no further
+    given = signals([2.0, -1.0, 4.0, 40.0], [0.0, 1.0, 2.0, 3.0])
+    close(teacher_term(given, route="attract", gate=False, gap_clip=20.0), [[2 / 3, -1 / 3, 4 / 3, 40 / 3]])
+
+
+def test_the_default_and_the_printed_form():
+    """0.2 is the lower fifth, as the paper prints it: four of five tokens are repelled. By default one of five is."""
+    given = signals([1.0] * 5, [5.0, 1.0, 3.0, 2.0, 4.0])
+    for rho, above in ((0.8, 1), (0.2, 4)):
+        assert int((DirectionAdaptive(rho=rho)(given).omega < 0).sum()) == above
+    assert (DirectionAdaptive().rho, DirectionAdaptive().gap_scale) == (0.8, "median_abs")
 
 
 def test_gap_is_clipped_on_both_sides_after_scaling():
     # gap = 7, -7, 1, 1, 0 ... of 8 tokens: mean |gap| = 16/8 = 2, gap_bar = 3.5, -3.5, 0.5, 0.5, 0; clipped at 3
     given = signals([7.0, -7.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
-    clipped = teacher_term(given, route="attract", gate=False, gap_clip=3.0)
+    clipped = teacher_term(given, route="attract", gate=False, gap_scale="mean_abs", gap_clip=3.0)
     close(clipped, [[3.0, -3.0, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0]])
 
 
 def test_default_clip_is_five():
     # one gap of 1 in 10 tokens: mean |gap| = 0.1, gap_bar = 10, clipped to 5
     given = signals([-1.0] + [0.0] * 9, [float(t) for t in range(10)])
-    close(teacher_term(given, route="attract", gate=False)[0, :2], [-5.0, 0.0])
+    close(teacher_term(given, route="attract", gate=False, gap_scale="mean_abs")[0, :2], [-5.0, 0.0])
 
 
 def test_gate_sees_the_clipped_gap():
     # as above, clipped to 1: the gate is sigmoid(1 - 1) = 0.5, not sigmoid(10 - 1)
     given = signals([1.0] + [0.0] * 9, [float(t) for t in range(10)])
-    close(DirectionAdaptive(route="attract", gap_clip=1.0)(given).omega[0, :2], [0.5, 0.268941])
+    close(DirectionAdaptive(route="attract", gap_scale="mean_abs", gap_clip=1.0)(given).omega[0, :2], [0.5, 0.268941])
 
 
 def test_gate_is_one_half_for_a_typical_gap_and_less_for_small_ones():
@@ -142,14 +159,14 @@ def test_gate_is_one_half_for_a_typical_gap_and_less_for_small_ones():
 
 
 def test_hard_route_is_the_sign_and_nothing_at_the_threshold():
-    credit = DirectionAdaptive(rho=0.25, route="hard", gate=False)(signals(GAP, ENTROPY))
+    credit = DirectionAdaptive(rho=0.75, route="hard", gate=False)(signals(GAP, ENTROPY))
     assert credit.omega.tolist() == [[1.0, 1.0, 1.0, 0.0, -1.0]]
 
 
 def test_each_rollout_has_its_own_statistics():
     # the second rollout is the first at 10 times the entropy and 100 times the gap: the same credit
     both = signals([GAP, [100 * g for g in GAP]], [ENTROPY, [10 * h for h in ENTROPY]], student=0.0)
-    credit = DirectionAdaptive(rho=0.25)(both).advantages
+    credit = DirectionAdaptive(rho=0.75)(both).advantages
     torch.testing.assert_close(credit[1], credit[0], rtol=1e-5, atol=1e-6)
 
 
@@ -161,17 +178,17 @@ def test_masked_tokens_belong_to_no_statistic():
         advantage=0.5,
         mask=[1, 1, 0, 1, 1, 0, 1],
     )
-    credit = DirectionAdaptive(beta=0.1, rho=0.25)(given)
+    credit = DirectionAdaptive(beta=0.1, rho=0.75)(given)
     close(credit.omega, [[0.424142, 0.341131, 0.0, 0.288124, 0.0, 0.0, -0.265341]])
     close(credit.advantages, [[0.542414, 0.465887, 0.0, 0.557625, 0.5, 0.0, 0.5]])
 
 
 def test_metrics_on_five_tokens():
-    # hard route, no gate, rho = 0.25, beta = 1: omega = 1, 1, 1, 0, -1 and term = 1, -1, 2, 0, 0 with A_G = 0.5
+    # hard route, no gate, rho = 0.75, beta = 1: omega = 1, 1, 1, 0, -1 and term = 1, -1, 2, 0, 0 with A_G = 0.5
     # A = 1.5, -0.5, 2.5, 0.5, 0.5: one sign flips. sum |term| = 4, all on the attracted side; sum |A_G| = 2.5
     # above tau = 3 stands only H = 9 with gap 0; the other four have mean gap (1 - 1 + 2 + 1)/4 = 0.75
     # ranks 0..4 of 5 tokens fall into deciles 1, 3, 5, 7, 9
-    metrics = DirectionAdaptive(beta=1.0, rho=0.25, route="hard", gate=False)(signals(GAP, ENTROPY, advantage=0.5)).metrics
+    metrics = DirectionAdaptive(beta=1.0, rho=0.75, route="hard", gate=False)(signals(GAP, ENTROPY, advantage=0.5)).metrics
     assert metrics == pytest.approx(
         {
             "tokens/attracted": 0.6,
@@ -197,7 +214,7 @@ def test_metrics_split_credit_between_the_two_sides():
     # omega = 1, 1, 0, -1, -1; |term| = 0.5 + 0.5 attracted, 1.5 + 0.5 repelled: 1/3 and 2/3
     # A_G = -1: A = -0.5, -0.5, -1, 0.5, -1.5: one flip. high: (-3 + 1)/2 = -1; low: (1 + 1 + 4)/3 = 2
     given = signals([1.0, 1.0, 4.0, -3.0, 1.0], [0.0, 1.0, 2.0, 3.0, 4.0], advantage=-1.0)
-    metrics = DirectionAdaptive(beta=1.0, rho=0.5, route="hard", gate=False)(given).metrics
+    metrics = DirectionAdaptive(beta=1.0, rho=0.5, route="hard", gate=False, gap_scale="mean_abs")(given).metrics
     assert metrics["credit/attracted"] == pytest.approx(1 / 3)
     assert metrics["credit/repelled"] == pytest.approx(2 / 3)
     assert metrics["credit/sign_flips"] == pytest.approx(0.2)
@@ -215,7 +232,7 @@ def test_low_entropy_attracts_and_high_entropy_repels():
     assert teacher_term(signals([-1.0] * 5, entropy)).sign().tolist() == [[-1.0, -1.0, -1.0, -1.0, 1.0]]
 
 
-@pytest.mark.parametrize("scale", ["mean_abs", "std", "none"])
+@pytest.mark.parametrize("scale", ["median_abs", "mean_abs", "std", "none"])
 def test_gap_is_never_centred(scale):
     # all gaps of one sign: centring would flip those below the mean
     given = signals([0.5, 1.0, 1.5, 2.0, 9.0], [0.0, 1.0, 2.0, 3.0, 4.0])
@@ -279,21 +296,21 @@ def test_conformity_and_novelty_are_omega_plus_and_minus_one(name, sign):
     given = random_signals(7)
     credit = METHODS[name](given)
     assert torch.equal(credit.omega, sign * given.valid.float())
-    # A = A_G + 0.1 * (+-1) * gap / mean|gap|, row by row
+    # A = A_G + 0.1 * (+-1) * gap / median|gap|, row by row
     for row, valid in enumerate(given.valid):
         gap = (given.teacher_logps - given.student_logps)[row, valid].double().numpy()
-        expected = float(given.advantages[row]) + sign * 0.1 * np.clip(gap / np.abs(gap).mean(), -5, 5)
+        expected = float(given.advantages[row]) + sign * 0.1 * np.clip(gap / np.median(np.abs(gap)), -5, 5)
         np.testing.assert_allclose(credit.advantages[row, valid], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("rho", [0.125, 0.2, 0.5])
+@pytest.mark.parametrize("rho", [0.875, 0.8, 0.5])
 def test_fork_only_and_scaffold_only_split_the_tokens_at_the_threshold(rho):
     given = random_signals(8)
     forks = DirectionAdaptive(route="fork_only", gate=False, rho=rho)(given)
     scaffold = DirectionAdaptive(route="scaffold_only", gate=False, rho=rho)(given)
     for row, valid in enumerate(given.valid):
         entropy = given.entropies[row, valid].double().numpy()
-        above = entropy > np.quantile(entropy, 1 - rho)
+        above = entropy > np.quantile(entropy, rho)
         assert forks.omega[row, valid].tolist() == [-1.0 if high else 0.0 for high in above]
         assert scaffold.omega[row, valid].tolist() == [0.0 if high else 1.0 for high in above]
     untouched = (forks.omega == 0) & given.valid
@@ -301,11 +318,11 @@ def test_fork_only_and_scaffold_only_split_the_tokens_at_the_threshold(rho):
 
 
 def test_a_token_at_the_threshold_is_scaffold_and_not_fork():
-    # rho = 0.25 of five tokens: tau = 3 is the fourth token's own entropy
+    # rho = 0.75 of five tokens: tau = 3 is the fourth token's own entropy
     given = signals(GAP, ENTROPY)
-    scaffold = DirectionAdaptive(route="scaffold_only", gate=False, rho=0.25)(given)
+    scaffold = DirectionAdaptive(route="scaffold_only", gate=False, rho=0.75)(given)
     assert scaffold.omega.tolist() == [[1.0, 1.0, 1.0, 1.0, 0.0]]
-    assert DirectionAdaptive(route="fork_only", gate=False, rho=0.25)(given).omega.tolist() == [[0.0, 0.0, 0.0, 0.0, -1.0]]
+    assert DirectionAdaptive(route="fork_only", gate=False, rho=0.75)(given).omega.tolist() == [[0.0, 0.0, 0.0, 0.0, -1.0]]
 
 
 def test_novelty_mirrors_conformity_around_the_verifier():
@@ -334,7 +351,7 @@ DEGENERATE = {
 
 
 @pytest.mark.parametrize("given", DEGENERATE.values(), ids=list(DEGENERATE))
-@pytest.mark.parametrize("scale", ["mean_abs", "std", "none"])
+@pytest.mark.parametrize("scale", ["median_abs", "mean_abs", "std", "none"])
 @pytest.mark.parametrize("center", ["mean", "median", "quantile"])
 @pytest.mark.parametrize("route", ["tanh", "hard", "fork_only"])
 def test_degenerate_rollouts_fall_back_to_the_verifier(given, scale, center, route):
@@ -352,7 +369,7 @@ def test_equal_entropies_give_no_direction_whatever_their_rounding(length, entro
     assert (credit.omega == 0).all()
 
 
-@pytest.mark.parametrize("scale", ["mean_abs", "std", "none"])
+@pytest.mark.parametrize("scale", ["median_abs", "mean_abs", "std", "none"])
 def test_no_tokens_gives_nothing_out_for_every_gap_scale(scale):
     credit = DirectionAdaptive(gap_scale=scale)(TokenSignals(*(torch.zeros(2, 0) for _ in range(4)), torch.ones(2)))
     assert credit.advantages.shape == (2, 0)
@@ -382,7 +399,7 @@ def test_one_empty_rollout_leaves_its_neighbours_alone():
         ({"gap_clip": 0.0}, r"gap_clip must be above 0, got 0\.0"),
         ({"gap_clip": -5.0}, r"gap_clip must be above 0, got -5\.0"),
         ({"route": "soft"}, "route must be one of tanh, hard, .*got 'soft'"),
-        ({"gap_scale": "mad"}, "gap_scale must be one of mean_abs, std, none, got 'mad'"),
+        ({"gap_scale": "mad"}, "gap_scale must be one of median_abs, mean_abs, std, none, got 'mad'"),
         ({"sigma_center": "mode"}, "sigma_center must be one of mean, median, quantile, got 'mode'"),
     ],
 )
@@ -393,13 +410,13 @@ def test_settings_out_of_range_are_refused(settings, message):
 
 def test_no_clipping_is_a_setting():
     given = signals([1.0] + [0.0] * 9, [float(t) for t in range(10)])
-    close(teacher_term(given, route="attract", gate=False, gap_clip=float("inf"))[0, :2], [10.0, 0.0])
+    close(teacher_term(given, route="attract", gate=False, gap_scale="mean_abs", gap_clip=float("inf"))[0, :2], [10.0, 0.0])
 
 
 def test_table_of_methods_holds_the_named_ablations():
     expected = {
         "dasd": DirectionAdaptive(
-            beta=0.1, rho=0.2, route="tanh", gate=True, gap_scale="mean_abs", gap_clip=5.0, sigma_center="mean"
+            beta=0.1, rho=0.8, route="tanh", gate=True, gap_scale="median_abs", gap_clip=5.0, sigma_center="mean"
         ),
         "grpo": GroupRelative(),
         "conformity": DirectionAdaptive(route="attract", gate=False),

@@ -146,9 +146,9 @@ def test_srpo_caps_the_importance_ratio_at_2():
 
 
 def test_dasd_vocab_attracts_and_repels_by_hand():
-    # five tokens as in test_direction.py, rho = 0.25: omega = 0.424142, 0.341131, 0.288124, 0, -0.265341; beta = 0.1
+    # five tokens as in test_direction.py, rho = 0.75: omega = 0.424142, 0.341131, 0.288124, 0, -0.265341; beta = 0.1
     signals = one([1.0, -1.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0, 9.0], advantage=0.5)
-    credit = DirectionAdaptiveVocabulary(beta=0.1, rho=0.25)(signals)
+    credit = DirectionAdaptiveVocabulary(beta=0.1, rho=0.75)(signals)
     attract, repel = credit.terms
     close(attract.weights, [[0.0424142, 0.0341131, 0.0288124, 0.0, 0.0]])
     close(repel.weights, [[0.0, 0.0, 0.0, 0.0, -0.0265341]])

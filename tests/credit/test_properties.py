@@ -26,10 +26,10 @@ JUNK = [math.nan, math.inf, -math.inf, 3e38, -1e4, 0.0]
 configurations = st.builds(
     DirectionAdaptive,
     beta=st.sampled_from([0.0, 0.05, 0.1, 0.5, 2.0]),
-    rho=st.sampled_from([0.125, 0.2, 0.25, 0.5, 0.75]),
+    rho=st.sampled_from([0.25, 0.5, 0.75, 0.8, 0.875]),
     route=st.sampled_from(["tanh", "hard", "attract", "repel", "fork_only", "scaffold_only"]),
     gate=st.booleans(),
-    gap_scale=st.sampled_from(["mean_abs", "std", "none"]),
+    gap_scale=st.sampled_from(["median_abs", "mean_abs", "std", "none"]),
     gap_clip=st.sampled_from([0.75, 2.0, 5.0, math.inf]),
     sigma_center=st.sampled_from(["mean", "median", "quantile"]),
 )

@@ -221,11 +221,11 @@ def test_masked_mean_and_deviation_by_hand():
 
 
 def test_high_entropy_is_above_the_quantile_and_never_at_it():
-    # valid 1, 2, 3, 4, 5: rho = 0.2 gives tau at 0.8 * 4 = 3.2, that is 4.2; rho = 0.25 tau = 4, a token's own entropy
+    # valid 1, 2, 3, 4, 5: rho = 0.8 gives tau at 0.8 * 4 = 3.2, that is 4.2; rho = 0.75 tau = 4, a token's own entropy
     entropy = torch.tensor([[5.0, 1.0, 99.0, 3.0, 2.0, 4.0]])
     same, mask = torch.zeros_like(entropy), torch.tensor([[1, 1, 0, 1, 1, 1]])
     signals = TokenSignals(same, same, entropy, mask, torch.zeros(1))
-    for rho, above in ((0.2, [5.0]), (0.25, [5.0]), (0.5, [5.0, 4.0])):
+    for rho, above in ((0.8, [5.0]), (0.75, [5.0]), (0.5, [5.0, 4.0])):
         assert entropy[high_entropy(signals, rho)].tolist() == above
 
 

@@ -18,7 +18,7 @@ ROLLOUT_METHODS = {
     **METHODS,
     "forking": make_method("forking", {"scope": "rollout"}),
     "dapo": make_method("dapo"),
-    "dasd hard median std": DirectionAdaptive(0.5, 0.25, "hard", True, "std", 2.0, "median"),
+    "dasd hard median std": DirectionAdaptive(0.5, 0.75, "hard", True, "std", 2.0, "median"),
     "dasd tanh quantile nat": DirectionAdaptive(2.0, 0.5, "tanh", True, "none", 0.75, "quantile"),
     "sdpo by position with verifier": make_method("sdft", {"weighting": "position", "ratio_cap": 1.5, "anchor": 0.5}),
 }

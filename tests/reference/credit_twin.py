@@ -19,10 +19,10 @@ def direction_adaptive(
     advantages,
     *,
     beta=0.1,
-    rho=0.2,
+    rho=0.8,
     route="tanh",
     gate=True,
-    gap_scale="mean_abs",
+    gap_scale="median_abs",
     gap_clip=5.0,
     sigma_center="mean",
 ):
@@ -38,7 +38,7 @@ def direction_adaptive(
         entropy = {t: float(entropies[b][t]) for t in tokens}
         verifier = float(advantages[b])
 
-        tau = float(np.quantile([entropy[t] for t in tokens], 1 - rho))
+        tau = float(np.quantile([entropy[t] for t in tokens], rho))
         sigma = spread_of_entropy(list(entropy.values()), tau, sigma_center)
         unit = typical_gap(list(gap.values()), gap_scale)
         for t in tokens:
@@ -67,6 +67,8 @@ def spread_of_entropy(entropies, tau, center):
 
 def typical_gap(gaps, gap_scale):
     """The unit of gap_bar in a rollout."""
+    if gap_scale == "median_abs":
+        return float(np.median(np.abs(gaps)))
     if gap_scale == "mean_abs":
         return sum(abs(d) for d in gaps) / len(gaps)
     if gap_scale == "std":

@@ -79,11 +79,11 @@ def sigmoid(number):
     return 1 / (1 + math.exp(-number))
 
 
-def uncertain_tokens(rollout, rho):
-    """Places of the tokens above the rollout's entropy quantile 1 - rho."""
+def uncertain_tokens(rollout, share):
+    """Places of the tokens above the rollout's entropy quantile 1 - share."""
     if not rollout.tokens:
         return set()
-    tau = np.quantile([token.h for token in rollout.tokens], 1 - rho)
+    tau = np.quantile([token.h for token in rollout.tokens], 1 - share)
     return {token.at for token in rollout.tokens if token.h > tau}
 
 

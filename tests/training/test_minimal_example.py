@@ -22,7 +22,7 @@ from dasd.teacher.context import PrivilegedContext, tokenize_prompt
 from dasd.training.trainer import SelfDistillationTrainer
 
 PATH = Path(__file__).parents[2] / "examples" / "minimal_dasd.py"
-BETA, RHO = 0.1, 0.2
+BETA, RHO = 0.1, 0.8
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_updates_are_the_trainers(example, recorded, tiny_model, tokenizer):
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("beta", "rho"), [(0.1, 0.2), (0.5, 0.5), (0.3, 0.05), (0.0, 0.2)])
+@pytest.mark.parametrize(("beta", "rho"), [(0.1, 0.8), (0.5, 0.5), (0.3, 0.95), (0.0, 0.2)])
 def test_credit_is_direction_adaptive(example, seed, beta, rho):
     """Ragged rollouts, with one of one token, one of none, one of equal entropies, one without gaps; NaN at padding."""
     draw = torch.Generator().manual_seed(seed)

@@ -1,6 +1,6 @@
 """At which tokens does the probe intervene, and with what?
 
-A rollout's tokens above its entropy quantile 1 - rho are the uncertain ones, the others the sure ones; each uncertain position
+A rollout's tokens above its entropy quantile rho are the uncertain ones, the others the sure ones; each uncertain position
 that is chosen is matched with the sure one nearest to it in the text, so that the two differ by entropy and not by place.
 
     conform   the teacher's most likely token
@@ -31,13 +31,13 @@ class Position:
 def choose_positions(entropies: Sequence[float], count: int, rho: float, seed: int) -> list[Position]:
     """At most `count` positions, half of them uncertain and each of those followed by its sure match.
 
-    Fewer where a completion has too few tokens. Ranks are broken by place, so that exactly the share `rho` is uncertain.
+    Fewer where a completion has too few tokens. Ranks are broken by place, so that exactly the share `1 - rho` is uncertain.
     """
     values = np.asarray(entropies)
     ranks = np.empty(len(values))
     ranks[np.argsort(values, kind="stable")] = np.arange(len(values)) / max(len(values), 1)
-    uncertain = np.flatnonzero(ranks >= 1.0 - rho)
-    sure = set(np.flatnonzero(ranks < 1.0 - rho).tolist())
+    uncertain = np.flatnonzero(ranks >= rho)
+    sure = set(np.flatnonzero(ranks < rho).tolist())
     chosen = []
     for index in np.random.default_rng(seed).permutation(uncertain)[: count // 2].tolist():
         if not sure:

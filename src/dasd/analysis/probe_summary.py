@@ -27,7 +27,7 @@ MEASURES: dict[str, Callable[[Outcome], float | None]] = {
     "epistemic": lambda o: float(np.mean(o["epistemic"])),
     "length": lambda o: float(np.mean(o["length"])),
 }
-RHOS = tuple(round(0.1 * i, 1) for i in range(11))
+RHOS = tuple(round(1.0 - 0.1 * i, 1) for i in range(11))  # deviating in the top 0, 1, ... 10 deciles
 
 
 def summarize_probe(records: Sequence[Record], seed: int = 0) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _of_context(records: Sequence[Record], seed: int) -> dict[str, Any]:
 
 
 def suggest_rho(records: Sequence[Record], seed: int = 0, draws: int = 2000) -> dict[str, Any]:
-    """The share of most uncertain tokens at which deviating does better than conforming, by correctness.
+    """The entropy quantile above which deviating does better than conforming, by correctness; 1.0: nowhere.
 
     `rho` maximises the mean effect of "deviate above the threshold, conform below it" over entropy deciles, which count alike;
     `support` is the share of bootstrap draws of the problems that choose each rho.
@@ -99,7 +99,7 @@ def verdict(table: Mapping[str, Any], suggested: Mapping[str, Any]) -> list[str]
             interval = f"{effect['mean']:+.3f} [{effect['low']:+.3f}, {effect['high']:+.3f}]"
             said.append(f"{verb} at {side} tokens {word}: correctness {interval}.")
     rho, share = suggested["rho"], suggested["support"].get(str(suggested["rho"]), 0.0)
-    where = "nowhere (conform everywhere)" if rho == 0 else f"at the {rho:.0%} most uncertain tokens"
+    where = "nowhere (conform everywhere)" if rho == 1 else f"at the {1 - rho:.0%} most uncertain tokens"
     said.append(f"By correctness it pays to deviate {where}; {share:.0%} of bootstrap draws agree.")
     return said
 

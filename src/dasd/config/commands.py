@@ -78,7 +78,9 @@ class ProbeConfig(Section):
         8, description="tokens of each rollout at which to intervene, half uncertain"
     )
     continuations: Annotated[int, Field(ge=1)] = Field(8, description="times the student writes on after each intervention")
-    rho: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of tokens that count as uncertain")
+    rho: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.8, description="entropy quantile of a rollout above which tokens count as uncertain"
+    )
     temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="sampling temperature")
     max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
     batch_size: Annotated[int, Field(gt=0)] = Field(512, description="completions sampled at once")

@@ -47,7 +47,7 @@ class Forking:
 
     def __call__(self, signals: TokenSignals) -> Credit:
         if self.scope == "rollout":
-            forks = high_entropy(signals, self.rho)
+            forks = high_entropy(signals, 1.0 - self.rho)
         else:
             flat = signals.entropy[signals.valid].sort().values
             tau = flat[min(len(flat) - 1, math.floor((1.0 - self.rho) * len(flat)))] if len(flat) else 0.0

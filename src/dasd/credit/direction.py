@@ -24,12 +24,13 @@ class DirectionAdaptive:
     """DASD and, by `route`, its ablations. Every statistic is of one rollout.
 
     beta          weight of the teacher's term against the verifier's advantage, may be a `Schedule`; 0 is GRPO
-    rho           share of a rollout's tokens whose entropy lies above the threshold tau
+    rho           tau is this quantile of the rollout's entropies: about the share 1 - rho of its tokens is repelled
     route         tanh  smooth, tanh((tau - H) / sigma_H)        hard           sign(tau - H)
                   attract  +1, uniform imitation                 repel          -1, uniform deviation
                   fork_only  -1 where H > tau, else 0            scaffold_only  +1 where H <= tau, else 0
     gate          multiply the route by sigmoid(|gap_bar| - 1): small gaps count less
-    gap_scale     unit of gap_bar: the rollout's mean |gap|, its standard deviation, or one nat. Never centred: that flips signs
+    gap_scale     unit of gap_bar: the rollout's median |gap|, its mean, its standard deviation, or one nat. Never centred: that
+                  flips signs
     gap_clip      gap_bar is clipped to [-gap_clip, gap_clip]
     sigma_center  sigma_H is the mean absolute deviation of H from its mean, median, or tau ("quantile")
 
@@ -37,10 +38,10 @@ class DirectionAdaptive:
     """
 
     beta: float | Schedule = 0.1
-    rho: float = 0.2
+    rho: float = 0.8
     route: Literal["tanh", "hard", "attract", "repel", "fork_only", "scaffold_only"] = "tanh"
     gate: bool = True
-    gap_scale: Literal["mean_abs", "std", "none"] = "mean_abs"
+    gap_scale: Literal["median_abs", "mean_abs", "std", "none"] = "median_abs"
     gap_clip: float = 5.0
     sigma_center: Literal["mean", "median", "quantile"] = "mean"
 
@@ -50,7 +51,7 @@ class DirectionAdaptive:
                 raise ValueError(f"{name} must be a number, got {value!r}")
         check_number("beta", self.beta, hint=": direction is decided by entropy, not by beta's sign")
         if not 0 < self.rho < 1:
-            raise ValueError(f"rho must lie between 0 and 1, got {self.rho}: it is the share of tokens that are repelled")
+            raise ValueError(f"rho must lie between 0 and 1, got {self.rho}: it is the quantile of a rollout's entropies above which tokens are repelled")
         if not self.gap_clip > 0:
             raise ValueError(f"gap_clip must be above 0, got {self.gap_clip}; use float('inf') for no clipping")
         for name, table in (("route", _ROUTES), ("gap_scale", _GAP_SCALES), ("sigma_center", _SIGMA_CENTERS)):
@@ -72,7 +73,7 @@ class DirectionAdaptive:
         scale = _GAP_SCALES[self.gap_scale](signals)[:, None]
         gap_bar = _divide(signals.gap, scale).clamp(-self.gap_clip, self.gap_clip)
 
-        tau = masked_quantile(entropy, valid, 1.0 - self.rho)[:, None]
+        tau = masked_quantile(entropy, valid, self.rho)[:, None]
         sigma = masked_deviation(entropy, valid, _SIGMA_CENTERS[self.sigma_center](signals, self.rho))[:, None]
         omega = _ROUTES[self.route](tau - entropy, sigma)
         if self.gate:
@@ -104,6 +105,7 @@ _ROUTES = {
     "scaffold_only": lambda below, sigma: (below >= 0).float(),
 }
 _GAP_SCALES = {
+    "median_abs": lambda signals: masked_quantile(signals.gap.abs(), signals.valid, 0.5),
     "mean_abs": lambda signals: masked_mean(signals.gap.abs(), signals.valid),
     "std": _std,
     "none": lambda signals: signals.gap.new_ones(len(signals.gap)),
@@ -111,5 +113,5 @@ _GAP_SCALES = {
 _SIGMA_CENTERS = {
     "mean": lambda signals, rho: masked_mean(signals.entropy, signals.valid),
     "median": lambda signals, rho: masked_quantile(signals.entropy, signals.valid, 0.5),
-    "quantile": lambda signals, rho: masked_quantile(signals.entropy, signals.valid, 1.0 - rho),
+    "quantile": lambda signals, rho: masked_quantile(signals.entropy, signals.valid, rho),
 }

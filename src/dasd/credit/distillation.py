@@ -70,7 +70,7 @@ class Distillation:
         if self.anchor:
             largest = signals.entropy.amax(-1, keepdim=True) if signals.entropy.shape[-1] else signals.entropy
             uncertainty = torch.where(largest > 0, signals.entropy / largest.clamp(min=1e-30), 0.0)
-            share = uncertainty * high_entropy(signals, self.anchor)
+            share = uncertainty * high_entropy(signals, 1.0 - self.anchor)
         advantages = number(self.verifier_weight) * signals.rollout_advantages
         return credit_with(signals, advantages, DivergenceTerm(self.divergence, weights, share))
 

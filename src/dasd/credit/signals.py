@@ -197,12 +197,12 @@ def entropy_deciles(signals: TokenSignals) -> Tensor:
 
 
 def high_entropy(signals: TokenSignals, rho: float) -> Tensor:
-    """(B, T) bool: the tokens of each rollout above its entropy quantile `1 - rho`, about the share `rho` of them."""
-    return signals.valid & (signals.entropy > masked_quantile(signals.entropy, signals.valid, 1.0 - rho)[:, None])
+    """(B, T) bool: the tokens of each rollout above its entropy quantile `rho`, about the share `1 - rho` of them."""
+    return signals.valid & (signals.entropy > masked_quantile(signals.entropy, signals.valid, rho)[:, None])
 
 
-def tally(signals: TokenSignals, term: Tensor, omega: Tensor | None, rho: float = 0.2) -> dict[str, Tensor]:
-    """Sums for `Credit.totals`; `term` (B, T) was added to the verifier's advantage, high means the top `rho` by entropy."""
+def tally(signals: TokenSignals, term: Tensor, omega: Tensor | None, rho: float = 0.8) -> dict[str, Tensor]:
+    """Sums for `Credit.totals`; `term` (B, T) was added to the verifier's advantage, high means above the quantile `rho` of entropy."""
     valid, gap, before = signals.valid, signals.gap, signals.rollout_advantages
     after, size = before + term, term.abs()
     high = high_entropy(signals, rho)

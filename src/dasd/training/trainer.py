@@ -173,7 +173,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         self.add_totals(credit.totals)
         if self.token_classes is not None:
             self.add_totals(self.token_classes.totals(batch["completion_ids"], signals, credit))
-            forks = high_entropy(signals, 0.2) & signals.taught
+            forks = high_entropy(signals, 0.8) & signals.taught
             agreed = batch["teacher_agrees"] & signals.taught
             self.add_totals({"taught": signals.taught.sum(), "agreed": agreed.sum()})
             self.add_totals({"taught_forks": forks.sum(), "agreed_forks": (agreed & forks).sum()})
