@@ -31,7 +31,7 @@ def log_probs(bundled, prompt, ids):
 
 def test_every_column_is_what_a_plain_forward_pass_gives(bundled, problems, sample):
     problem, ids = problems[0], sample["token_ids"]
-    read = reader(bundled, beta=0.5)
+    read = reader(bundled, beta=0.5, gap_scale="mean_abs")
     found = read.read(sample, problem, -0.7)
     texts = read.document("note")["texts"]
     row = as_row(problem)
