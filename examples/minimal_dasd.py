@@ -163,7 +163,7 @@ def dasd_advantages(student_logps, teacher_logps, entropies, mask, advantages, b
             continue
         # Teacher: the gap in units of its typical size. Never centred, that would flip signs.
         gap_bar = (gap / gap.abs().quantile(0.5).clamp(min=1e-12)).clamp(-5, 5)
-        # Direction: tau, the quantile rho, parts the uncertain tokens from the rest; the distance to it counts in units of sigma.
+        # Direction: tau, the quantile rho, parts the uncertain tokens from the others; the distance to it is in units of sigma.
         tau = entropy.quantile(rho)
         sigma = (entropy - entropy.mean()).abs().mean().clamp(min=1e-12)
         route = torch.tanh((tau - entropy) / sigma)  # > 0: attract, < 0: repel

@@ -202,7 +202,7 @@ def high_entropy(signals: TokenSignals, rho: float) -> Tensor:
 
 
 def tally(signals: TokenSignals, term: Tensor, omega: Tensor | None, rho: float = 0.8) -> dict[str, Tensor]:
-    """Sums for `Credit.totals`; `term` (B, T) was added to the verifier's advantage, high means above the quantile `rho` of entropy."""
+    """Sums for `Credit.totals`; `term` (B, T) was added to the verifier's advantage; high: above the entropy quantile `rho`."""
     valid, gap, before = signals.valid, signals.gap, signals.rollout_advantages
     after, size = before + term, term.abs()
     high = high_entropy(signals, rho)
