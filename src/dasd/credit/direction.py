@@ -51,9 +51,7 @@ class DirectionAdaptive:
                 raise ValueError(f"{name} must be a number, got {value!r}")
         check_number("beta", self.beta, hint=": direction is decided by entropy, not by beta's sign")
         if not 0 < self.rho < 1:
-            raise ValueError(
-                f"rho must lie between 0 and 1, got {self.rho}: tokens above that quantile are repelled"
-            )
+            raise ValueError(f"rho must lie between 0 and 1, got {self.rho}: tokens above that quantile are repelled")
         if not self.gap_clip > 0:
             raise ValueError(f"gap_clip must be above 0, got {self.gap_clip}; use float('inf') for no clipping")
         for name, table in (("route", _ROUTES), ("gap_scale", _GAP_SCALES), ("sigma_center", _SIGMA_CENTERS)):
