@@ -37,8 +37,9 @@ from dasd.evaluation.runner import completion_seed
 from dasd.evaluation.samplers import Request, SamplingParams, make_sampler
 from dasd.evaluation.samplers.transformers import TransformersSampler
 from dasd.files import write_json
+from dasd.prompts import tokenize_prompt
 from dasd.tasks.countdown import make_problems
-from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.teacher.context import PrivilegedContext
 
 RESULTS = Path(__file__).parent / "results" / "evaluation-cpu.json"
 PARAMS = SamplingParams(max_completion_length=128)

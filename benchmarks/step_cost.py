@@ -44,8 +44,9 @@ from dasd.config import ModelConfig, SamplerConfig
 from dasd.evaluation.samplers import Request, SamplingParams, make_sampler
 from dasd.files import write_json
 from dasd.models import load_model, load_tokenizer
+from dasd.prompts import tokenize_prompt
 from dasd.tasks.countdown import make_problems
-from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.teacher.context import PrivilegedContext
 from dasd.training.trl_adapter import tiles_for
 
 RESULTS = Path(__file__).parent / "results" / "step-cost-cpu.json"

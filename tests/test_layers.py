@@ -11,7 +11,7 @@ ROOT = Path(dasd.__file__).parent
 # Lowest first. A file may import from its own layer and from those below it.
 LAYERS = [
     {"credit", "presets", "config", "files", "folders", "processes"},
-    {"progress", "assets", "report"},
+    {"progress", "assets", "report", "prompts"},
     {"tasks", "teacher", "models", "adapters"},
     {"data"},
     {"training", "evaluation", "analysis"},

@@ -18,6 +18,7 @@ from dasd.data.problems import as_row
 from dasd.folders import claim
 from dasd.models import model_path
 from dasd.progress import console
+from dasd.prompts import prompt_text
 from dasd.training.run import build_trainer, prepare, privileged_context
 
 
@@ -55,9 +56,9 @@ def examine(config: RunConfig) -> int:
             context.prompt(row, [task.gold_completion(problem)], rows) for row, problem in zip(rows, problems, strict=True)
         )
         row, told = next((row, prompt) for row, prompt in zip(rows, prompts, strict=True) if prompt is not None)
-        arguments = dict(config.training.trl.get("chat_template_kwargs") or {})
+        arguments = config.model.chat_template_kwargs
         for role, prompt, extra in (("student", row["prompt"], {}), ("teacher", told, config.teacher.chat_template_kwargs)):
-            text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False, **arguments | extra)
+            text = prompt_text(tokenizer, prompt, **arguments | extra)
             console.print(f"\nwhat the {role} sees:", style="bold")
             console.print(text, markup=False, style="dim")
     console.print("\nReady.", style="bold")

@@ -16,7 +16,7 @@ def claim(output: Path, config: BaseModel, write: bool = True) -> None:
     """Marks the folder as this run's. Raises BadInput where it belongs to a run with other settings."""
     path = output / "config.yaml"
     if path.exists():
-        theirs, ours = yaml.safe_load(path.read_text(encoding="utf-8")), config.model_dump()
+        theirs, ours = yaml.safe_load(path.read_text(encoding="utf-8")), config.model_dump(mode="json")
         changed = sorted(_differences(theirs, ours))
         if changed:
             raise BadInput(

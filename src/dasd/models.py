@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from dasd.adapters import base_of, is_adapter
 from dasd.assets import BASE_MODEL
 from dasd.config import BUNDLED, BadInput, ModelConfig
+from dasd.prompts import NAMED, set_chat_template
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
 
@@ -85,9 +86,12 @@ def load_tokenizer(config: ModelConfig) -> Any:
         base, revision = base_of(folder)
         config = config.model_copy(update={"path": base, "revision": revision})
     tokenizer = _load(AutoTokenizer, config)
+    if config.chat_template is not None:
+        set_chat_template(tokenizer, config.chat_template)
     if tokenizer.chat_template is None:
         raise BadInput(
-            f"model.path {path} has no chat template: give an instruction-tuned model, or add chat_template.jinja to its folder"
+            f"model.path {path} has no chat template (a base model?): give it one with model.chat_template, a file or one of "
+            f"{', '.join(NAMED)}"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

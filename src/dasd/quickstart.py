@@ -106,7 +106,7 @@ def _write_rollouts(output: Path, config: RunConfig, problems: list[Problem], re
     by_id = {problem.id: problem for problem in problems}
     reader = TokenReader(
         model, tokenizer, method, context, problems, config.training.temperature,
-        teacher_template=config.teacher.chat_template_kwargs,
+        template=config.model.chat_template_kwargs, teacher_template=config.teacher.chat_template_kwargs,
     )  # fmt: skip
     for record, advantage in choose_rollouts(records):
         group = [other for other in records if other["problem_id"] == record["problem_id"]]

@@ -6,7 +6,8 @@ import torch
 from dasd.analysis.token_credit import TokenReader, choose_rollouts, group_advantages
 from dasd.credit import METHODS, DirectionAdaptive, make_method
 from dasd.data.problems import as_row
-from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.prompts import tokenize_prompt
+from dasd.teacher.context import PrivilegedContext
 
 
 def reader(bundled, method="dasd", context="solution", **settings):

@@ -8,12 +8,12 @@ import pytest
 from transformers import AutoTokenizer
 
 from dasd.assets import BASE_MODEL
+from dasd.prompts import tokenize_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import Problem
 from dasd.tasks.countdown import is_solution, make_problems, may_leave_out, read_problem, split_of, write_problem
 from dasd.tasks.countdown_search import all_chains
 from dasd.tasks.countdown_suites import SUITES
-from dasd.teacher.context import tokenize_prompt
 
 TASK = make_task("countdown")
 PROBLEMS = {name: make() for name, make in SUITES.items()}

@@ -9,7 +9,8 @@ from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from dasd.teacher.context import KINDS, PrivilegedContext, tokenize_prompt
+from dasd.prompts import tokenize_prompt
+from dasd.teacher.context import KINDS, PrivilegedContext
 from dasd.training.trainer import SelfDistillationTrainer
 from training.conftest import tiny
 

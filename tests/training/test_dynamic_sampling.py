@@ -8,7 +8,8 @@ from datasets import Dataset
 
 from dasd.analysis.scores import score_completion
 from dasd.data.problems import as_row
-from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.prompts import tokenize_prompt
+from dasd.teacher.context import PrivilegedContext
 from dasd.training.dynamic_sampling import idle_groups
 from dasd.training.trainer import SelfDistillationConfig, SelfDistillationTrainer
 

@@ -15,10 +15,11 @@ import torch
 
 from dasd.credit import DirectionAdaptive, TokenSignals, assign_credit
 from dasd.data.problems import as_row
+from dasd.prompts import tokenize_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import Problem
 from dasd.tasks.countdown import CountdownSpec, read_problem
-from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.teacher.context import PrivilegedContext
 from dasd.training.trainer import SelfDistillationTrainer
 
 PATH = Path(__file__).parents[2] / "examples" / "minimal_dasd.py"

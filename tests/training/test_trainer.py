@@ -9,7 +9,8 @@ from trl import GRPOConfig, GRPOTrainer
 from dasd.analysis.scores import score_completion
 from dasd.credit import METHODS, TokenSignals, assign_credit
 from dasd.data.problems import as_row
-from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.prompts import tokenize_prompt
+from dasd.teacher.context import PrivilegedContext
 from dasd.training.run import as_dataset
 from dasd.training.trainer import SelfDistillationConfig, SelfDistillationTrainer
 

@@ -10,7 +10,8 @@ from dasd.analysis.scores import score_completion
 from dasd.config import RunConfig, validate
 from dasd.credit import at_step
 from dasd.data.problems import as_row
-from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.prompts import tokenize_prompt
+from dasd.teacher.context import PrivilegedContext
 from dasd.training import run
 from dasd.training import trainer as trainer_module
 from dasd.training.trainer import SelfDistillationConfig, SelfDistillationTrainer

@@ -9,7 +9,8 @@ from transformers import TrainerCallback
 
 from dasd.credit import METHODS, TokenSignals, assign_credit, chunked_divergence
 from dasd.data.problems import as_row
-from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.prompts import tokenize_prompt
+from dasd.teacher.context import PrivilegedContext
 from dasd.training import distributions
 from dasd.training.trainer import SelfDistillationConfig, SelfDistillationTrainer
 from training.conftest import tiny

@@ -23,9 +23,10 @@ from dasd.files import append_lines, repair_lines
 from dasd.folders import claim
 from dasd.models import LanguageModelHead, load_model
 from dasd.progress import track
+from dasd.prompts import Prompt, tokenize_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, Problem, Task
-from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.teacher.context import PrivilegedContext
 
 RECORDS = "probe.jsonl"
 PROBLEMS_AT_ONCE = 10  # what a kill can cost
@@ -69,9 +70,12 @@ class Prober:
     def __init__(self, model: Any, tokenizer: Any, task: Task, problems: Sequence[Problem], config: ProbeConfig) -> None:
         self.model, self.tokenizer, self.task, self.config = model, tokenizer, task, config
         self.rows = [as_row(problem) for problem in problems]
-        self.prompts = {row["id"]: tokenize_prompt(tokenizer, row["prompt"]) for row in self.rows}
+        self.prompts = {row["id"]: self._ids(row["prompt"]) for row in self.rows}
         self.ends = end_tokens(model, tokenizer)
         self.head = LanguageModelHead.of(model, config.temperature)
+
+    def _ids(self, prompt: Prompt) -> list[int]:
+        return tokenize_prompt(self.tokenizer, prompt, **self.config.model.chat_template_kwargs)
 
     def rollouts(self, problems: Sequence[Problem]) -> list[list[int]]:
         """One completion of the student for each problem."""
@@ -108,7 +112,7 @@ class Prober:
         if told is None:
             return []
         student = hidden_states(self.model, self.prompts[problem.id], completion)
-        teacher = hidden_states(self.model, tokenize_prompt(self.tokenizer, told), completion)
+        teacher = hidden_states(self.model, self._ids(told), completion)
         _, entropies = score_states(self.model, student, completion, self.config.temperature)
         seed = _seed(self.config.seed, problem.id, "positions")
         positions = choose_positions(entropies.tolist(), self.config.positions, self.config.rho, seed)

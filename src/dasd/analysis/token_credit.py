@@ -17,8 +17,9 @@ from dasd.analysis.scores import hidden_states, score_states, top_tokens
 from dasd.analysis.token_classes import token_texts
 from dasd.credit import Method, TokenSignals, assign_credit
 from dasd.data.problems import as_row
+from dasd.prompts import Prompt, tokenize_prompt
 from dasd.tasks.base import Problem
-from dasd.teacher.context import PrivilegedContext, Prompt, tokenize_prompt
+from dasd.teacher.context import PrivilegedContext
 
 TOP = 5  # likely tokens that are kept of student and teacher
 Record = dict[str, Any]
@@ -39,7 +40,8 @@ class TokenReader:
     others: Sequence[Problem] = ()
     temperature: float = 1.0
     teacher: Any = None
-    teacher_template: Mapping[str, Any] = field(default_factory=dict)  # chat template arguments
+    template: Mapping[str, Any] = field(default_factory=dict)  # chat template arguments
+    teacher_template: Mapping[str, Any] = field(default_factory=dict)  # the teacher's own, over them
     _rollouts: list[Record] = field(default_factory=list)
     _places: dict[int, int] = field(default_factory=dict)  # token id -> place of its text in the table
 
@@ -50,7 +52,7 @@ class TokenReader:
         """
         row, rows, ids = as_row(problem), [as_row(other) for other in self.others], list(record["token_ids"])
         told, correct = self.context.prompt(row, peers, rows), record["status"] == "correct"
-        student = hidden_states(self.model, tokenize_prompt(self.tokenizer, row["prompt"]), ids)
+        student = hidden_states(self.model, tokenize_prompt(self.tokenizer, row["prompt"], **self.template), ids)
         teacher = self._as_teacher(told or row["prompt"], ids)
         logps, entropies = score_states(self.model, student, ids, self.temperature)
         teacher_logps, teacher_entropies = score_states(self._teacher, teacher, ids, self.temperature)
@@ -93,7 +95,8 @@ class TokenReader:
         return self.model if self.teacher is None else self.teacher
 
     def _as_teacher(self, prompt: Prompt, ids: list[int]) -> Tensor:
-        return hidden_states(self._teacher, tokenize_prompt(self.tokenizer, prompt, **self.teacher_template), ids)
+        arguments = {**self.template, **self.teacher_template}
+        return hidden_states(self._teacher, tokenize_prompt(self.tokenizer, prompt, **arguments), ids)
 
     def _likely(self, model: Any, states: Tensor) -> Record:
         """The TOP most likely tokens at each place, likeliest first, one after the other."""

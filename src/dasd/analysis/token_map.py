@@ -20,9 +20,10 @@ from dasd.evaluation.samplers.base import Request, SamplingParams
 from dasd.evaluation.samplers.transformers import TransformersSampler
 from dasd.models import load_model
 from dasd.progress import track
+from dasd.prompts import tokenize_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, Problem
-from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.teacher.context import PrivilegedContext
 
 Checkpoint = Literal["base", "final"]
 Record = dict[str, Any]
@@ -77,9 +78,9 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reader = TokenReader(
         model.to(device), tokenizer, method, context, problems, config.temperature,
-        teacher.to(device) if teacher else None, config.teacher.chat_template_kwargs,
+        teacher.to(device) if teacher else None, config.model.chat_template_kwargs, config.teacher.chat_template_kwargs,
     )  # fmt: skip
-    sampler = TransformersSampler(model, tokenizer, config.batch_size)
+    sampler = TransformersSampler(model, tokenizer, config.batch_size, config.model.chat_template_kwargs)
     shown = problems[: config.problems]
     params = SamplingParams(_room(config, sampler, shown, context, tokenizer), config.temperature)
     with track("Reading rollouts", len(shown) * config.rollouts) as advance:
@@ -108,11 +109,12 @@ def _room(
     config: TokensConfig, sampler: TransformersSampler, problems: list[Problem], context: PrivilegedContext, tokenizer: Any
 ) -> int:  # fmt: skip
     """Tokens a completion may have, beside the longest prompt of student and teacher."""
+    arguments = config.model.chat_template_kwargs | config.teacher.chat_template_kwargs
     longest = sampler.longest_prompt([as_row(problem)["prompt"] for problem in problems])
     for problem in problems:
         told = context.prompt(as_row(problem), others=[as_row(other) for other in problems])
         if told is not None:
-            longest = max(longest, len(tokenize_prompt(tokenizer, told, **config.teacher.chat_template_kwargs)))
+            longest = max(longest, len(tokenize_prompt(tokenizer, told, **arguments)))
     if sampler.context_length is None:
         return config.max_completion_length
     room = (sampler.context_length - longest) // (2 if context.needs_peers else 1)  # a peer may be as long as its reader

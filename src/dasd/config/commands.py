@@ -56,11 +56,16 @@ class EvalConfig(Section):
     skip_unsound: bool = Field(False, description="leave out problems whose own gold answer does not grade as right")
 
     @model_validator(mode="after")
-    def _only_transformers_quantizes(self) -> EvalConfig:
+    def _what_the_backend_can(self) -> EvalConfig:
         if self.model.quantization != "none" and self.sampler.backend != "transformers":
             raise ValueError(
                 f"model.quantization {self.model.quantization} is of --sampler.backend transformers: leave it out, backend "
                 f"{self.sampler.backend} loads the weights itself"
+            )
+        if self.model.chat_template is not None and self.sampler.backend == "openai":
+            raise ValueError(
+                "model.chat_template: with --sampler.backend openai the server renders the prompts; start it with the template "
+                "(vllm serve --chat-template FILE), and leave it out here"
             )
         return self
 

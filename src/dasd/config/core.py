@@ -40,11 +40,9 @@ class Section(BaseModel):
         merged = dict(values)
         for name, field in cls.model_fields.items():
             default = field.get_default(call_default_factory=True)
-            if not isinstance(default, BaseModel) or name not in merged:
-                continue
-            if merged[name] is None:  # `columns:` with nothing under it
-                del merged[name]
-            elif isinstance(merged[name], Mapping):
+            if name in merged and merged[name] is None and isinstance(default, BaseModel | dict):
+                del merged[name]  # `columns:` with nothing under it
+            elif isinstance(merged.get(name), Mapping) and isinstance(default, BaseModel):
                 merged[name] = _merge(default.model_dump(exclude_unset=True), dict(merged[name]))
         return merged
 

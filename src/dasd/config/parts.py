@@ -22,6 +22,12 @@ class ModelConfig(Section):
         "none", description="load the weights in 8 or 4 bits (bitsandbytes), to train LoRA on them or to evaluate"
     )
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
+    chat_template: str | None = Field(
+        None, description="chatml, plain, turns, or a Jinja file, for a base model; null: the model's own"
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of the chat template, e.g. {enable_thinking: false}"
+    )
 
 
 class ColumnsConfig(Section):
@@ -71,7 +77,7 @@ class TeacherConfig(Section):
     template: str | None = Field(None, description="wording with {problem} and {context}; null: the kind's own")
     fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="truncated: share of the solution's words")
     chat_template_kwargs: dict[str, Any] = Field(
-        default_factory=dict, description="chat template arguments, over the student's (training.trl.chat_template_kwargs)"
+        default_factory=dict, description="the teacher's own, over model.chat_template_kwargs"
     )
     weights: Literal["live", "frozen", "ema", "snapshot", "adapter_off"] = Field(
         "live", description="whose weights: the student's now, before training, averaged, every few steps, without LoRA"

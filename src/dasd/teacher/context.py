@@ -26,9 +26,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dasd.prompts import Prompt, content_text
 from dasd.teacher.templates import TEACHER_TEMPLATES
 
-Prompt = str | list[dict[str, Any]]  # plain text, or chat messages
 Row = Mapping[str, Any]
 
 COLUMNS = {
@@ -92,7 +92,7 @@ class PrivilegedContext:
             return self._fill(student, context)
         for index in reversed(range(len(student))):
             if student[index]["role"] == "user":
-                told = {**student[index], "content": self._fill(student[index]["content"], context)}
+                told = {**student[index], "content": self._fill_content(student[index]["content"], context)}
                 return [*student[:index], told, *student[index + 1 :]]
         raise ValueError("a conversation needs a user message for the privileged context to go into")
 
@@ -129,9 +129,24 @@ class PrivilegedContext:
                 return context
         return None
 
-    def _fill(self, problem: str, context: str) -> str:
+    def _fill_content(self, content: str | list[dict[str, Any]], context: str) -> str | list[dict[str, Any]]:
+        """A message's content with the context: what the template says before the problem goes to its first part of text, what
+        it says after it to the last; pictures and other parts stay where they are."""
+        if isinstance(content, str):
+            return self._fill(content, context)
+        texts = [index for index, part in enumerate(content) if part.get("type") == "text"]
+        if not texts:
+            raise ValueError("a user message needs text for the privileged context to go to")
+        before, _, after = self.text.partition("{problem}")
+        parts = [dict(part) for part in content]
+        whole = content_text(content)
+        parts[texts[0]]["text"] = self._fill(whole, context, before) + parts[texts[0]]["text"]
+        parts[texts[-1]]["text"] += self._fill(whole, context, after)
+        return parts
+
+    def _fill(self, problem: str, context: str, template: str | None = None) -> str:
         values = {"{problem}": problem, "{context}": context}  # in one pass: what a value says is never replaced
-        return re.sub(r"\{problem\}|\{context\}", lambda match: values[match[0]], self.text)
+        return re.sub(r"\{problem\}|\{context\}", lambda match: values[match[0]], self.text if template is None else template)
 
 
 def choose_peers(texts: Sequence[str], correct: Sequence[bool], index: int, group: range) -> list[str]:
@@ -140,17 +155,9 @@ def choose_peers(texts: Sequence[str], correct: Sequence[bool], index: int, grou
     return [texts[i] for i in following if correct[i] and texts[i] != texts[index]]
 
 
-def tokenize_prompt(tokenizer: Any, prompt: Prompt, **chat_template_kwargs: Any) -> list[int]:
-    """Token ids of a prompt, chat messages with the template's generation prefix."""
-    if isinstance(prompt, str):
-        return tokenizer(prompt)["input_ids"]
-    encoded = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True, **chat_template_kwargs)
-    return encoded["input_ids"]
-
-
 def _problem_text(row: Row) -> str:
     prompt = row["prompt"]
-    return prompt if isinstance(prompt, str) else " ".join(str(message["content"]) for message in prompt)
+    return prompt if isinstance(prompt, str) else " ".join(content_text(message.get("content")) for message in prompt)
 
 
 def _cell(row: Row, column: str) -> str | None:

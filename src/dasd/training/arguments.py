@@ -13,6 +13,26 @@ from dasd import processes
 from dasd.config import BadInput, RunConfig, nearest
 from dasd.training.trainer import SelfDistillationConfig
 
+# TRL's name -> the key of a config, where it is not `training.NAME`
+OWN_NAMES = {
+    "output_dir": "output",
+    "method": "method.name",
+    "method_settings": "method",
+    "chat_template_kwargs": "model.chat_template_kwargs",
+    "teacher_chat_template_kwargs": "teacher.chat_template_kwargs",
+    "context": "teacher.context",
+    "context_template": "teacher.template",
+    "context_fraction": "teacher.fraction",
+    "teacher_weights": "teacher.weights",
+    "teacher_ema_rate": "teacher.ema_rate",
+    "teacher_sync_steps": "teacher.sync_steps",
+    "max_resamples": "training.dynamic_sampling",
+    "max_steps": "training.steps",
+    "per_device_train_batch_size": "training.micro_batch_size",
+    "gradient_accumulation_steps": "training.rollouts_per_step",
+    "num_generations": "training.group_size",
+}
+
 
 def trainer_arguments(
     config: RunConfig, kind: type[SelfDistillationConfig] = SelfDistillationConfig, world_size: int | None = None,
@@ -38,6 +58,7 @@ def trainer_arguments(
         "context": config.teacher.context,
         "context_template": config.teacher.template,
         "context_fraction": config.teacher.fraction,
+        "chat_template_kwargs": config.model.chat_template_kwargs,
         "teacher_chat_template_kwargs": config.teacher.chat_template_kwargs,
         "teacher_weights": config.teacher.weights,
         "teacher_ema_rate": config.teacher.ema_rate,
@@ -70,7 +91,8 @@ def trainer_arguments(
     known = [f.name for f in fields(GRPOConfig)]
     for key in training.trl:
         if key in ours:
-            raise BadInput(f"training.trl.{key} is set by dasd itself: use its own key (dasd train --help lists them)")
+            own = OWN_NAMES.get(key, f"training.{key}")
+            raise BadInput(f"training.trl.{key} is set by dasd itself: use its own key, {own} (dasd train --help lists them)")
         if key not in known:
             raise BadInput(f"unknown key 'training.trl.{key}'{nearest(key, known)} It must be a field of trl.GRPOConfig")
     try:

@@ -26,9 +26,10 @@ from dasd.files import repair_lines, write_json
 from dasd.folders import claim
 from dasd.models import load_model
 from dasd.progress import track
+from dasd.prompts import tokenize_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import Problem, Task
-from dasd.teacher.context import PrivilegedContext, tokenize_prompt
+from dasd.teacher.context import PrivilegedContext
 from dasd.training.arguments import trainer_arguments
 from dasd.training.callbacks import Done, MetricsWriter, StopWhenDone
 from dasd.training.checkpoints import is_complete, last_checkpoint, saving
@@ -95,7 +96,7 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
             f"`dasd merge {config.model.path} --output FOLDER`, and train that"
         )
     model, tokenizer = load_model(config.model)
-    template = dict(config.training.trl.get("chat_template_kwargs") or {})
+    template = config.model.chat_template_kwargs
     teacher_template = template | config.teacher.chat_template_kwargs
 
     def longest_prompt(problem: Problem) -> int:

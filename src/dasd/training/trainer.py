@@ -24,7 +24,8 @@ from trl import GRPOConfig
 from dasd.analysis.token_classes import TokenClasses, class_ratios
 from dasd.credit import Credit, Method, TokenSignals, assign_credit, make_method, ratios
 from dasd.credit.signals import high_entropy
-from dasd.teacher.context import PrivilegedContext, Prompt, choose_peers, tokenize_prompt
+from dasd.prompts import Prompt, tokenize_prompt
+from dasd.teacher.context import PrivilegedContext, choose_peers
 from dasd.teacher.weights import TeacherWeights
 from dasd.training.trl_adapter import Batch, Scores, TokenCreditTrainer
 
@@ -206,9 +207,8 @@ class SelfDistillationTrainer(TokenCreditTrainer):
 
     @property
     def _teacher_template(self) -> dict[str, Any]:
-        """Whatever TRL renders the student's prompt with, and the teacher's own arguments over it."""
-        trl = {"tools": self.tools or None, "chat_template": self.chat_template, **self.chat_template_kwargs}
-        return {**trl, **(self.args.teacher_chat_template_kwargs or {})}
+        """Whatever the student's prompt is rendered with, and the teacher's own arguments over it."""
+        return {**self.template_arguments, **(self.args.teacher_chat_template_kwargs or {})}
 
     def _as_teacher(self, prompt_ids: Tensor, prompt_mask: Tensor, batch: Batch, hidden: bool = False) -> Scores:
         with self.teacher.lent():

@@ -32,6 +32,7 @@ from trl.trainer.utils import add_fused_lm_head, pad
 
 from dasd.credit import Credit
 from dasd.models import LanguageModelHead, refuse_changed_head
+from dasd.prompts import tokenize_prompt
 from dasd.training.checkpoints import keep_newest, saving
 from dasd.training.distributions import divergence_loss
 from dasd.training.dynamic_sampling import idle_groups, merge_rows
@@ -189,6 +190,16 @@ class TokenCreditTrainer(GRPOTrainer):
         if "old_per_token_logps" in batch and not self.compares_distributions:
             batch["advantages"] = self.credit(batch, batch["old_per_token_logps"], batch["old_entropies"]).advantages
         return batch
+
+    def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], Any, dict[str, Any]]:
+        if self._is_vlm or self.environment_factories is not None:  # pictures, and tools of each example, are TRL's
+            return super()._tokenize_prompts(prompts)
+        return [tokenize_prompt(self._tokenizer, prompt, **self.template_arguments) for prompt in prompts], None, {}
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        """Whatever the student's prompt is rendered with, tools included."""
+        return {"tools": self.tools or None, "chat_template": self.chat_template, **self.chat_template_kwargs}
 
     def _generate_batch(self, inputs: list[dict[str, Any]]) -> Batch:
         with self._recording() as passes:

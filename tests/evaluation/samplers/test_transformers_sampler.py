@@ -13,8 +13,8 @@ from dasd.config import BadInput, ModelConfig, SamplerConfig
 from dasd.evaluation.samplers import Request, SamplingParams, make_sampler
 from dasd.evaluation.samplers.transformers import TransformersSampler, pick, uniforms, write
 from dasd.models import load_model
+from dasd.prompts import tokenize_prompt
 from dasd.tasks.countdown import make_problems
-from dasd.teacher.context import tokenize_prompt
 
 SMALL = {
     "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 2,

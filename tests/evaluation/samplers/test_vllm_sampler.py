@@ -13,7 +13,7 @@ from dasd.assets import BASE_MODEL
 from dasd.config import BadInput, ModelConfig, SamplerConfig
 from dasd.evaluation.samplers import Request, Sampled, SamplingFailed, SamplingParams, make_sampler
 from dasd.models import load_tokenizer
-from dasd.teacher.context import tokenize_prompt
+from dasd.prompts import tokenize_prompt
 
 REQUESTS = [Request(f"{i}/0", [{"role": "user", "content": f"Use 1 2 {i} to make 6."}], 100 + i) for i in range(5)]
 

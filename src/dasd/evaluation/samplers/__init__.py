@@ -27,4 +27,5 @@ def make_sampler(config: SamplerConfig, model: ModelConfig) -> Sampler:
     from dasd.models import load_model
 
     loaded, tokenizer = load_model(model)
-    return TransformersSampler(loaded.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, config.batch_size)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return TransformersSampler(loaded.to(device), tokenizer, config.batch_size, model.chat_template_kwargs)

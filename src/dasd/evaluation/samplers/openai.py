@@ -56,6 +56,7 @@ class OpenAISampler:
 
     def __init__(self, config: SamplerConfig, model: ModelConfig) -> None:
         self.config, self.model, self.batch_size = config, model_path(model), config.batch_size
+        self.template = model.chat_template_kwargs  # the server renders the prompt
         self.servers = [_Server(url.rstrip("/") + "/chat/completions") for url in config.base_urls]
         self.turns = itertools.count()
         self.headers = {}
@@ -113,6 +114,7 @@ class OpenAISampler:
             "temperature": params.temperature,
             "top_p": params.top_p,
             "seed": request.seed,
+            **({"chat_template_kwargs": self.template} if self.template else {}),
             **({"return_token_ids": True} if self.config.return_token_ids else {}),
         }
         reason = ""

@@ -10,7 +10,7 @@ seed: it is the same in whatever batch it is sampled, up to the rounding of the 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWar
 
 from dasd.config import BadInput
 from dasd.evaluation.samplers.base import Messages, Request, Sampled, SamplingParams
-from dasd.teacher.context import tokenize_prompt
+from dasd.prompts import tokenize_prompt
 
 SHRINK_AT = 0.85  # the batch is cut down when less than this share of its rows is still writing
 
@@ -28,16 +28,19 @@ SHRINK_AT = 0.85  # the batch is cut down when less than this share of its rows 
 class TransformersSampler:
     """Samples from a loaded model where it is (`model.device`)."""
 
-    def __init__(self, model: Any, tokenizer: Any, batch_size: int = 256) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, batch_size: int = 256, chat_template_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        self.template = dict(chat_template_kwargs or {})
         self.deterministic = model.dtype == torch.float32  # coarser logits round differently in another batch
         self.context_length: int | None = getattr(model.config, "max_position_embeddings", None)
 
     def longest_prompt(self, prompts: Sequence[Messages]) -> int:
-        return max(map(len, _distinct(self.tokenizer, prompts)[0]))
+        return max(map(len, _distinct(self.tokenizer, prompts, self.template)[0]))
 
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> list[Sampled]:
-        prompts, rows = _distinct(self.tokenizer, [request.prompt for request in requests])
+        prompts, rows = _distinct(self.tokenizer, [request.prompt for request in requests], self.template)
         noise = uniforms([request.seed for request in requests], params.max_completion_length)
         ends = end_tokens(self.model, self.tokenizer)
         written = write(self.model, prompts, rows, noise, params, sorted(ends), self.tokenizer.pad_token_id)
@@ -136,12 +139,13 @@ def pick(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     return torch.searchsorted(cumulated, uniform[:, None] * cumulated[:, -1:], right=True)[:, 0]
 
 
-def _distinct(tokenizer: Any, prompts: Sequence[Messages]) -> tuple[list[list[int]], list[int]]:
+def _distinct(tokenizer: Any, prompts: Sequence[Messages], template: Mapping[str, Any]) -> tuple[list[list[int]], list[int]]:
     """(token ids of each different prompt, for each prompt which of them it is)."""
     texts = [json.dumps(prompt, sort_keys=True) for prompt in prompts]
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     prompt_of = dict(zip(texts, prompts, strict=True))
-    return [tokenize_prompt(tokenizer, prompt_of[text]) for text in places], [places[text] for text in texts]
+    ids = [tokenize_prompt(tokenizer, prompt_of[text], **template) for text in places]
+    return ids, [places[text] for text in texts]
 
 
 def _warpers(params: SamplingParams) -> LogitsProcessorList:

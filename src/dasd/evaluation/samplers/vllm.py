@@ -14,7 +14,7 @@ from dasd.adapters import is_adapter
 from dasd.config import BadInput, ModelConfig, SamplerConfig
 from dasd.evaluation.samplers.base import Messages, Request, Sampled, SamplingFailed, SamplingParams
 from dasd.models import load_tokenizer, model_path
-from dasd.teacher.context import tokenize_prompt
+from dasd.prompts import tokenize_prompt
 
 
 class VllmSampler:
@@ -34,7 +34,7 @@ class VllmSampler:
                 f"`dasd merge {self.name} --output FOLDER`"
             )
         self.batch_size = config.batch_size
-        self.tokenizer = load_tokenizer(model)
+        self.tokenizer, self.template = load_tokenizer(model), model.chat_template_kwargs
         try:
             self.engine = vllm.LLM(
                 model=self.name,
@@ -50,11 +50,11 @@ class VllmSampler:
         self.context_length: int | None = self.engine.llm_engine.model_config.max_model_len
 
     def longest_prompt(self, prompts: Sequence[Messages]) -> int:
-        return max(len(tokenize_prompt(self.tokenizer, prompt)) for prompt in prompts)
+        return max(len(self._ids(prompt)) for prompt in prompts)
 
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> list[Sampled]:
         outputs = self.engine.generate(
-            [{"prompt_token_ids": tokenize_prompt(self.tokenizer, request.prompt)} for request in requests],
+            [{"prompt_token_ids": self._ids(request.prompt)} for request in requests],
             [
                 self.vllm.SamplingParams(
                     max_tokens=params.max_completion_length,
@@ -76,6 +76,9 @@ class VllmSampler:
             request, one = next(pair for pair in written if pair[1].finish_reason not in ("stop", "length"))
             raise SamplingFailed(f"vLLM did not finish {request.key}: {one.finish_reason}", finished)
         return [sampled for _, sampled in finished]
+
+    def _ids(self, prompt: Messages) -> list[int]:
+        return tokenize_prompt(self.tokenizer, prompt, **self.template)
 
     def describe(self) -> dict[str, Any]:
         return {
