@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dasd.analysis.token_classes import CLASSES, TokenClasses, class_ratios, classify, token_texts
+from dasd.analysis.token_classes import CLASSES, TokenClasses, class_ratios, classify, shown_texts, token_texts
 from dasd.credit import DirectionAdaptive, TokenSignals, assign_credit
 from dasd.report.figures.teacher import CLASSES as SHOWN
 
@@ -22,6 +22,30 @@ from dasd.report.figures.teacher import CLASSES as SHOWN
 )  # fmt: skip
 def test_text_decides(text, name):
     assert classify(text) == name
+
+
+class ByteLevel:
+    """Decodes the pieces of a byte-level vocabulary, as Hugging Face's tokenizers do."""
+
+    pieces = ("a", "âĨ", "µ", "<0xE2>", "ĠÃ©", "�")
+
+    def __call__(self, text, add_special_tokens):
+        return {"input_ids": [0]}
+
+    def convert_ids_to_tokens(self, token):
+        return self.pieces[token]
+
+    def decode(self, ids, **options):
+        raw = [b"a", b"\xe2\x86", b"\xb5", b"\xe2", " é".encode(), "�".encode()]
+        return b"".join(raw[token] for token in ids).decode(errors="replace")
+
+    def batch_decode(self, rows, **options):
+        return [self.decode(row) for row in rows]
+
+
+def test_a_part_of_a_character_is_shown_as_its_bytes():
+    """`âĨ` and `µ` are the signs of bytes e2 86 and b5, which are one arrow together; a text that has the mark itself stays."""
+    assert shown_texts(ByteLevel(), [1, 2, 3, 4, 5]) == ["⟨e286⟩", "⟨b5⟩", "⟨e2⟩", " é", "�"]
 
 
 def test_the_bundled_vocabulary(bundled):

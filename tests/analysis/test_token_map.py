@@ -50,7 +50,7 @@ def test_method_and_context_change_the_reading_and_not_the_rollouts(found):
 
     grpo = read_tokens(config("--method.name", "grpo", "--teacher.context", "none"))
     assert texts(grpo) == texts(found)
-    assert all(r["omega"] is None and not any(r["gap"]) for r in grpo["rollouts"])
+    assert all(r["omega"] is None and r["gap"] is None for r in grpo["rollouts"])
     assert any(any(r["gap"]) for r in found["rollouts"])
 
 
@@ -91,13 +91,24 @@ def test_a_run_says_method_teacher_and_model(run):
     assert config_of_run(run, "base", [])[0].model == ModelConfig()
 
 
-def test_the_command_writes_the_page_beside_the_run(run, capsys):
+def test_the_command_writes_a_folder_of_its_own_in_the_run(run, capsys):
+    (run / "rollouts.json").write_text("{}")  # of the report: not to be touched
     assert cli.run(["tokens", str(run), "--problems", "1", "--rollouts", "2"]) == 0
-    assert "omega" in json.loads((run / "rollouts.json").read_text())["rollouts"][0]
-    page = (run / "tokens.html").read_text()
+    assert (run / "rollouts.json").read_text() == "{}"
+    assert "omega" in json.loads((run / "tokens" / "rollouts.json").read_text())["rollouts"][0]
+    page = (run / "tokens" / "tokens.html").read_text()
+    assert "2 rollouts, 2 of each of 1 problem (" in page
     assert "Every token is pushed away from a teacher" in page
     assert 10_000 < len(page) < 500_000
     assert "Token map:" in capsys.readouterr().out
+
+
+def test_a_method_without_teacher_is_read_without_one():
+    document = read_tokens(config("--method.name", "grpo"))
+    assert "teacher" not in document["note"]
+    for rollout in document["rollouts"]:
+        assert (rollout["gap"], rollout["teacher"], rollout["reference"]) == (None, None, None)
+        assert rollout["entropy"]
 
 
 def test_help_shows_the_defaults_of_this_command(capsys):

@@ -62,16 +62,16 @@ def test_hovering_shows_the_numbers_and_both_top_lists(page: Browser) -> None:
 
 
 def test_colours_switch(page: Browser) -> None:
-    assert classes(page) == ["down3", "up5 nl"]  # -0.25 and +0.5, full colour at 0.5
+    assert classes(page) == ["down3", "up5"]  # -0.25 and +0.5, full colour at 0.5
     page.mouse("[data-value=gap]", click=True)
-    assert classes(page) == ["down5", "down5 nl"]
+    assert classes(page) == ["down5", "down5"]
     page.mouse("[data-value=choice]", click=True)
-    assert classes(page) == ["down5", "up2 nl"]  # the teacher prefers token 1 everywhere
+    assert classes(page) == ["down5", "up2"]  # the teacher prefers token 1 everywhere
     assert "agreement here 50 % of tokens, 50 % of the fifth with the highest entropy" in text(page, ".tm-legend")
     page.mouse("[data-value=credit]", click=True)
-    assert classes(page) == ["up5", "up5 nl"]
+    assert classes(page) == ["up5", "up5"]
     page.mouse("[data-value=entropy]", click=True)
-    assert page.run("document.querySelector('.tokens').lastChild.className") == "fork5 nl"
+    assert page.run("document.querySelector('.tokens').lastChild.className") == "fork5"
     pressed = "[...document.querySelectorAll('[data-choice=mode] [aria-pressed=true]')].map(b => b.innerText)"
     assert page.run(pressed) == ["entropy"]
     assert "inset" in page.run("getComputedStyle(document.querySelector('.tokens .fork5')).boxShadow")
@@ -80,6 +80,48 @@ def test_colours_switch(page: Browser) -> None:
 def test_what_is_repelled_has_a_second_sign_beside_its_colour(page: Browser) -> None:
     lines = "[...document.querySelectorAll('.tokens span')].slice(0, 2).map(s => /inset/.test(getComputedStyle(s).boxShadow))"
     assert page.run(lines) == [True, False]
+
+
+def test_white_space_that_moves_the_line_has_its_sign_at_its_place(browser: Browser, tmp_path: Path) -> None:
+    browser.open(write(tmp_path, document(1, text="[\n\tx\n")))
+    shown = """[...document.querySelector('.tokens span').childNodes].map(node =>
+        node.nodeName === 'I' ? getComputedStyle(node, '::before').content.slice(1, -1) : node.textContent).join('')"""
+    assert browser.run(shown) == "[↵\n⇥\tx↵\n"
+    browser.mouse(".tokens i", index=0)
+    assert here(browser) == 0  # a sign is part of its token
+
+
+def test_every_side_that_is_counted_can_be_seen(browser: Browser, tmp_path: Path) -> None:
+    """One strong repulsion sets the scale; attraction a hundred times weaker still has its colour, and so has the legend."""
+    data = document(40)
+    data["rollouts"][0]["omega"] = [-0.9] * 10 + [0.004] * 29 + [0.0]
+    browser.open(write(tmp_path, data))
+    assert "73 % attracted, 25 % repelled" in text(browser, ".tm-facts") or "72 % attracted" in text(browser, ".tm-facts")
+    assert set(classes(browser, 40)[10:39]) == {"up1"}
+    assert classes(browser, 40)[39] == ""
+    colours = "[...document.querySelectorAll('.tm-legend code')].map(c => getComputedStyle(c).backgroundColor)"
+    assert len(set(browser.run(colours))) == 10
+    assert browser.run("getComputedStyle(document.querySelector('.tokens .up1')).backgroundColor") in browser.run(colours)
+
+
+def test_a_character_of_several_tokens_is_put_together(browser: Browser, tmp_path: Path) -> None:
+    data = document(2)
+    data["texts"] = ["⟨e286⟩", "⟨b5⟩"]
+    browser.open(write(tmp_path, data))
+    browser.mouse(".tokens span", index=0)
+    assert "⟨e286⟩part of ↵" in text(browser, ".tm-token h4").replace("\n", "")
+
+
+def test_a_method_without_teacher_shows_none(browser: Browser, tmp_path: Path) -> None:
+    data = document(6) | {"method": "grpo"}
+    data["rollouts"][0] |= {"omega": None, "gap": None, "teacher": None, "reference": None}
+    browser.open(write(tmp_path, data))
+    buttons = "[...document.querySelectorAll('[data-choice=mode] button')].filter(b => b.offsetParent).map(b => b.innerText)"
+    assert browser.run(buttons) == ["entropy", "advantage"]
+    browser.mouse(".tokens span", index=3)
+    page = browser.run("document.querySelector('main').innerText")
+    assert page.lower().count("teacher") == 1, page  # GRPO's own line: there is no teacher
+    assert browser.console == []
 
 
 def test_filters_and_choice_of_rollout(page: Browser) -> None:
@@ -206,7 +248,7 @@ def test_a_long_rollout_stays_smooth(browser: Browser, tmp_path: Path) -> None:
     modes = ("entropy", "gap", "omega")
     switched = [browser.cpu_ms(f"document.querySelector('[data-value={mode}]').click()") for mode in modes]
     assert sorted(switched)[1] < 200
-    assert browser.run("document.querySelectorAll('.tokens *').length") == 4000
+    assert browser.run("document.querySelectorAll('.tokens span').length") == 4000
 
 
 def test_the_report_shows_the_same_map(browser: Browser, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -45,6 +46,32 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     options = {"clean_up_tokenization_spaces": False}
     start = len(tokenizer.decode(anchor, **options))
     return [text[start:] for text in tokenizer.batch_decode([[*anchor, token] for token in ids], **options)]
+
+
+def shown_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """`token_texts` for a reader: a token that holds part of a character is its bytes, as in ⟨e286⟩."""
+    texts = token_texts(tokenizer, ids)
+    return [
+        f"⟨{parts.hex()}⟩" if "\ufffd" in text and (parts := _bytes_of(tokenizer, token)) is not None else text
+        for text, token in zip(texts, ids, strict=True)
+    ]
+
+
+def _bytes_of(tokenizer: Any, token: int) -> bytes | None:
+    """The bytes of a token of a byte-level vocabulary, or of a byte fallback such as <0xE2>; None where it is neither."""
+    piece = tokenizer.convert_ids_to_tokens(int(token))
+    if (fallback := re.fullmatch("<0x([0-9A-Fa-f]{2})>", piece or "")) is not None:
+        return bytes.fromhex(fallback[1])
+    of_sign = _byte_of_sign()
+    return bytes(of_sign[sign] for sign in piece) if piece and all(sign in of_sign for sign in piece) else None
+
+
+@cache
+def _byte_of_sign() -> dict[str, int]:
+    """Byte-level BPE writes a byte as a printable sign: as itself where it is one in Latin-1, the others from U+0100 on."""
+    itself = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in itself]
+    return {chr(byte): byte for byte in itself} | {chr(0x100 + place): byte for place, byte in enumerate(others)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dasd.analysis.scores import hidden_states, score_states, top_tokens
-from dasd.analysis.token_classes import token_texts
+from dasd.analysis.token_classes import shown_texts
 from dasd.credit import Method, TokenSignals, assign_credit
 from dasd.data.problems import as_row
 from dasd.prompts import Prompt, tokenize_prompt
@@ -48,7 +48,8 @@ class TokenReader:
     def read(self, record: Mapping[str, Any], problem: Problem, advantage: float, peers: Sequence[str] = ()) -> Record:
         """Reads a sample (`token_ids`, `status`) and keeps it for `document`. `peers` are accepted rollouts of its problem.
 
-        Where the context finds nothing there is no teacher: the gap is 0, and "reference" is None.
+        Where the context finds nothing there is no teacher: the gap is 0, and "reference" is None. Of a method without any
+        teacher neither gap nor teacher is kept.
         """
         row, rows, ids = as_row(problem), [as_row(other) for other in self.others], list(record["token_ids"])
         told, correct = self.context.prompt(row, peers, rows), record["status"] == "correct"
@@ -68,27 +69,27 @@ class TokenReader:
             contrast_logps=contrast, has_teacher=torch.tensor([taught], device=logps.device),
             teacher_entropy_history=(),
         )  # fmt: skip
-        credit = assign_credit(signals, self.method)
+        credit, untaught = assign_credit(signals, self.method), not has_teacher(self.method)
         rollout = {
             "problem_id": problem.id,
             "problem": problem.problem,
-            "reference": None if self.context.kind == "none" else self.context.context(row, peers, rows),
+            "reference": None if untaught or self.context.kind == "none" else self.context.context(row, peers, rows),
             "status": str(record["status"]),
             "advantage": round(advantage, 4),
             "tokens": self._texts_of(ids),
             "omega": None if credit.omega is None else _rounded(credit.omega[0]),
             "entropy": _rounded(signals.entropy[0]),
-            "gap": _rounded(signals.gap[0]),
+            "gap": None if untaught else _rounded(signals.gap[0]),
             "credit": _rounded(credit.advantages[0]),
             "student": self._likely(self.model, student),
-            "teacher": self._likely(self._teacher, teacher),
+            "teacher": None if untaught else self._likely(self._teacher, teacher),
         }
         self._rollouts.append(rollout)
         return rollout
 
     def document(self, note: str) -> Record:
         """All that was read, as `rollouts.json` holds it: tokens are places in the table `texts`."""
-        return {"note": note, "texts": token_texts(self.tokenizer, list(self._places)), "rollouts": self._rollouts}
+        return {"note": note, "texts": shown_texts(self.tokenizer, list(self._places)), "rollouts": self._rollouts}
 
     @property
     def _teacher(self) -> Any:
@@ -105,6 +106,11 @@ class TokenReader:
 
     def _texts_of(self, ids: Sequence[int]) -> list[int]:
         return [self._places.setdefault(token, len(self._places)) for token in ids]
+
+
+def has_teacher(method: Method) -> bool:
+    """Whether the method reads anything of a teacher."""
+    return any(name.startswith(("teacher", "contrast")) for name in method.needs)
 
 
 def group_advantages(rewards: Sequence[float], scale: bool = True) -> list[float]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from dasd.analysis.token_credit import TokenReader, group_advantages
+from dasd.analysis.token_credit import TokenReader, group_advantages, has_teacher
 from dasd.config import BUNDLED, BadInput, ModelConfig, RunConfig, TokensConfig, load_config, make_config
 from dasd.credit import Method, make_method
 from dasd.data.problems import as_row, load_problems
@@ -93,7 +93,7 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
                 accepted = [s.text for s, r in zip(samples, rewards, strict=True) if r and s.text != sample.text]
                 reader.read({"token_ids": sample.token_ids, "status": grade.status.value}, problem, advantage, accepted)
                 advance()
-    return {"method": config.method.name, **reader.document(_note(config, frozen))}
+    return {"method": config.method.name, **reader.document(_note(config, len(shown), frozen, has_teacher(method)))}
 
 
 def _method_and_context(config: TokensConfig) -> tuple[Method, PrivilegedContext]:
@@ -134,16 +134,20 @@ def _sample(sampler: TransformersSampler, problem: Problem, config: TokensConfig
     return [each for i in range(0, len(requests), size) for each in sampler.sample(requests[i : i + size], params)]
 
 
-def _note(config: TokensConfig, frozen: bool) -> str:
+def _note(config: TokensConfig, problems: int, frozen: bool, taught: bool) -> str:
     """What was read, in a sentence or two."""
     settings = ", ".join(f"{name} {value}" for name, value in config.method.settings.items())
     weights = "the base model" if frozen else "the same weights"
+    of = f"{problems} problem{'' if problems == 1 else 's'}"
     note = (
-        f"{config.rollouts} rollouts of {config.problems} problems ({config.data.split} split of {config.data.source}), "
+        f"{config.rollouts * problems} rollouts, {config.rollouts} of each of {of} "
+        f"({config.data.split} split of {config.data.source}), "
         f"sampled from {config.model.path} at temperature {config.temperature:g}, seed {config.seed}. "
-        f"Credit as {config.method.name}{f' ({settings})' if settings else ''} gives it. "
-        f"The teacher is {weights} with context {config.teacher.context}."
+        f"Credit as {config.method.name}{f' ({settings})' if settings else ''} gives it."
     )
+    if not taught:
+        return note
+    note += f" The teacher is {weights} with context {config.teacher.context}."
     if config.teacher.weights in ("ema", "snapshot"):
         note += f" The run's own teacher has {config.teacher.weights} weights; here it has the student's, an approximation."
     return note

@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
     child.add_argument("source", help="a run folder of dasd train or quickstart, 'bundled', a model folder, or a hub id")
     child.add_argument("--checkpoint", choices=["base", "final"], help="of a run: which model (default: final if there)")
     child.add_argument(
-        "--output", type=Path, help="folder for rollouts.json and tokens.html (default: the run, or runs/tokens/MODEL)"
+        "--output", type=Path, help="folder for rollouts.json and tokens.html (default: RUN/tokens, or runs/tokens/MODEL)"
     )
 
 
@@ -35,6 +35,6 @@ def run(known: argparse.Namespace, overrides: list[str]) -> None:
         raise BadInput(f"--checkpoint is of a run folder, and {source} has no config.yaml of a run: leave it out")
     else:
         config = load_config(TokensConfig, None, ["--model.path", known.source, *overrides])
-    output = known.output or (source if base else Path("runs/tokens") / model_slug(known.source))
+    output = known.output or (source / "tokens" if base else Path("runs/tokens") / model_slug(known.source))
     write_text(output / "rollouts.json", json.dumps(read_tokens(config, base), ensure_ascii=False))
     console.print(f"Token map: {build_token_map(output)}", soft_wrap=True)

@@ -61,7 +61,9 @@ def token_map(data: dict[str, Any], max_bytes: int = MAX_BYTES) -> dict[str, Any
     if not kept:
         return None
     scales = {name: _full_color([rollout[name] for rollout in kept]) for name in COLUMNS}
-    return {"unit": UNIT, "texts": table, "scales": scales, "rollouts": kept, "left_out": len(packed) - len(kept)}
+    taught = any(rollout["teacher"] or rollout["gap"] or rollout["reference"] for rollout in kept)
+    counts = {"taught": taught, "left_out": len(packed) - len(kept)}
+    return {"unit": UNIT, "texts": table, "scales": scales, "rollouts": kept, **counts}
 
 
 def _rollout(rollout: dict[str, Any], num_texts: int) -> dict[str, Any] | None:

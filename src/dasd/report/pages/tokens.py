@@ -35,6 +35,7 @@ def map_content(files: RunFiles, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return {
         "tokens": None if found is None else script_data(found),
+        "taught": found is not None and found["taught"],
         "tokens_left_out": 0 if found is None else found["left_out"],
         "token_script": Markup(script),
         "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'",

@@ -6,7 +6,7 @@
   const data = JSON.parse(document.getElementById("token-map-data").textContent);
   const find = (selector) => root.querySelector(selector);
   const [box, strip, panel] = [find(".tokens"), find(".tm-strip svg"), find(".tm-token")];
-  const LEVELS = 5, BINS = 800;
+  const LEVELS = 5, BINS = 800, SIGNED = ["omega", "credit"];
   const LEGENDS = {
     omega: ["repelled from the teacher", "attracted to the teacher", "omega"],
     entropy: [null, "the student is undecided", "entropy, nats"],
@@ -49,33 +49,31 @@
       return first === undefined ? "" : first[0] === state.rollout.tokens[i] ? "up2" : "down5";
     }
     const number = value(state.mode, i);
-    const level = Math.round(LEVELS * Math.min(1, Math.abs(number) / data.scales[state.mode]));
+    const share = LEVELS * Math.min(1, Math.abs(number) / data.scales[state.mode]);
+    const level = number && SIGNED.includes(state.mode) ? Math.max(1, Math.round(share)) : Math.round(share); // the side always shows
     return level === 0 ? "" : (number > 0 ? (state.mode === "entropy" ? "fork" : "up") : "down") + level;
   }
 
-  function classOf(i) {
-    const text = data.texts[state.rollout.tokens[i]];
-    return colorOf(i) + (text.includes("\n") ? " nl" : "") + (text.includes("\t") ? " tab" : "");
-  }
-
   function color() {
-    spans.forEach((span, i) => (span.className = classOf(i)));
+    spans.forEach((span, i) => (span.className = colorOf(i)));
     const [low, high, unit] = LEGENDS[state.mode], legend = find(".tm-legend");
     if (!state.rollout[state.mode === "choice" ? "teacher" : state.mode]) {
       const why = state.mode === "omega" ? "No direction was recorded: the method has none." : "Not recorded.";
       legend.replaceChildren(element("span", "muted", why));
       return;
     }
-    const sample = (name, text) => {
+    const sample = (kind, levels, text) => { // every shade that a token may have, the strongest outside
       const both = element("span", "tm-sample");
-      both.append(element("code", name, " token "), " " + text);
+      for (const level of levels) both.append(element("code", kind + level, " "));
+      both.append(" " + text);
       return both;
     };
-    legend.replaceChildren(sample({entropy: "fork5", choice: "up2"}[state.mode] || "up5", high));
-    if (low) legend.prepend(sample("down5", low));
+    const shades = state.mode === "choice" ? {up: [2], down: [5]} : {up: [1, 2, 3, 4, 5], down: [5, 4, 3, 2, 1]};
+    legend.replaceChildren(sample(state.mode === "entropy" ? "fork" : "up", shades.up, high));
+    if (low) legend.prepend(sample("down", shades.down, low));
     const note = unit ? `full colour from ${written(data.scales[state.mode])} (${unit})`
       : `agreement here ${agreement([state.rollout])}; in all rollouts ${agreement(data.rollouts)}`;
-    legend.append(element("span", "muted", note));
+    legend.append(element("span", "muted", note + (SIGNED.includes(state.mode) ? "; no colour: exactly 0" : "")));
   }
 
   // How often the sampled token is the teacher's most likely one: among all tokens, and among each rollout's most undecided fifth
@@ -116,9 +114,10 @@
     path(".tm-entropy", areas.join(""));
     path(".tm-up", ups.join(""));
     path(".tm-down", downs.join(""));
-    path(".tm-zero", `M0 80H${bins}M0 56H${bins}`);
+    path(".tm-zero", (gap ? `M0 80H${bins}` : "") + `M0 56H${bins}`);
     path(".tm-forks", state.forks.map((i) => `M${((i + 0.5) * bins) / count} 0v7`).join(""));
     find(".tm-name-entropy").textContent = `entropy, up to ${written(topEntropy)} nats`;
+    for (const key of strip.parentElement.querySelectorAll(".tm-of-gap")) key.hidden = !gap;
     find(".tm-name-gap").textContent = `gap, up to ±${written(topGap)} nats; above 0`;
   }
 
@@ -139,19 +138,33 @@
     return made;
   }
 
+  // A token that is part of a character stands as its bytes, ⟨e286⟩: the character is that of its neighbours together
+  function character(i) {
+    const part = (place) => /^⟨((?:[0-9a-f]{2})+)⟩$/.exec(data.texts[state.rollout.tokens[place]]);
+    if (!part(i)) return "";
+    let [first, last] = [i, i];
+    while (part(first - 1)) first--;
+    while (part(last + 1)) last++;
+    const bytes = [];
+    for (let place = first; place <= last; place++) bytes.push(...part(place)[1].match(/../g).map((byte) => parseInt(byte, 16)));
+    return new TextDecoder().decode(new Uint8Array(bytes));
+  }
+
   function inspect(i) {
     const omega = value("omega", i), names = [
       ["omega", written(omega, true) + (omega > 0 ? " attract" : omega < 0 ? " repel" : "")],
       ["entropy", `${written(value("entropy", i))} nats`],
       ["gap", `${written(value("gap", i), true)} nats`],
       ["advantage", written(value("credit", i), true)],
-    ];
+    ].filter(([name]) => state.rollout[name === "advantage" ? "credit" : name]);
     const heading = element("h4", "", ""), list = element("dl"), both = element("div", "tm-both");
     heading.append(element("code", "", visible(data.texts[state.rollout.tokens[i]])));
-    const fork = state.forks.indexOf(i);
+    const fork = state.forks.indexOf(i), whole = character(i);
+    if (whole) heading.append(element("small", "", `part of ${whole}`));
     heading.append(element("small", "", `token ${i + 1} of ${state.rollout.tokens.length}` + (fork < 0 ? "" : `, fork ${fork + 1} of ${state.forks.length}`)));
     for (const [name, text] of names) list.append(element("dt", "", name), element("dd", "", text));
-    both.append(table("student", i), table("teacher", i));
+    both.append(table("student", i));
+    if (data.taught) both.append(table("teacher", i));
     panel.replaceChildren(heading, list, both);
     return `${data.texts[state.rollout.tokens[i]]}, ` + names.map((pair) => pair.join(" ")).join(", ");
   }
@@ -200,6 +213,13 @@
 
   // One rollout
 
+  function spelledOut(text) { // white space that moves the line has a sign before it: "[", "↵", new line
+    const span = element("span");
+    if (!/[\n\t]/.test(text)) span.textContent = text;
+    else for (const part of text.split(/([\n\t])/)) span.append(...(/[\n\t]/.test(part) ? [element("i", part === "\n" ? "nl" : "tab")] : []), part);
+    return span;
+  }
+
   function strongest(entropy) {
     const order = (entropy || []).map((number, i) => [number || 0, i]).sort((a, b) => b[0] - a[0] || a[1] - b[1]);
     return order.slice(0, Math.max(3, Math.min(40, Math.round(order.length / 20)))).map((pair) => pair[1]);
@@ -220,7 +240,7 @@
       (cut ? `, the last ${cut} are not shown` : "") + (rollout.omega ? ` · ${share(1)} attracted, ${share(-1)} repelled` : "");
     find(".tm-problem").textContent = rollout.problem || "–";
     find(".tm-reference").textContent = rollout.reference || "nothing";
-    spans = rollout.tokens.map((token) => element("span", "", data.texts[token]));
+    spans = rollout.tokens.map((token) => spelledOut(data.texts[token]));
     color();
     box.replaceChildren(...spans);
     drawStrip();
@@ -279,7 +299,7 @@
     else if (button.closest(".tm-rollouts")) show(data.rollouts[button.dataset.value]);
     else choose(button.parentElement.dataset.choice, button.dataset.value);
   });
-  const at = (event) => spans.indexOf(event.target);
+  const at = (event) => spans.indexOf(event.target.closest(".tokens > span"));
   for (const kind of ["mouseover", "click"])
     box.addEventListener(kind, (event) => {
       if (at(event) < 0) return;
@@ -305,7 +325,11 @@
     move();
   });
 
-  if (!data.rollouts[0].omega) state.mode = "gap";
+  const columns = [["omega", "omega"], ["gap", "gap"], ["entropy", "entropy"], ["credit", "credit"], ["choice", "teacher"]];
+  const recorded = columns.filter(([, column]) => data.rollouts.some((rollout) => rollout[column])).map(([mode]) => mode);
+  for (const button of root.querySelectorAll("[data-choice=mode] button")) button.hidden = !recorded.includes(button.dataset.value);
+  for (const named of root.querySelectorAll(".tm-of-teacher")) named.hidden = !data.taught;
+  state.mode = recorded[0] || "entropy";
   press("[data-choice=mode]", state.mode);
   choose("filter", "all"); // shows the first rollout
 })();
