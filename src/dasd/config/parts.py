@@ -167,12 +167,16 @@ class SamplerConfig(Section):
     tensor_parallel_size: Annotated[int, Field(gt=0)] = Field(1, description="vllm: GPUs that share the model")
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(0.9, description="vllm: share of GPU memory to take")
     max_model_len: Annotated[int, Field(gt=0)] | None = Field(None, description="vllm: longest prompt and completion")
+    engine: dict[str, Any] = Field(default_factory=dict, description="vllm: further arguments of vllm.LLM, e.g. enforce_eager")
     base_urls: tuple[str, ...] = Field((), description="openai: servers, with commas between, e.g. http://localhost:8000/v1")
     api_key_env: str | None = Field(None, description="openai: environment variable that holds the key; null: no key is sent")
     concurrency: Annotated[int, Field(gt=0)] = Field(64, description="openai: requests under way at once, over all servers")
     timeout_s: Annotated[float, Field(gt=0)] = Field(600.0, description="openai: seconds one completion may take")
     retries: Annotated[int, Field(ge=0)] = Field(8, description="openai: further attempts at a completion")
     return_token_ids: bool = Field(False, description="openai: ask for token ids, which vLLM's server gives")
+    openai_fields_only: bool = Field(
+        False, description="openai: leave top_k, min_p and repetition_penalty to the server, where it refuses to be told"
+    )
 
     @model_validator(mode="after")
     def _urls_belong_to_openai(self) -> SamplerConfig:

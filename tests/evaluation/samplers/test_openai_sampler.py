@@ -14,7 +14,7 @@ import pytest
 import dasd.evaluation.samplers.openai as module
 from dasd.cli import run
 from dasd.config import BadInput, EvalConfig, ModelConfig, SamplerConfig, load_config
-from dasd.evaluation.samplers import Request, Sampled, SamplingFailed, SamplingParams, make_sampler
+from dasd.evaluation.samplers import NEUTRAL, Request, Sampled, SamplingFailed, SamplingParams, make_sampler
 from dasd.files import read_lines
 
 REQUESTS = [Request(f"p{i}/0", [{"role": "user", "content": f"problem {i}"}], 1000 + i) for i in range(24)]
@@ -114,7 +114,7 @@ def test_requests_go_out_whole_and_answers_come_back_in_order(monkeypatch):
     assert server.most == 4  # as many as allowed, and no more
     assert set(server.paths) == {"/v1/chat/completions"}
     assert {headers["Authorization"] for headers in server.headers} == {"Bearer secret"}
-    same = {"model": "some/model", "max_tokens": 55, "temperature": 0.7, "top_p": 0.9}
+    same = {"model": "some/model", "max_tokens": 55, "temperature": 0.7, "top_p": 0.9, **NEUTRAL}
     assert sorted(server.seen, key=lambda body: body["seed"]) == [
         same | {"messages": request.prompt, "seed": request.seed} for request in REQUESTS
     ]
@@ -269,6 +269,54 @@ def test_servers_share_and_a_failing_one_is_left_alone(monkeypatch):
 def test_what_counts_as_text(message, finish, text):
     with serve(lambda count, body: (200, {}, completion(body, message=message, finish_reason=finish))) as server:
         assert sampler_of(server.url).sample(REQUESTS[:1], PARAMS) == [Sampled(None, text, finish)]
+
+
+def test_a_servers_own_defaults_have_no_say():
+    """vLLM fills what a request leaves out from the model's generation_config.json, SGLang and llama.cpp from their flags."""
+    own = {"top_k": 20, "top_p": 0.8, "min_p": 0.1, "temperature": 0.6, "repetition_penalty": 1.05, "presence_penalty": 1.5}
+    own |= {"frequency_penalty": 0.5, "seed": 0, "max_tokens": 16}
+    with serve(good) as server:
+        sampler_of(server.url).sample(REQUESTS[:1], SamplingParams(55))
+    assert {name: value for name, value in (own | server.seen[0]).items() if name in own} == {
+        "top_k": -1, "top_p": 1.0, "min_p": 0.0, "temperature": 1.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
+        "frequency_penalty": 0.0, "seed": 1000, "max_tokens": 55,
+    }  # fmt: skip
+
+
+def test_a_server_that_knows_openais_fields_alone():
+    """It refuses others; the message says how to leave them out, and the record of the evaluation says that they were."""
+
+    def strict(count, body):
+        unknown = [name for name in body if name in ("top_k", "min_p", "repetition_penalty")]
+        said = {"error": {"message": f"Unrecognized request argument supplied: {', '.join(unknown)}"}}
+        return (400, {}, said) if unknown else good(count, body)
+
+    with serve(strict) as server:
+        with pytest.raises(BadInput, match=r"argument supplied: top_k.*: --sampler\.openai_fields_only true"):
+            sampler_of(server.url).sample(REQUESTS[:1], PARAMS)
+        sampler = sampler_of(server.url, openai_fields_only=True)
+        assert sampler.sample(REQUESTS[:1], PARAMS) == RIGHT[:1]
+    assert {name: server.seen[-1].get(name) for name in NEUTRAL} == {
+        "top_k": None, "min_p": None, "repetition_penalty": None, "presence_penalty": 0.0, "frequency_penalty": 0.0,
+    }  # fmt: skip
+    assert sampler.describe()["left_to_the_server"] == ["top_k", "min_p", "repetition_penalty"]
+
+
+@pytest.mark.parametrize("finish", ["length", "stop"])
+def test_a_completion_that_the_server_cut_short_is_no_sample(finish):
+    """A limit of the server's own: its context, or max_new_tokens of a generation config."""
+
+    def behave(count, body):
+        return 200, {}, completion(body, finish_reason=finish) | {"usage": {"prompt_tokens": 9, "completion_tokens": 54}}
+
+    with serve(behave) as server:
+        sampler = sampler_of(server.url)
+        if finish == "stop":
+            assert sampler.sample(REQUESTS[:1], PARAMS) == RIGHT[:1]
+            return
+        with pytest.raises(BadInput, match=r"cut a completion off after 54 tokens, 55 were asked for.*9 tokens of prompt"):
+            sampler.sample(REQUESTS[:1], PARAMS)
+        assert sampler.sample(REQUESTS[:1], SamplingParams(54))[0].finish_reason == "length"
 
 
 def test_token_ids_where_the_server_tells():

@@ -11,7 +11,7 @@ import pytest
 
 from dasd.assets import BASE_MODEL
 from dasd.config import BadInput, ModelConfig, SamplerConfig
-from dasd.evaluation.samplers import Request, Sampled, SamplingFailed, SamplingParams, make_sampler
+from dasd.evaluation.samplers import NEUTRAL, Request, Sampled, SamplingFailed, SamplingParams, make_sampler
 from dasd.models import load_tokenizer
 from dasd.prompts import tokenize_prompt
 
@@ -28,6 +28,8 @@ class Recorder:
     shut: bool = False
 
     def LLM(self, **options):
+        if "enforce_eage" in options:
+            raise TypeError("LLM.__init__() got an unexpected keyword argument 'enforce_eage'")
         if options["gpu_memory_utilization"] < 0.2:
             raise ValueError("No available memory for the\n cache blocks")
         self.started = options
@@ -57,15 +59,19 @@ def recorder(monkeypatch):
 
 
 def test_arguments_and_order(recorder):
-    config = SamplerConfig(backend="vllm", batch_size=3, tensor_parallel_size=2, gpu_memory_utilization=0.8, max_model_len=4096)
+    config = SamplerConfig(
+        backend="vllm", batch_size=3, tensor_parallel_size=2, gpu_memory_utilization=0.8, max_model_len=4096,
+        engine={"enforce_eager": True},
+    )  # fmt: skip
     sampler = make_sampler(config, ModelConfig(dtype="bfloat16"))
     assert recorder.started == {
         "model": str(BASE_MODEL), "revision": None, "dtype": "bfloat16", "trust_remote_code": False,
-        "tensor_parallel_size": 2, "gpu_memory_utilization": 0.8, "max_model_len": 4096,
+        "tensor_parallel_size": 2, "gpu_memory_utilization": 0.8, "max_model_len": 4096, "enforce_eager": True,
     }  # fmt: skip
     recorder.reasons[103] = "length"
     sampled = sampler.sample(REQUESTS, SamplingParams(77, temperature=0.6, top_p=0.9))
-    assert recorder.params == [{"max_tokens": 77, "temperature": 0.6, "top_p": 0.9, "seed": 100 + i} for i in range(5)]
+    same = {"max_tokens": 77, "temperature": 0.6, "top_p": 0.9, **NEUTRAL}
+    assert recorder.params == [same | {"seed": 100 + i} for i in range(5)]
     tokenizer = load_tokenizer(ModelConfig())
     prompts = [tokenize_prompt(tokenizer, request.prompt) for request in REQUESTS]
     assert sampled == [
@@ -76,6 +82,19 @@ def test_arguments_and_order(recorder):
     assert sampler.describe()["vllm"] == "0.25.0"
     sampler.close()
     assert recorder.shut
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        ({"dtype": "float16"}, "sampler.engine.dtype is set by dasd itself: use --model.dtype"),
+        ({"max_model_len": 9}, "sampler.engine.max_model_len is set by dasd itself: use --sampler.max_model_len"),
+        ({"enforce_eage": True}, "vLLM cannot load .*unexpected keyword argument 'enforce_eage'"),
+    ],
+)
+def test_further_arguments_of_the_engine_are_refused_where_they_cannot_be(recorder, engine, said):
+    with pytest.raises(BadInput, match=said):
+        make_sampler(SamplerConfig(backend="vllm", engine=engine), ModelConfig())
 
 
 def test_an_aborted_completion_is_no_sample(recorder):

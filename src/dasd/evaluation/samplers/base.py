@@ -12,6 +12,9 @@ from typing import Any, Protocol
 from dasd.config import RunFailed
 
 Messages = list[dict[str, Any]]  # a chat prompt
+# Sent with every request: what one leaves out, servers and models fill in with defaults of their own (a generation_config.json
+# with top_k 20, say), and a benchmark would be another. Every token may be drawn, and none is made less likely.
+NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 
 @dataclass(frozen=True)

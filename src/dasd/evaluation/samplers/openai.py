@@ -23,10 +23,11 @@ from typing import Any
 import httpx2
 
 from dasd.config import BadInput, ModelConfig, SamplerConfig
-from dasd.evaluation.samplers.base import Messages, Request, Sampled, SamplingFailed, SamplingParams
+from dasd.evaluation.samplers.base import NEUTRAL, Messages, Request, Sampled, SamplingFailed, SamplingParams
 from dasd.models import model_path
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
+NOT_OPENAIS = ("top_k", "min_p", "repetition_penalty")  # fields of vLLM, SGLang and llama.cpp
 PASSING = {408, 409, 429}  # these and 5xx: the same request may succeed later
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class OpenAISampler:
         self.template = model.chat_template_kwargs  # the server renders the prompt
         self.servers = [_Server(url.rstrip("/") + "/chat/completions") for url in config.base_urls]
         self.turns = itertools.count()
+        self.left_out = list(NOT_OPENAIS) if config.openai_fields_only else []
         self.headers = {}
         if config.api_key_env is not None:
             key = os.environ.get(config.api_key_env)
@@ -78,6 +80,7 @@ class OpenAISampler:
             "model": self.model,
             "base_urls": list(self.config.base_urls),
             "deterministic": self.deterministic,
+            **({"left_to_the_server": self.left_out} if self.left_out else {}),
         }
 
     def close(self) -> None:
@@ -115,6 +118,7 @@ class OpenAISampler:
             "top_p": params.top_p,
             "seed": request.seed,
             **({"chat_template_kwargs": self.template} if self.template else {}),
+            **{name: value for name, value in NEUTRAL.items() if name not in self.left_out},
             **({"return_token_ids": True} if self.config.return_token_ids else {}),
         }
         reason = ""
@@ -124,7 +128,7 @@ class OpenAISampler:
             try:
                 async with asyncio.timeout(self.config.timeout_s):  # the client's own limit is for each read
                     response = await client.post(server.url, json=body)
-                return _completion(response)
+                return _completion(response, params.max_completion_length)
             except (httpx2.TransportError, httpx2.DecodingError) as error:
                 reason = f"{type(error).__name__} {error}".strip()
             except TimeoutError:
@@ -148,24 +152,35 @@ class OpenAISampler:
             await asyncio.sleep((server.free_at - now) * random.uniform(1, 1.2))  # not all at the same moment
 
 
-def _completion(response: httpx2.Response) -> Sampled:
-    """Raises BadInput where the request was wrong, _Unusable where the answer is."""
+def _completion(response: httpx2.Response, longest: int) -> Sampled:
+    """Raises BadInput where the request was wrong or its length not granted, _Unusable where the answer is no completion."""
     code = response.status_code
     if code in PASSING or code >= 500:
         raise _Unusable(f"HTTP {code}: {_message(response)}", _retry_after(response))
     if code != 200:
-        raise BadInput(f"{response.url} refuses the request with HTTP {code}: {_message(response)}")
+        said = _message(response)
+        remedy = (
+            ": --sampler.openai_fields_only true leaves such fields out" if any(name in said for name in NOT_OPENAIS) else ""
+        )
+        raise BadInput(f"{response.url} refuses the request with HTTP {code}: {said}{remedy}")
     try:
         choices = response.json()["choices"]
         if len(choices) != 1:
             raise _Unusable(f"{len(choices)} choices where one was asked for")
         message, finish = choices[0]["message"], choices[0]["finish_reason"]
         text = (message.get("reasoning") or message.get("reasoning_content") or "") + (message.get("content") or "")
-        token_ids = choices[0].get("token_ids")
+        token_ids, usage = choices[0].get("token_ids"), response.json().get("usage") or {}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise _Unusable(f"not a chat completion ({type(error).__name__}: {error}): {response.text[:200]!r}") from None
     if finish not in ("stop", "length"):
         raise _Unusable(f"the completion ended for the reason {finish!r}, not 'stop' or 'length'")
+    written = usage.get("completion_tokens")
+    if finish == "length" and written is not None and written < longest:
+        raise BadInput(
+            f"{response.url} cut a completion off after {written} tokens, {longest} were asked for, with "
+            f"{usage.get('prompt_tokens')} tokens of prompt: its context or a limit of its own is shorter. Start it with more "
+            f"(vLLM: --max-model-len, --generation-config vllm), or evaluate with --max_completion_length {written} or less"
+        )
     return Sampled(token_ids, text, finish)
 
 

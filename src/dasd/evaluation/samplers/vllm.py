@@ -12,9 +12,13 @@ from typing import Any
 
 from dasd.adapters import is_adapter
 from dasd.config import BadInput, ModelConfig, SamplerConfig
-from dasd.evaluation.samplers.base import Messages, Request, Sampled, SamplingFailed, SamplingParams
+from dasd.evaluation.samplers.base import NEUTRAL, Messages, Request, Sampled, SamplingFailed, SamplingParams
 from dasd.models import load_tokenizer, model_path
 from dasd.prompts import tokenize_prompt
+
+# Arguments of `vllm.LLM` that have a setting of their own.
+OF_MODEL = "revision", "dtype", "trust_remote_code"
+OF_SAMPLER = "tensor_parallel_size", "gpu_memory_utilization", "max_model_len"
 
 
 class VllmSampler:
@@ -33,19 +37,17 @@ class VllmSampler:
                 f"{self.name} is a LoRA adapter, and vLLM wants a plain model: make one with "
                 f"`dasd merge {self.name} --output FOLDER`"
             )
+        of_model = {name: getattr(model, name) for name in OF_MODEL}
+        of_sampler = {name: getattr(config, name) for name in OF_SAMPLER}
+        for name in config.engine:
+            if name in ("model", *of_model, *of_sampler):
+                own = f"--sampler.{name}" if name in of_sampler else f"--model.{'path' if name == 'model' else name}"
+                raise BadInput(f"sampler.engine.{name} is set by dasd itself: use {own}")
         self.batch_size = config.batch_size
         self.tokenizer, self.template = load_tokenizer(model), model.chat_template_kwargs
         try:
-            self.engine = vllm.LLM(
-                model=self.name,
-                revision=model.revision,
-                dtype=model.dtype,
-                trust_remote_code=model.trust_remote_code,
-                tensor_parallel_size=config.tensor_parallel_size,
-                gpu_memory_utilization=config.gpu_memory_utilization,
-                max_model_len=config.max_model_len,
-            )
-        except (ValueError, RuntimeError) as error:
+            self.engine = vllm.LLM(model=self.name, **of_model, **of_sampler, **config.engine)
+        except (ValueError, RuntimeError, TypeError) as error:
             raise BadInput(f"vLLM cannot load {self.name}: {' '.join(str(error).split())[:400]}") from None
         self.context_length: int | None = self.engine.llm_engine.model_config.max_model_len
 
@@ -61,6 +63,7 @@ class VllmSampler:
                     temperature=params.temperature,
                     top_p=params.top_p,
                     seed=request.seed,
+                    **NEUTRAL,
                 )
                 for request in requests
             ],
