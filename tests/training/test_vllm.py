@@ -6,16 +6,20 @@ transformers with log-probs handed over as vLLM's are.
 
 import inspect
 import math
+import re
 import threading
 from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 
 import pytest
 import torch
 from trl import GRPOConfig, GRPOTrainer, import_utils
+from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
 
-from dasd.config import BadInput, RunConfig, validate
+from dasd.cli import run as cli
+from dasd.config import BadInput, RunConfig, dump_config, validate
 from dasd.training import run, vllm
 from dasd.training.arguments import trainer_arguments
 from dasd.training.run import as_dataset
@@ -29,7 +33,12 @@ def config(**trl):
 
 
 @pytest.fixture
-def installed(monkeypatch):
+def on_gpu(monkeypatch):
+    monkeypatch.setattr(vllm, "refuse_cpu", lambda arguments: None)
+
+
+@pytest.fixture
+def installed(monkeypatch, on_gpu):
     monkeypatch.setattr(vllm, "is_vllm_available", lambda: True)
 
 
@@ -83,7 +92,54 @@ def test_each_tokens_ratio_is_corrected_unless_asked_otherwise():
     assert chosen.vllm_importance_sampling_mode == "sequence_mask"
 
 
-def test_a_run_without_vllm_is_refused_before_anything_is_loaded(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("colocate", "training.trl.use_vllm needs a GPU, since vLLM on CPUs packs its weights"),
+        ("server", "vllm_mode server needs an NVIDIA GPU in the trainer, which is on cpu, since weights travel .* over NCCL"),
+    ],
+)
+def test_a_trainer_on_a_cpu_is_refused_in_one_sentence(monkeypatch, tmp_path, capsys, mode, message):
+    monkeypatch.setattr(vllm, "is_vllm_available", lambda: pytest.fail("asked for vLLM"))
+    path, output = tmp_path / "run.yaml", tmp_path / "run"
+    path.write_text(dump_config(config(vllm_mode=mode).model_copy(update={"output": str(output)})))
+    assert cli(["train", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said)
+    assert re.fullmatch(r"dasd: [^\n]*: leave (it|use_vllm) out and transformers samples the rollouts\n", said)
+    assert ". " not in said
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_vllm_in_this_process_is_told_type_and_seed(monkeypatch, tokenizer, problems, arguments, dtype):
+    """TRL has no field for them: vLLM would take a float32 model for bfloat16, and draw alike under every seed."""
+    started = {}
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # TRL sets them: undone after this test
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(vllm_generation, "LLM", lambda **told: started.update(told) or SimpleNamespace(), raising=False)
+    monkeypatch.setattr(vllm_generation, "is_vllm_available", lambda: True)
+    model = tiny(tokenizer).to(getattr(torch, dtype))
+    settings = arguments(use_vllm=True, vllm_mode="colocate", seed=7)
+    SelfDistillationTrainer(model, length_reward, settings, train_dataset=as_dataset(problems), processing_class=tokenizer)
+    assert (started["dtype"], started["seed"], started["revision"]) == (dtype, 7, None)
+    assert started["logprobs_mode"] == "processed_logprobs"  # what TRL says stays
+
+
+def test_mixed_precision_decides_what_vllm_samples_in(train, caplog):
+    trainer = train(max_steps=1)
+    assert trainer._computes_in == "float32"
+    trainer._warn_of_another_dtype("torch.float32")
+    assert not caplog.records
+    trainer.accelerator.state._mixed_precision = "bf16"
+    assert trainer._computes_in == "bfloat16"
+    trainer._warn_of_another_dtype("torch.float32")
+    assert "samples in float32 and the trainer computes in bfloat16" in caplog.text
+    assert "--dtype bfloat16" in caplog.text
+
+
+def test_a_run_without_vllm_is_refused_before_anything_is_loaded(monkeypatch, tmp_path, on_gpu):
     monkeypatch.setattr(vllm, "is_vllm_available", lambda: False)
     monkeypatch.setattr(run, "load_problems", lambda *_: pytest.fail("loaded problems"))
     output = tmp_path / "run"
@@ -92,7 +148,7 @@ def test_a_run_without_vllm_is_refused_before_anything_is_loaded(monkeypatch, tm
     assert not output.exists()
 
 
-def test_a_version_that_trl_does_not_support_is_refused_in_its_words(monkeypatch):
+def test_a_version_that_trl_does_not_support_is_refused_in_its_words(monkeypatch, on_gpu):
     """TRL's own check, told that version 0.11.0 is there."""
     monkeypatch.setattr(import_utils, "_is_package_available", lambda *_, **__: (True, "0.11.0"))
     with pytest.raises(BadInput, match=r"from 0\.22\.0 to 0\.31\.0\. You have version 0\.11\.0 installed\. Install one"):

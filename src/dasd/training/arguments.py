@@ -76,6 +76,7 @@ def trainer_arguments(
         "max_completion_length": training.max_completion_length,
         "save_steps": training.save_steps,
         "seed": training.seed,
+        "trust_remote_code": config.model.trust_remote_code,  # of vLLM, which loads the model once more
     }
     defaults: dict[str, Any] = {
         "lr_scheduler_type": "constant_with_warmup",

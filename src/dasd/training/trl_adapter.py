@@ -15,6 +15,7 @@ Methods that compare whole distributions always get their credit in the loss, be
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from trl import GRPOTrainer
+from trl.generation import vllm_generation
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head, pad
@@ -40,6 +42,7 @@ from dasd.training.guards import StopWhenNotFinite, stopping
 from dasd.training.passes import WORTH_SHARING, Plan, by_length, by_prompt, reads_prompts_once, score_pass
 
 Batch = dict[str, Any]
+logger = logging.getLogger("dasd")
 
 
 @dataclass
@@ -69,7 +72,10 @@ class TokenCreditTrainer(GRPOTrainer):
         self._batch_awaiting_credit: Batch | None = None
         self._credit: Credit | None = None
         self._totals: defaultdict[str, float | Tensor] = defaultdict(float)
-        super().__init__(*args, **kwargs)
+        with self._telling_vllm():
+            super().__init__(*args, **kwargs)
+        if self.use_vllm and self.vllm_mode == "server" and self.accelerator.is_main_process:
+            self._warn_of_another_dtype(self.vllm_generation.vllm_client.get_server_info()["model_config"]["dtype"])
         refuse_changed_head(self._language_model())
         for parameter in self.model.parameters() if getattr(self._language_model(), "is_quantized", False) else ():
             if parameter.requires_grad:  # TRL's are bfloat16: that rounds small updates away, and PEFT resumes in float32
@@ -305,6 +311,42 @@ class TokenCreditTrainer(GRPOTrainer):
     def _of_completion(hidden: Tensor, completion_ids: Tensor) -> Tensor:
         """(B, T, d) states that predict the completion's tokens, from those of the whole sequence."""
         return hidden[:, -completion_ids.size(1) - 1 : -1]
+
+    # vLLM
+
+    @contextmanager
+    def _telling_vllm(self) -> Iterator[None]:
+        """What TRL has no field for and `vllm.LLM` needs to know: the type that the trainer computes in (vLLM takes float32 for
+        bfloat16, and its log-probs are then another model's), the run's seed, and the model's revision."""
+        plain = getattr(vllm_generation, "LLM", None)  # there where vLLM is installed
+
+        def told(*args: Any, seed: int, **options: Any) -> Any:
+            assert plain is not None
+            revision = getattr(self.model.config, "_commit_hash", None)
+            return plain(*args, seed=self.args.seed + seed, dtype=self._computes_in, revision=revision, **options)
+
+        if plain is None:
+            yield
+            return
+        vllm_generation.LLM = told
+        try:
+            yield
+        finally:
+            vllm_generation.LLM = plain
+
+    @property
+    def _computes_in(self) -> str:
+        """Name of the type in which the policy's own log-probs are computed."""
+        autocast = {"bf16": "bfloat16", "fp16": "float16"}.get(self.accelerator.mixed_precision)
+        return autocast or str(self.model.dtype).removeprefix("torch.")
+
+    def _warn_of_another_dtype(self, sampled_in: str) -> None:
+        sampled_in = sampled_in.removeprefix("torch.")
+        if sampled_in != self._computes_in:
+            logger.warning(
+                "The vLLM server samples in %s and the trainer computes in %s: their log-probs differ by more than rounding. "
+                "Start the server with --dtype %s.", sampled_in, self._computes_in, self._computes_in,
+            )  # fmt: skip
 
     # Passes without gradient
 

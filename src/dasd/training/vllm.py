@@ -32,6 +32,7 @@ def check_vllm(arguments: GRPOConfig) -> None:
     if not arguments.use_vllm:
         return
     check_vllm_settings(arguments)
+    refuse_cpu(arguments)
     _check_installed()
     if arguments.vllm_mode == "server":
         _check_server(server_url(arguments), arguments.vllm_server_timeout)
@@ -52,6 +53,21 @@ def check_vllm_settings(arguments: GRPOConfig) -> None:
         raise BadInput(
             f"training.trl.vllm_tensor_parallel_size ({together}) must divide the number of processes "
             f"({arguments.world_size}): start a multiple of {together} with accelerate launch, or set it to 1"
+        )
+
+
+def refuse_cpu(arguments: GRPOConfig) -> None:
+    """Raises BadInput where the trainer's device cannot hand its weights to vLLM."""
+    device = arguments.device.type
+    if arguments.vllm_mode == "server" and device != "cuda":
+        raise BadInput(
+            f"training.trl.vllm_mode server needs an NVIDIA GPU in the trainer, which is on {device}, since weights travel to "
+            "the server over NCCL: leave use_vllm out and transformers samples the rollouts"
+        )
+    if device == "cpu":
+        raise BadInput(
+            "training.trl.use_vllm needs a GPU, since vLLM on CPUs packs its weights and takes no new ones after an update: "
+            "leave it out and transformers samples the rollouts"
         )
 
 
