@@ -27,13 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code."""
-    parser = build_parser()
-    known, overrides = parser.parse_known_args(arguments)
-    if not hasattr(known, "command"):
-        parser.print_help()
-        return 2
-    _quiet_libraries()
     try:
+        parser = build_parser()
+        known, overrides = parser.parse_known_args(arguments)
+        if not hasattr(known, "command"):
+            parser.print_help()
+            return 2
+        _quiet_libraries()
         if processes.count() > 1 and not known.several_processes:
             raise BadInput(
                 f"a launcher started {processes.count()} processes, and only dasd train runs on several: leave it out"
@@ -42,9 +42,10 @@ def run(arguments: Sequence[str]) -> int:
     except BadInput as error:
         return _fail(str(error), 2)
     except RunFailed as error:
-        return _fail(f"{error}; give the same command again to go on from where it was", 1)
-    except KeyboardInterrupt:
-        return _fail("stopped; give the same command again to go on from where it was", 1)
+        again = "; give the same command again to go on from where it was" if error.goes_on else ""
+        return _fail(f"{error}{again}", 1)
+    except KeyboardInterrupt as stopped:
+        return _fail(str(stopped) or "stopped; what was written before is intact", 1)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise

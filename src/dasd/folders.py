@@ -1,29 +1,55 @@
-"""Whose folder is this? A run's folder holds the config it was made with, and no other run writes there."""
+"""Whose folder is this? A run's folder holds the config it was made with, and nobody else writes there."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from dasd.config import BadInput, dump_config
 from dasd.files import write_text
 
+CONFIG = "config.yaml"
+STEPS = "training.steps"
 
-def claim(output: Path, config: BaseModel, write: bool = True) -> None:
-    """Marks the folder as this run's. Raises BadInput where it belongs to a run with other settings."""
-    path = output / "config.yaml"
+
+def claim(output: Path, config: BaseModel, write: bool = True, may_grow: bool = False) -> None:
+    """Marks the folder as this run's. Raises BadInput where it belongs to a run with other settings.
+
+    may_grow  more steps than before are no other run: the folder is then marked with the new number
+    """
+    path = output / CONFIG
+    ours = config.model_dump(mode="json")
     if path.exists():
-        theirs, ours = yaml.safe_load(path.read_text(encoding="utf-8")), config.model_dump(mode="json")
+        theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
         changed = sorted(_differences(theirs, ours))
+        if may_grow and changed == [STEPS] and ours["training"]["steps"] > theirs["training"]["steps"]:
+            changed = []
+        elif not changed:
+            return
         if changed:
+            hint = " (training.steps can be raised alone, and never lowered)" if may_grow and STEPS in changed else ""
             raise BadInput(
-                f"{output} holds a run with other settings ({', '.join(changed)}): give another --output, or delete it"
+                f"{output} holds a run with other settings ({', '.join(changed)}){hint}: give another --output, or delete it"
             )
-    elif write:
+    if write:
         write_text(path, dump_config(config))
+
+
+@contextmanager
+def sole_writer(path: Path, remedy: str) -> Iterator[None]:
+    """Keeps other processes from writing the same file; a killed one lets go. Raises BadInput where another is at it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise BadInput(f"another process is writing {path}: {remedy}") from None
 
 
 def _differences(first: Any, second: Any, path: str = "") -> list[str]:

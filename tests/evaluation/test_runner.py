@@ -16,10 +16,11 @@ from dasd.assets import BASE_MODEL
 from dasd.config import BadInput, DataConfig, EvalConfig, SamplerConfig
 from dasd.evaluation import runner
 from dasd.evaluation.benchmarks import Suite, load_suite
-from dasd.evaluation.folder import Evaluation, Shard, model_slug, read_samples, sole_writer
+from dasd.evaluation.folder import Evaluation, Shard, model_slug, read_samples
 from dasd.evaluation.runner import completion_seed, run, run_evaluation, run_models, sound
 from dasd.evaluation.samplers import SamplingFailed, make_sampler
 from dasd.evaluation.summary import metric_sums, summarize
+from dasd.folders import sole_writer
 from dasd.tasks.base import Problem
 
 CONFIG = EvalConfig(

@@ -130,7 +130,9 @@ def test_fsdp2_gradients_are_whole_unless_reduced_each_time(plan):
         ("--training.trl.optim lomo", {}, "not known"),
         ("--training.trl.use_vllm true --training.trl.vllm_tensor_parallel_size 3", {"processes": 8}, r"\(8\)"),
         ("", {"processes": 3}, "multiple of micro_batch_size x processes"),
-        ("", {"processes": 0}, "--processes must be above 0"),
+        ("", {"processes": 0}, "--processes must be a number above 0"),
+        ("", {"gpu_memory": float("nan")}, "--gpu_memory must be a number above 0, got nan"),
+        ("", {"gpu_memory": float("inf")}, "--gpu_memory must be a number above 0, got inf"),
         ("", {"sharding": "zero4"}, "none, zero2, zero3, fsdp2"),
     ],
 )

@@ -139,3 +139,56 @@ def test_a_reward_that_could_not_be_given_is_no_fault(train):
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(losses) == 2
     assert all(map(math.isfinite, losses))
+
+
+def test_weights_that_the_last_update_broke_are_never_saved(tmp_path, capfd):
+    """Every gradient is finite, and what the update makes of the weights is not."""
+    output = tmp_path / "run"
+    training = SETTINGS | {"steps": 1, "learning_rate": 1e38, "trl": {"max_grad_norm": 0.0, "optim": "sgd"}}
+    values = {"output": str(output), "data": {"limit": 20}, "training": training, "method": {"name": "dasd", "beta": 1e4}}
+    (tmp_path / "config.yaml").write_text(dump_config(validate(RunConfig, values)))
+    assert command(["train", str(tmp_path / "config.yaml")]) == 1
+    error = capfd.readouterr().err
+    assert "stopped after step 1: its update made weights that are not finite" in error
+    assert "no checkpoint had been written yet" in error
+    assert "give the same command again" not in error  # it would meet the same numbers
+    assert not list(output.glob("checkpoints/*/"))
+    assert not (output / "result.json").exists()
+
+
+def test_the_python_api_saves_no_broken_weights(train, tiny_model, tmp_path):
+    trainer = train()
+    with torch.no_grad():
+        next(tiny_model.parameters())[0, 0] = math.nan
+    with pytest.raises(RuntimeError, match="weights that are not finite"):
+        trainer.save_model(str(tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["--training.learning_rate", ".inf"], "training.learning_rate"),
+        (["--training.temperature", ".inf"], "training.temperature"),
+        (["--training.lora_alpha", ".nan"], "training.lora_alpha"),
+        (["--training.trl.weight_decay", ".nan"], "training.trl.weight_decay"),
+        (["--training.trl.lr_scheduler_kwargs", "{min_lr: .inf}"], "training.trl.lr_scheduler_kwargs.min_lr"),
+        (["--training.trl.reward_weights", "[1.0, -.inf]"], "training.trl.reward_weights[1]"),
+        (["--method.beta", ".inf"], "method.beta"),
+        (["--teacher.chat_template_kwargs", "{a: [.nan]}"], "teacher.chat_template_kwargs.a[0]"),
+        (["--training.learning_rate", "inf"], "training.learning_rate"),  # text in YAML, and a number to pydantic
+    ],
+)
+def test_a_setting_that_is_not_finite_is_refused(tmp_path, capfd, words, key):
+    (tmp_path / "config.yaml").write_text(f"output: {tmp_path / 'run'}\n")
+    assert command(["train", str(tmp_path / "config.yaml"), *words]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith(f"dasd: {key}: ")
+    assert "finite" in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("field", ["learning_rate", "weight_decay", "teacher_ema_rate", "epsilon"])
+def test_the_python_api_refuses_settings_that_are_not_finite(arguments, field):
+    with pytest.raises(ValueError, match=f"{field} must be a finite number, got nan"):
+        arguments(**{field: math.nan})

@@ -85,3 +85,38 @@ def test_adapter_is_the_only_file_with_private_trl_names():
         if path.name != "trl_adapter.py":
             assert not [name for name in private if name in path.read_text()], path
     assert issubclass(TokenCreditTrainer, GRPOTrainer)
+
+
+def test_an_off_policy_mask_leaves_out_whole_rollouts():
+    """Two rollouts pushed down on the whole, one up; the policy has left the first and the last by 1 nat a token."""
+    advantages = torch.tensor([[-1.0, -1.0, 0.5], [-1.0, 0.2, 9.0], [1.0, 0.1, -0.5]])
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 1, 1]])
+    moved = torch.tensor([1.0, 0.1, 1.0])[:, None].expand(3, 3)
+    kept = TokenCreditTrainer.get_off_policy_mask(
+        advantages=advantages, per_token_logps=-moved, sampling_per_token_logps=torch.zeros(3, 3), mask=mask,
+        off_policy_threshold=0.5,
+    )  # fmt: skip
+    assert kept.tolist() == [[0], [1], [1]]
+
+
+def test_an_off_policy_mask_of_rollout_advantages_is_trls():
+    torch.manual_seed(0)
+    mask = (torch.rand(64, 9) < 0.8).long()
+    given = {
+        "advantages": torch.randn(64, 1), "per_token_logps": -torch.rand(64, 9), "sampling_per_token_logps": -torch.rand(64, 9),
+        "mask": mask, "off_policy_threshold": 0.05,
+    }  # fmt: skip
+    theirs = GRPOTrainer.get_off_policy_mask(**given)
+    spread = given | {"advantages": given["advantages"].expand(64, 9) * mask}
+    assert 0 < theirs.sum() < 64
+    assert torch.equal(TokenCreditTrainer.get_off_policy_mask(**given), theirs)
+    assert torch.equal(TokenCreditTrainer.get_off_policy_mask(**spread), theirs)
+
+
+def test_trls_loss_gives_the_off_policy_mask_what_it_is_given_here():
+    assert list(inspect.signature(GRPOTrainer.get_off_policy_mask).parameters) == [
+        "advantages", "per_token_logps", "sampling_per_token_logps", "mask", "off_policy_threshold",
+    ]  # fmt: skip
+    assert "off_policy_mask = self.get_off_policy_mask(\n                advantages=advantages," in inspect.getsource(
+        GRPOTrainer._compute_loss
+    )

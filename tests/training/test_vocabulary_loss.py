@@ -213,3 +213,31 @@ def test_kernel_and_plain_agree_on_heads_of_every_make(kind, bias, softcap):
     values.sum().backward()
     wanted.sum().backward()
     torch.testing.assert_close(leaf.grad, plain.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_divergences_take_the_head_in_float32_where_trl_does(tokenizer, problems, arguments, monkeypatch):
+    """`cast_lm_head_to_fp32` on a bfloat16 model: hidden states times head give the very log-probs that the policy loss has."""
+    from dasd.training import trl_adapter
+    from dasd.training.run import as_dataset
+
+    compared, scored = [], []
+    original = trl_adapter.divergence_loss
+
+    class Kept(SelfDistillationTrainer):
+        def credit(self, batch, student_logps, entropies):
+            scored.append((batch, student_logps))
+            return super().credit(batch, student_logps, entropies)
+
+    def keep(terms, student, head, teacher, teacher_head):
+        compared.extend(layer(hidden).detach() for layer, hidden in ((head, student), (teacher_head, teacher)))
+        return original(terms, student, head, teacher, teacher_head)
+
+    monkeypatch.setattr(trl_adapter, "divergence_loss", keep)
+    settings = arguments(method="opsd", cast_lm_head_to_fp32=True, max_steps=1)
+    model = tiny(tokenizer, tie_word_embeddings=False).bfloat16()
+    Kept(model, parity_reward, settings, train_dataset=as_dataset(problems), processing_class=tokenizer).train()
+    [(batch, logps)] = scored
+    valid, ids = batch["completion_mask"].bool(), batch["completion_ids"][..., None]
+    for logits, expected in zip(compared, (logps, batch["teacher_logps"]), strict=True):
+        ours = logits.log_softmax(-1).gather(-1, ids)[..., 0]
+        torch.testing.assert_close(ours[valid], expected[valid].float(), atol=1e-5, rtol=0)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from dasd.config import BadInput
+from dasd.config.core import home_expanded
 
 Commands = Any  # argparse's object for subcommands, whose class has no public name
 
@@ -28,6 +30,14 @@ def declare(
     )
     child.set_defaults(command=run, several_processes=several_processes)
     return child
+
+
+def path(text: str) -> Path:
+    """A path on the command line, `~` expanded: a shell does not do so in --output=~/x."""
+    try:
+        return Path(home_expanded(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def no_overrides(overrides: list[str]) -> None:

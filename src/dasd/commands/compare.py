@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dasd.commands.base import Commands, declare, no_overrides
+from dasd.commands.base import Commands, declare, no_overrides, path
 
 
 def add(commands: Commands) -> None:
     child = declare(commands, "compare", run, "compare two evaluated runs, problem by problem")
-    child.add_argument("run_a", type=Path, help="folder that dasd eval wrote for one model")
-    child.add_argument("run_b", type=Path, help="another one, on the same benchmarks")
+    child.add_argument("run_a", type=path, help="folder that dasd eval wrote for one model")
+    child.add_argument("run_b", type=path, help="another one, on the same benchmarks")
     child.add_argument(
-        "--output", type=Path, default=Path("runs/compare"), help="folder for comparison.html, .csv, summary.json"
+        "--output", type=path, default=Path("runs/compare"), help="folder for comparison.html, .csv, summary.json"
     )
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from dasd.assets import QUICKSTART
-from dasd.commands.base import Commands, declare
+from dasd.commands.base import Commands, declare, path
 from dasd.config import RunConfig, load_config
 
 
 def add(commands: Commands) -> None:
     child = declare(commands, "doctor", run, "check environment, config and data before a run", RunConfig)
-    child.add_argument("config", type=Path, nargs="?", help="YAML file; without one, the quickstart's")
+    child.add_argument("config", type=path, nargs="?", help="YAML file; without one, the quickstart's")
 
 
 def run(known: argparse.Namespace, overrides: list[str]) -> int:

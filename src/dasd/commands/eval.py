@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dasd.commands.base import Commands, declare
+from dasd.commands.base import Commands, declare, path
 from dasd.config import EvalConfig, load_config
 
 
 def add(commands: Commands) -> None:
     child = declare(commands, "eval", run, "sample a model on test problems, grade, summarise", EvalConfig)
     child.add_argument("model", nargs="+", help="'bundled', a model folder, or a hub id")
-    child.add_argument("--config", type=Path, help="YAML file with settings")
-    child.add_argument("--output", type=Path, help="folder: OUTPUT/MODEL/BENCHMARK/samples.jsonl (default: runs/eval)")
+    child.add_argument("--config", type=path, help="YAML file with settings")
+    child.add_argument("--output", type=path, help="folder: OUTPUT/MODEL/BENCHMARK/samples.jsonl (default: runs/eval)")
     child.add_argument("--shard", default="1/1", metavar="I/N", help="sample this part only; the last one to end summarises")
     child.add_argument("--regrade", action="store_true", help="grade the samples on file again; no model is loaded")
 

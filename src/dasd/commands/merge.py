@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from dasd.commands.base import Commands, declare, no_overrides
+from dasd.commands.base import Commands, declare, no_overrides, path
 
 
 def add(commands: Commands) -> None:
     child = declare(commands, "merge", run, "merge a trained LoRA adapter into its base: a plain model")
-    child.add_argument("source", type=Path, help="a run folder of dasd train, one of its checkpoints, or any adapter folder")
-    child.add_argument("--output", type=Path, required=True, help="folder of the merged model, new or empty")
+    child.add_argument("source", type=path, help="a run folder of dasd train, one of its checkpoints, or any adapter folder")
+    child.add_argument("--output", type=path, required=True, help="folder of the merged model, new or empty")
 
 
 def run(known: argparse.Namespace, overrides: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dasd.commands.base import Commands, declare
+from dasd.commands.base import Commands, declare, path
 from dasd.config import ProbeConfig, load_config
 
 
@@ -14,9 +14,9 @@ def add(commands: Commands) -> None:
         commands, "probe", run, "where would this teacher help this student? an intervention study before training", ProbeConfig
     )
     child.add_argument("model", help="'bundled', a model folder, or a hub id")
-    child.add_argument("--config", type=Path, help="YAML file with the same settings")
+    child.add_argument("--config", type=path, help="YAML file with the same settings")
     child.add_argument(
-        "--output", type=Path, help="folder for probe.jsonl, summary.json and probe.html (default: runs/probe/MODEL)"
+        "--output", type=path, help="folder for probe.jsonl, summary.json and probe.html (default: runs/probe/MODEL)"
     )
 
 

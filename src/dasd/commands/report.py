@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from dasd.commands.base import Commands, declare, no_overrides
+from dasd.commands.base import Commands, declare, no_overrides, path
 from dasd.config import BadInput
 
 
 def add(commands: Commands) -> None:
     child = declare(commands, "report", run, "write report.html for a run folder")
-    child.add_argument("run", type=Path, help="run folder")
+    child.add_argument("run", type=path, help="run folder")
 
 
 def run(known: argparse.Namespace, overrides: list[str]) -> None:

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from dasd.commands.base import Commands, declare
+from dasd.commands.base import Commands, declare, path
 from dasd.config import BadInput, TokensConfig, load_config
 
 
@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
     child.add_argument("source", help="a run folder of dasd train or quickstart, 'bundled', a model folder, or a hub id")
     child.add_argument("--checkpoint", choices=["base", "final"], help="of a run: which model (default: final if there)")
     child.add_argument(
-        "--output", type=Path, help="folder for rollouts.json and tokens.html (default: RUN/tokens, or runs/tokens/MODEL)"
+        "--output", type=path, help="folder for rollouts.json and tokens.html (default: RUN/tokens, or runs/tokens/MODEL)"
     )
 
 

@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 
 from dasd import processes
-from dasd.commands.base import Commands, declare
+from dasd.commands.base import Commands, declare, path
 from dasd.config import BadInput, RunConfig, load_config
 
 
 def add(commands: Commands) -> None:
     child = declare(commands, "train", run, "train as a YAML config says", RunConfig, several_processes=True)
-    child.add_argument("config", type=Path, help="YAML file")
+    child.add_argument("config", type=path, help="YAML file")
     child.add_argument(
         "--dry-run", "--dry_run", action="store_true", help="check the settings and estimate memory; writes nothing"
     )
@@ -35,9 +35,15 @@ def run(known: argparse.Namespace, overrides: list[str]) -> int | None:
         raise BadInput(f"--{next(iter(planned))} belongs to --dry-run; a run takes the GPUs that accelerate launch gives it")
     from dasd.progress import console
     from dasd.report import build_report
-    from dasd.training.run import train
+    from dasd.training.run import Result, train
 
     final = train(config)
     if processes.is_main():
-        console.print(f"Trained model: {final}\nReport: {build_report(Path(config.output))}", soft_wrap=True)
+        console.print(f"Report: {build_report(Path(config.output))}", soft_wrap=True, markup=False)
+        result = Result.read(Path(config.output))
+        if result is not None and result.weights_changed is False:
+            said = f"Nothing was learnt: after {result.steps} steps all weights are those of {result.model}. Saved: {final}"
+        else:
+            said = f"Trained model: {final}"
+        console.print(said, soft_wrap=True, markup=False)
     return None

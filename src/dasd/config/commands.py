@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from dasd.config.core import Section
+from dasd.config.core import LocalPath, Section
 from dasd.config.parts import (
     ContextKind,
     DataConfig,
@@ -21,7 +21,7 @@ from dasd.config.parts import (
 class RunConfig(Section):
     """`dasd train`: everything that decides a run."""
 
-    output: str = Field("runs/train", description="folder of the run")
+    output: LocalPath = Field("runs/train", description="folder of the run")
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
@@ -43,7 +43,7 @@ class EvalConfig(Section):
 
     model: ModelConfig = ModelConfig()
     benchmarks: tuple[str, ...] = Field((), description="names or patterns, e.g. aime24,countdown/*; none: `data` is evaluated")
-    data_dir: str | None = Field(None, description="folder with NAME.jsonl or NAME.parquet of each benchmark; null: the hub")
+    data_dir: LocalPath | None = Field(None, description="folder with NAME.jsonl or NAME.parquet of each; null: the hub")
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first problems of each benchmark only")
     data: DataConfig = DataConfig(split="test", count=200)
     sampler: SamplerConfig = SamplerConfig()

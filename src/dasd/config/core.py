@@ -7,13 +7,14 @@ exit code 2.
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_origin
+from typing import Annotated, Any, TypeVar, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 
 from dasd.presets import PRESETS
 
@@ -25,11 +26,28 @@ class BadInput(ValueError):
 
 
 class RunFailed(RuntimeError):
-    """The run cannot go on, and not for what the user gave; what was written before is intact. Exit code 1."""
+    """The run cannot go on, and not for what the user gave; what was written before is intact. Exit code 1.
+
+    goes_on  the same command may end otherwise if it is given again
+    """
+
+    def __init__(self, message: str, goes_on: bool = True) -> None:
+        super().__init__(message)
+        self.goes_on = goes_on
+
+
+def home_expanded(path: str) -> str:
+    """`~` at the beginning is the home folder. Raises ValueError for a path of nothing."""
+    if not path.strip():
+        raise ValueError("an empty path names no folder")
+    return str(Path(path).expanduser()) if path.startswith("~") else path
+
+
+LocalPath = Annotated[str, AfterValidator(home_expanded)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -115,10 +133,24 @@ def _merge(under: Any, over: Any) -> Any:
 
 def validate(kind: type[T], values: Mapping[str, Any]) -> T:
     """`values` as a config of this kind. Raises BadInput with one line for each fault."""
+    if endless := list(_not_finite(values)):
+        raise BadInput("\n".join(f"{key}: must be a finite number, got {value}" for key, value in endless))
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         raise BadInput("\n".join(_explain(kind, fault) for fault in error.errors())) from None
+
+
+def _not_finite(values: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Every infinity and NaN in it, with its key: also where settings are not typed, as under training.trl."""
+    if isinstance(values, float) and not math.isfinite(values):
+        yield path, values
+    elif isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _not_finite(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(values, list | tuple):
+        for index, value in enumerate(values):
+            yield from _not_finite(value, f"{path}[{index}]")
 
 
 def dump_config(config: BaseModel) -> str:

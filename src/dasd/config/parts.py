@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dasd.config.core import Section
+from dasd.config.core import LocalPath, Section
 
 BUNDLED = "bundled"
 
@@ -15,7 +15,7 @@ BUNDLED = "bundled"
 class ModelConfig(Section):
     """The policy to train. It is also the teacher."""
 
-    path: str = Field(BUNDLED, description="'bundled', a folder, or a hub id")
+    path: LocalPath = Field(BUNDLED, description="'bundled', a folder, or a hub id")
     revision: str | None = Field(None, description="hub revision")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="type the weights are loaded in")
     quantization: Literal["none", "8bit", "4bit"] = Field(
@@ -45,7 +45,7 @@ class DataConfig(Section):
     task: Literal["countdown", "math", "choice"] = Field(
         "countdown", description="who grades: Countdown's verifier, math-verify, or the letter of a multiple choice"
     )
-    source: str = Field(BUNDLED, description="'bundled' (Countdown), a hub id, or a local JSONL, JSON, Parquet or CSV file")
+    source: LocalPath = Field(BUNDLED, description="'bundled' (Countdown), a hub id, or a local JSONL, JSON, Parquet, CSV file")
     split: str = Field("train", description="split of the dataset")
     columns: ColumnsConfig = ColumnsConfig()
     prompt: str | None = Field(None, description="what is asked, with {problem} in it; null: the problem as it stands")
@@ -89,7 +89,7 @@ class TeacherConfig(Section):
 class MethodConfig(BaseModel):
     """Token credit: a name of dasd.credit.METHODS and that method's own settings, checked where the method is defined."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     name: str = Field("dasd", description="a name of dasd.credit.METHODS, see docs/method.md")
 

@@ -7,13 +7,11 @@ holds them, `problems.jsonl` what was asked, `summary.json` is there once all sa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from dasd.config import BadInput, EvalConfig
 from dasd.evaluation.benchmarks import Suite
@@ -94,17 +92,6 @@ def check_identity(evaluation: Evaluation) -> None:
             f"{evaluation.output} holds an evaluation with other settings ({', '.join(changed)}): give another --output, or "
             "delete it"
         )
-
-
-@contextmanager
-def sole_writer(path: Path) -> Iterator[None]:
-    """Keeps other processes from writing the same file; a killed one lets go. Raises BadInput where another is at it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
-            yield
-    except Timeout:
-        raise BadInput(f"another process is writing {path}: wait for it, or share the work with --shard") from None
 
 
 def write_shared(path: Path, value: Record) -> None:

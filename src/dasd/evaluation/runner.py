@@ -30,13 +30,13 @@ from dasd.evaluation.folder import (
     claim,
     model_slug,
     sample_files,
-    sole_writer,
     write_problems,
     write_shared,
 )
 from dasd.evaluation.samplers import Request, Sampled, Sampler, SamplingFailed, SamplingParams, make_sampler
 from dasd.evaluation.summary import Record, Sums, metric_sums, summarize
 from dasd.files import append_lines, read_lines, repair_lines, write_text
+from dasd.folders import sole_writer
 from dasd.progress import track
 from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, Problem, Task, TellsSolutionsApart
@@ -129,7 +129,7 @@ def _sample(evaluation: Evaluation, sampler: Sampler, label: str, shard: Shard) 
     _check_length(sampler, list(prompts.values()), config)
     params = SamplingParams(config.max_completion_length, config.temperature, config.top_p)
     path, known = evaluation.output / shard.file, set(evaluation.ids)
-    with sole_writer(path):
+    with sole_writer(path, "wait for it, or share the work with --shard"):
         claim(evaluation, sampler.describe())
         repair_lines(path, keep=lambda record: record["problem_id"] in known)
         missing, started = _missing(evaluation, shard), time.monotonic()
@@ -164,7 +164,7 @@ def regrade_samples(evaluation: Evaluation) -> Finished | None:
 
 
 def _regrade_file(path: Path, by_id: dict[str, Problem], task: Task) -> None:
-    with sole_writer(path):
+    with sole_writer(path, "wait for it, or share the work with --shard"):
         records = [record for record in read_lines(path) if record["problem_id"] in by_id]
         with track(f"Grading {path.parent.name}", len(records)) as advance:
             for start in range(0, len(records), GRADED_AT_ONCE):

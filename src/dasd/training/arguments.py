@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from trl import GRPOConfig
 
 from dasd import processes
-from dasd.config import BadInput, RunConfig, nearest
+from dasd.config import BadInput, RunConfig, TrainingConfig, nearest
 from dasd.training.trainer import SelfDistillationConfig
 
 # TRL's name -> the key of a config, where it is not `training.NAME`
@@ -109,12 +111,38 @@ def trainer_arguments(
     return arguments
 
 
+def too_few_problems(count: int, arguments: SelfDistillationConfig, training: TrainingConfig) -> str | None:
+    """Why so many problems give not one whole batch of rollouts, and what to set; None where they do.
+
+    TRL leaves out what does not fill a batch: of too few problems it makes no step, and says so to nobody.
+    """
+    batch, group, processes = arguments.generation_batch_size, training.group_size, arguments.world_size
+    needed = batch // group
+    if count >= needed:
+        return None
+    remedies = [f"give {needed} problems or more"]
+    if chosen := {"steps_per_generation", "generation_batch_size"} & set(training.trl):
+        remedies.append(f"lower training.trl.{chosen.pop()}")
+    elif largest := count * group // (unit := math.lcm(group, training.micro_batch_size * processes)) * unit:
+        remedies.append(f"set training.rollouts_per_step: {largest}")
+    elif count * group % processes == 0:
+        size = math.gcd(count * group // processes, training.micro_batch_size)
+        remedies.append(f"set training.rollouts_per_step: {count * group} and training.micro_batch_size: {size}")
+    if batch % count == 0:
+        remedies.append(f"set training.group_size: {batch // count}")
+    return (
+        f"{count} problem{'s are' if count > 1 else ' is'} too few: a batch of rollouts takes {needed} ({batch} rollouts, "
+        f"{group} of each problem), so not one step could be made. Either {', or '.join(remedies)}"
+    )
+
+
 def refuse_torn_batches(arguments: SelfDistillationConfig) -> None:
     """Rollouts are not part of a checkpoint: one in the middle of their use would go on with others. Raises BadInput."""
-    batches = arguments.steps_per_generation / arguments.gradient_accumulation_steps * arguments.num_iterations
-    if arguments.save_steps < arguments.max_steps and arguments.save_steps % batches:
-        nearest = max(1, round(arguments.save_steps / batches)) * batches
+    batches = Fraction(arguments.steps_per_generation * arguments.num_iterations, arguments.gradient_accumulation_steps)
+    whole = batches.numerator  # the fewest steps after which a batch of rollouts is used up
+    if arguments.save_steps < arguments.max_steps and arguments.save_steps % whole:
         raise BadInput(
-            f"training.save_steps ({arguments.save_steps}) must be a multiple of the steps that use one batch of rollouts "
-            f"({batches:g}), or a killed run would not go on as it was: try training.save_steps: {nearest:g}"
+            f"training.save_steps ({arguments.save_steps}) must be a multiple of the steps that use whole batches of rollouts "
+            f"({whole}), or a killed run would not go on as it was: try training.save_steps: "
+            f"{max(1, round(arguments.save_steps / whole)) * whole}"
         )

@@ -21,6 +21,10 @@ def saving(folder: Path) -> Iterator[None]:
     """While files are written into `folder`: what cannot be written whole is removed. Raises RunFailed with the reason."""
     try:
         yield
+    except RunFailed:  # it is not the disk
+        if processes.is_main():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors do not raise OSError on a full disk
         if processes.is_main():  # else the cause would be lost behind what process 0 says when its folder disappears
             shutil.rmtree(folder, ignore_errors=True)
@@ -40,6 +44,24 @@ def is_complete(folder: Path) -> bool:
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint; a save or a deletion that was cut off is passed over."""
     return next(filter(_is_whole, _newest_first(folder)), None)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+@contextmanager
+def telling_where_it_stands(folder: Path, save_steps: int) -> Iterator[None]:
+    """A KeyboardInterrupt inside says from which step the same command would go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        last = last_checkpoint(folder)
+        raise KeyboardInterrupt(
+            f"stopped; the same command goes on from step {step_of(last)}, the last checkpoint"
+            if last
+            else f"stopped before the first checkpoint (training.save_steps: {save_steps}): the same command begins again"
+        ) from None
 
 
 def keep_newest(folder: Path, limit: int, best: str | None = None) -> None:

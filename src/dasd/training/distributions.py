@@ -43,12 +43,13 @@ def token_divergences(
             divergence, student_hidden, student_head, teacher_hidden, teacher_head, vocab_size, student_share
         )
     trl_beta = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": divergence.mixture}[divergence.kind]
-    values, _ = ChunkedDivergenceFunction.apply(
-        student_hidden, student_head.weight, student_head.bias,
-        teacher_hidden, teacher_head.weight, teacher_head.bias,
-        trl_beta, student_head.temperature,
-        student_head.scale, student_head.softcap, teacher_head.scale, teacher_head.softcap,
-    )  # fmt: skip
+    with student_head.precision(student_hidden):
+        values, _ = ChunkedDivergenceFunction.apply(
+            student_head.take(student_hidden), student_head.weight, student_head.bias,
+            teacher_head.take(teacher_hidden), teacher_head.weight, teacher_head.bias,
+            trl_beta, student_head.temperature,
+            student_head.scale, student_head.softcap, teacher_head.scale, teacher_head.softcap,
+        )  # fmt: skip
     return values
 
 

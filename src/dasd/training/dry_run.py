@@ -1,4 +1,4 @@
-"""Would this run start, and would it fit? `dasd train CONFIG --dry-run`: no weights, no data, nothing written.
+"""Would this run start, and would it fit? `dasd train CONFIG --dry-run`: no weights, nothing written, problems only counted.
 
 Settings, method, teacher and TRL's arguments are resolved as if on the GPUs that are named; the model is built from its
 config.json without memory, so that weights are counted and not guessed.
@@ -6,9 +6,11 @@ config.json without memory, so that weights are counted and not guessed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,11 +18,12 @@ from peft import get_peft_model
 from rich.table import Table
 from transformers import AutoModelForCausalLM
 
-from dasd.config import BadInput, RunConfig, make_config
+from dasd.config import BUNDLED, BadInput, RunConfig, make_config
+from dasd.data.problems import load_problems
 from dasd.models import load_model_config, model_path
 from dasd.progress import console
 from dasd.teacher.weights import TeacherWeights
-from dasd.training.arguments import trainer_arguments
+from dasd.training.arguments import too_few_problems, trainer_arguments
 from dasd.training.lora import adapter
 from dasd.training.memory import (
     GIB,
@@ -55,8 +58,8 @@ class Hardware:
         if self.sharding not in get_args(Sharding):
             raise BadInput(f"--sharding must be one of {', '.join(get_args(Sharding))}, got {self.sharding!r}")
         for name in ("gpu_memory", "processes", "prompt_length"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise BadInput(f"--{name} must be above 0, got {value}")
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise BadInput(f"--{name} must be a number above 0, got {value}")
 
     @property
     def gpu_bytes(self) -> float | None:
@@ -99,6 +102,9 @@ class Plan:
 def dry_run(config: RunConfig, hardware: Hardware) -> int:
     """Prints the plan; 2 where it does not fit, else 0. Raises BadInput for whatever is wrong with the settings."""
     plan = make_plan(config, hardware)
+    problems = _problems(config)
+    if problems is not None and (few := too_few_problems(problems, plan.arguments, config.training)):
+        raise BadInput(few)
     sizes, work = plan.sizes, plan.work
     trained = f"{sizes.trainable:,} trained" if sizes.lora else "all trained"
     console.print(f"{model_path(config.model)}: {sizes.parameters:,} parameters, {trained}", soft_wrap=True)
@@ -109,9 +115,20 @@ def dry_run(config: RunConfig, hardware: Hardware) -> int:
         soft_wrap=True,
     )
     console.print(_table(plan))
+    if problems is None:
+        needed = plan.arguments.generation_batch_size // plan.arguments.num_generations
+        console.print(f"{config.data.source} is not read here: it must give {needed} problems or more.", soft_wrap=True)
     for line in (*_notes(plan), *_verdict(plan)):
         console.print(line, soft_wrap=True, markup=False)
     return 2 if plan.fits is False else 0
+
+
+def _problems(config: RunConfig) -> int | None:
+    """How many problems there are, where that can be known without the hub."""
+    data = config.data
+    if data.source != BUNDLED and not Path(data.source).exists():
+        return None
+    return len(load_problems(data))
 
 
 def make_plan(config: RunConfig, hardware: Hardware) -> Plan:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # A prompt that is read once is one more call of the model, and its cache is copied to the rows: not for a few tokens.
 WORTH_SHARING = 0.9
@@ -84,3 +84,29 @@ def score_pass(
         input_ids=torch.cat([prompt_ids, completion_ids], dim=1), attention_mask=mask, labels=labels,
         past_key_values=cache, fused_lm_head=True, is_top1=True,
     )  # fmt: skip
+
+
+def count_positions_by_mask(model: Any) -> None:
+    """From now on positions count the tokens that the mask keeps, wherever they are not given, as generation counts them.
+
+    Else a model with learned absolute positions counts the padding, too, of which student and teacher have different amounts:
+    the same prompt would then give another log-prob.
+    """
+    if "position_ids" not in signature(type(model).forward).parameters:
+        return
+
+    def count(module: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        ids, mask = given.get("input_ids"), given.get("attention_mask")
+        if given.get("position_ids") is None and given.get("pixel_values") is None and ids is not None and mask is not None:
+            given["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        return args, given
+
+    model.register_forward_pre_hook(count, with_kwargs=True)
+
+
+def has_learned_positions(model: Any) -> bool:
+    """Whether a token's place is a learned vector of its own, as in GPT-2, and not a matter of distances."""
+    return any(
+        isinstance(module, nn.Embedding) and name.rpartition(".")[2] in ("wpe", "embed_positions", "position_embeddings")
+        for name, module in model.named_modules()
+    )

@@ -1,6 +1,7 @@
 """From a config to a trained model: `checkpoints/`, `metrics.jsonl`, `config.yaml`, `run.json`.
 
-A killed run goes on from its last complete checkpoint when the same command is given again; a finished one is left alone.
+A killed run goes on from its last complete checkpoint when the same command is given again; a finished one is left alone,
+unless `training.steps` was raised: then it goes on, too.
 What the trainer is told is in `arguments`, what it trains in `lora`, what it is rewarded for in `rewards`.
 """
 
@@ -8,8 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +24,20 @@ from transformers import PrinterCallback
 
 from dasd import processes
 from dasd.adapters import is_adapter
-from dasd.config import BadInput, RunConfig
+from dasd.config import BadInput, RunConfig, RunFailed
 from dasd.credit import Method, make_method
 from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems
 from dasd.files import repair_lines, write_json
-from dasd.folders import claim
-from dasd.models import load_model
+from dasd.folders import CONFIG, claim, sole_writer
+from dasd.models import load_model, model_path
 from dasd.progress import track
 from dasd.prompts import tokenize_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import Problem, Task
 from dasd.teacher.context import PrivilegedContext
-from dasd.training.arguments import trainer_arguments
+from dasd.training.arguments import too_few_problems, trainer_arguments
 from dasd.training.callbacks import Done, MetricsWriter, StopWhenDone
-from dasd.training.checkpoints import is_complete, last_checkpoint, saving
+from dasd.training.checkpoints import is_complete, last_checkpoint, saving, step_of, telling_where_it_stands
 from dasd.training.lora import adapter
 from dasd.training.provenance import provenance
 from dasd.training.rewards import rewards
@@ -40,31 +45,82 @@ from dasd.training.trainer import SelfDistillationTrainer
 from dasd.training.vllm import check_vllm
 
 logger = logging.getLogger("dasd")
-METRICS = "metrics.jsonl"
+METRICS, RESULT = "metrics.jsonl", "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to, as `result.json` keeps it.
+
+    steps            optimisation steps behind the final model
+    weights_changed  whether any of its weights differs from the base's; None where that is not known (sharded weights)
+    """
+
+    model: str
+    steps: int
+    weights_changed: bool | None
+    ended: str
+
+    @classmethod
+    def read(cls, output: Path) -> Result | None:
+        """Of the run in this folder; None where it has not ended."""
+        try:
+            return cls(**json.loads((output / RESULT).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
 
 
 def train(config: RunConfig) -> Path:
     """Trains, or goes on training, with a progress bar, and returns the folder of the final model.
 
-    Raises BadInput before anything is written, for whatever is wrong with config, model or data.
+    Raises BadInput before anything is written, for whatever is wrong with config, model or data; RunFailed where fewer steps
+    were made than asked for.
     """
     output = Path(config.output)
     final = output / "checkpoints" / "final"
-    claim(output, config, write=False)
-    if is_complete(final):
-        return final
-    model, tokenizer, problems, task = prepare(config)
-    trainer = build_trainer(config, model, tokenizer, problems, task)
-    checkpoint = None
+    with ExitStack() as held:
+        alone = partial(sole_writer, output / CONFIG, "wait for it, or give another --output")
+        known = output.is_dir()  # a new folder is made when all is checked
+        if known and processes.is_main():
+            held.enter_context(alone())
+        claim(output, config, write=False, may_grow=True)
+        if is_complete(final) and (ended := Result.read(output)) and ended.steps >= config.training.steps:
+            logger.warning(
+                "%s is finished: all %d steps are made. Raise training.steps to go on from there, or give another --output.",
+                output, ended.steps,
+            )  # fmt: skip
+            return final
+        model, tokenizer, problems, task = prepare(config)
+        trainer = build_trainer(config, model, tokenizer, problems, task)
+        if not known and processes.is_main():
+            held.enter_context(alone())
+        with telling_where_it_stands(output / "checkpoints", config.training.save_steps):
+            steps = _optimise(config, trainer, tokenizer)
+        if processes.is_main():
+            shutil.rmtree(final, ignore_errors=True)  # of fewer steps; the checkpoint that this went on from has its weights
+        with saving(final):
+            trainer.save_model(str(final))
+        changed = trainer.weights_changed
+        if processes.is_main():
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(output / RESULT, asdict(Result(model_path(config.model), steps, changed, now)))
+    return final
+
+
+def _optimise(config: RunConfig, trainer: SelfDistillationTrainer, tokenizer: Any) -> int:
+    """Makes the steps that are left, and returns how many there are now."""
+    output, checkpoint = Path(config.output), None
     if processes.is_main():
-        claim(output, config)
+        claim(output, config, may_grow=True)
         if not (output / "run.json").exists():
             distribution = {"processes": processes.count(), "distributed": trainer.accelerator.distributed_type.value}
             write_json(output / "run.json", provenance(config, tokenizer) | distribution)
         if (checkpoint := last_checkpoint(output / "checkpoints")) is not None:
             _warn_of_other_processes(output / "run.json")
     (checkpoint,) = broadcast_object_list([checkpoint])  # one view of the folder for all
-    done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    done = step_of(checkpoint) if checkpoint else 0
+    if done:
+        logger.info("Goes on from step %d of %d (%s).", done, config.training.steps, checkpoint)
     if processes.is_main():
         repair_lines(output / METRICS, keep=lambda record: record["step"] <= done)
     with track(f"Training with {config.method.name}", config.training.steps) as advance:
@@ -73,23 +129,27 @@ def train(config: RunConfig) -> Path:
         trainer.add_callback(StopWhenDone())
         with suppress(Done):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    with saving(final):
-        trainer.save_model(str(final))
-    return final
+    if (made := trainer.state.global_step) < config.training.steps:
+        raise RunFailed(f"training ended after {made} of {config.training.steps} steps, and no final model was written")
+    return made
 
 
 def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
     """Model, tokenizer, problems and task, all checked; warnings are logged. Raises BadInput."""
     _, contexts = method_and_contexts(config)
-    check_vllm(trainer_arguments(config))
+    arguments = trainer_arguments(config)
+    check_vllm(arguments)
     problems, task = load_problems(config.data), make_task(config.data.task)
     column = contexts[0].column if contexts and not contexts[0].needs_peers else None
     findings = check_problems(problems, task, column)
+    if few := too_few_problems(len(problems), arguments, config.training):
+        findings.append(Finding(few, fatal=True))
     rows = [as_row(problem) for problem in problems]
     for kind in contexts:
         if not any(finding.fatal for finding in findings) and not any(kind.prompt(row, ["a peer"], rows) for row in rows):
             message = f"no problem gets a teacher: context {kind.kind} finds nothing in these {len(rows)} problems"
             findings.append(Finding(message, fatal=True))
+    _refuse_fatal(findings)
     if is_adapter(Path(config.model.path)):
         raise BadInput(
             f"model.path {config.model.path} is a LoRA adapter: make it a plain model first, with "
@@ -110,12 +170,15 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
 
     limit = getattr(model.config, "max_position_embeddings", None)
     findings += check_lengths(problems, longest_prompt, config.training.max_completion_length, limit)
-    fatal = [finding.message for finding in findings if finding.fatal]
-    if fatal:
-        raise BadInput("\n".join(fatal))
+    _refuse_fatal(findings)
     for finding in findings:
         logger.warning("%s", finding.message)
     return model, tokenizer, problems, task
+
+
+def _refuse_fatal(findings: Sequence[Finding]) -> None:
+    if fatal := [finding.message for finding in findings if finding.fatal]:
+        raise BadInput("\n".join(fatal))
 
 
 def method_and_contexts(config: RunConfig) -> tuple[Method, list[PrivilegedContext]]:

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from dasd.credit.signals import high_entropy
 from dasd.prompts import Prompt, tokenize_prompt
 from dasd.teacher.context import PrivilegedContext, choose_peers
 from dasd.teacher.weights import TeacherWeights
+from dasd.training.passes import has_learned_positions
 from dasd.training.trl_adapter import Batch, Scores, TokenCreditTrainer
 
 logger = logging.getLogger("dasd")
@@ -72,6 +73,13 @@ class SelfDistillationConfig(GRPOConfig):
         default=False, metadata={"help": "Log a running mean in place of a loss that is not finite, and train on: off."}
     )
 
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{one.name} must be a finite number, got {value}")
+        super().__post_init__()
+
 
 class SelfDistillationTrainer(TokenCreditTrainer):
     """`trl.GRPOTrainer` with token credit from a privileged self-teacher.
@@ -107,6 +115,11 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             # As the students will be: fresh adapters differ until training starts.
             self.teacher.load_state_dict(broadcast(self.teacher.state_dict()))
         self.add_callback(_TeacherFollows(self.teacher))
+        if self.has_teacher and args.context != "none" and has_learned_positions(self._language_model()):
+            logger.warning(
+                "This model has learned absolute positions, and the teacher's longer prompt moves the completion to others: "
+                "part of the gap is the place, not what the teacher knows. Context length_matched shows how much."
+            )
 
     @property
     def has_teacher(self) -> bool:
@@ -285,6 +298,13 @@ class SelfDistillationTrainer(TokenCreditTrainer):
                 what = f"has teacher weights {args.teacher_weights!r}, of which a copy is kept"
             if what is not None:
                 raise ValueError(f"DeepSpeed ZeRO-3 shards the model, and this run {what}: use FSDP2 or ZeRO-2")
+        rollouts, group = args.generation_batch_size, args.num_generations
+        if hasattr(self.train_dataset, "__len__") and (rows := len(self.train_dataset)) < rollouts // group:
+            raise ValueError(
+                f"the dataset has {rows} rows, and a batch of rollouts takes {rollouts // group} (generation_batch_size "
+                f"{rollouts} / num_generations {group}): not one step could be made. Give more rows, or lower "
+                "generation_batch_size"
+            )
         if args.max_resamples and args.per_device_train_batch_size * args.steps_per_generation % args.num_generations:
             raise ValueError(
                 f"dynamic sampling needs whole groups on every process: per_device_train_batch_size x steps_per_generation "

@@ -26,21 +26,33 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import TrainerCallback
 from trl import GRPOTrainer
 from trl.generation import vllm_generation
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head, pad
 
+from dasd.config import RunFailed
 from dasd.credit import Credit
-from dasd.models import LanguageModelHead, refuse_changed_head
+from dasd.models import LanguageModelHead, keep_head_input_contiguous, refuse_changed_head
 from dasd.prompts import tokenize_prompt
 from dasd.training.checkpoints import keep_newest, saving
 from dasd.training.distributions import divergence_loss
 from dasd.training.dynamic_sampling import idle_groups, merge_rows
-from dasd.training.guards import StopWhenNotFinite, stopping
-from dasd.training.passes import WORTH_SHARING, Plan, by_length, by_prompt, reads_prompts_once, score_pass
+from dasd.training.fingerprint import differ, fingerprint
+from dasd.training.guards import StopWhenNotFinite, refuse_broken_weights, stopping
+from dasd.training.passes import (
+    WORTH_SHARING,
+    Plan,
+    by_length,
+    by_prompt,
+    count_positions_by_mask,
+    reads_prompts_once,
+    score_pass,
+)
 
+logger = logging.getLogger("dasd")
 Batch = dict[str, Any]
 logger = logging.getLogger("dasd")
 
@@ -68,7 +80,7 @@ class TokenCreditTrainer(GRPOTrainer):
     max_resamples = 0  # rounds in which groups without reward variance are replaced by fresh ones (DAPO's dynamic sampling)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._recorded_passes: list[tuple[Tensor, Tensor]] | None = None
+        self._recorded_passes: list[tuple[Tensor, Tensor | None]] | None = None
         self._batch_awaiting_credit: Batch | None = None
         self._credit: Credit | None = None
         self._totals: defaultdict[str, float | Tensor] = defaultdict(float)
@@ -81,7 +93,36 @@ class TokenCreditTrainer(GRPOTrainer):
             if parameter.requires_grad:  # TRL's are bfloat16: that rounds small updates away, and PEFT resumes in float32
                 parameter.data = parameter.data.float()
         self.add_callback(StopWhenNotFinite(self.accelerator))
+        keep_head_input_contiguous(self._language_model())
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self._base = None if sharded else fingerprint(self._trained_weights())
+        for scored in filter(None, (self._language_model(), self.ref_model)):
+            count_positions_by_mask(self.accelerator.unwrap_model(scored))
         _add_first_choice(self._language_model(), self.temperature, self.args.cast_lm_head_to_fp32)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As TRL's. Raises RunFailed where no step was made, or the data ended before the steps did."""
+        progress = _Progress()
+        self.add_callback(progress)
+        result = super().train(*args, **kwargs)
+        self.remove_callback(progress)
+        made, wanted = self.state.global_step - progress.started_at, self.state.max_steps - progress.started_at
+        if made == 0 or progress.found_nothing:
+            raise RunFailed(f"{made} of {wanted} optimisation steps were made: the data gave no further batch of rollouts")
+        if self.weights_changed is False:
+            logger.warning("Nothing was learnt: after %d steps all weights are the base's.", self.state.global_step)
+        return result
+
+    @property
+    def weights_changed(self) -> bool | None:
+        """Whether any trained weight differs from the base's. None where weights are sharded: nobody has the base's then."""
+        if self._base is None:
+            return None
+        return differ(self._base, fingerprint(self._trained_weights()))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        refuse_broken_weights(self._trained_weights(), self.accelerator, self.state.global_step, self.args.output_dir)
+        super().save_model(output_dir, _internal_call)
 
     # Hooks
 
@@ -244,10 +285,10 @@ class TokenCreditTrainer(GRPOTrainer):
         self.add_totals({"divergence": total, "divergence_tokens": self.loss_mask(inputs).sum()})
         return loss + total / normalizer
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, compute_entropy: bool = False, **kwargs: Any) -> tuple:
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, compute_entropy: bool = False, **kwargs: Any) -> tuple:
         passes = self._recorded_passes
-        needs_entropy = compute_entropy or passes is not None
-        scores = super()._get_per_token_logps_and_entropies(*args, compute_entropy=needs_entropy, **kwargs)
+        compute_entropy |= passes is not None and model is self.model  # the head of a reference model gives none
+        scores = super()._get_per_token_logps_and_entropies(model, *args, compute_entropy=compute_entropy, **kwargs)
         if passes is not None:
             passes.append((scores[0], scores[1]))
         elif self._batch_awaiting_credit is not None:
@@ -279,9 +320,19 @@ class TokenCreditTrainer(GRPOTrainer):
         if checkpoint is not None:
             self.load_state(Path(checkpoint))
 
+    @staticmethod
+    def get_off_policy_mask(advantages: Tensor, mask: Tensor, **others: Any) -> Tensor:
+        """(B, 1), 0 where a whole rollout is left out: it is pushed down, and the policy has left it (2512.02556, equation 9).
+
+        A rollout's advantage is here the mean of its tokens', which is the verifier's own where every token has that. (TRL
+        looks at each token's sign where there is one number a token, and would leave out single tokens.)
+        """
+        whole = advantages if advantages.size(1) == 1 else (advantages * mask).sum(1, keepdim=True)
+        return GRPOTrainer.get_off_policy_mask(advantages=whole, mask=mask, **others)
+
     @contextmanager
-    def _recording(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
-        passes: list[tuple[Tensor, Tensor]] = []
+    def _recording(self) -> Iterator[list[tuple[Tensor, Tensor | None]]]:
+        passes: list[tuple[Tensor, Tensor | None]] = []
         self._recorded_passes = passes
         try:
             yield passes
@@ -300,12 +351,15 @@ class TokenCreditTrainer(GRPOTrainer):
         finally:
             handle.remove()
 
+    def _trained_weights(self) -> list[Tensor]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
     def _language_model(self) -> Any:
         model = self.accelerator.unwrap_model(self.model)
         return model.get_base_model() if hasattr(model, "peft_config") else model
 
     def _head(self) -> LanguageModelHead:
-        return LanguageModelHead.of(self._language_model(), self.temperature)
+        return LanguageModelHead.of(self._language_model(), self.temperature, self.args.cast_lm_head_to_fp32)
 
     @staticmethod
     def _of_completion(hidden: Tensor, completion_ids: Tensor) -> Tensor:
@@ -404,6 +458,21 @@ class TokenCreditTrainer(GRPOTrainer):
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randint(len(self.train_dataset), (count,), generator=generator)
         return [self.train_dataset[int(index)] for index in chosen]
+
+
+class _Progress(TrainerCallback):
+    """Did training begin at step 0, and did its last pass over the data give anything?"""
+
+    started_at, found_nothing, _before = 0, False, 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.started_at = state.global_step
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._before = state.global_step
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.found_nothing = state.global_step == self._before
 
 
 def _add_first_choice(model: Any, temperature: float, in_float32: bool) -> None:

@@ -20,6 +20,7 @@ from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWar
 
 from dasd.config import BadInput
 from dasd.evaluation.samplers.base import Messages, Request, Sampled, SamplingParams
+from dasd.models import keep_head_input_contiguous
 from dasd.prompts import tokenize_prompt
 
 SHRINK_AT = 0.85  # the batch is cut down when less than this share of its rows is still writing
@@ -65,7 +66,6 @@ class TransformersSampler:
         del self.model
 
 
-@torch.inference_mode()
 def write(
     model: Any, prompts: Sequence[list[int]], rows: Sequence[int], noise: np.ndarray, params: SamplingParams,
     ends: Sequence[int], pad: int,
@@ -77,6 +77,18 @@ def write(
 
     Raises BadInput where the model's logits are not numbers.
     """
+    hook = keep_head_input_contiguous(model)
+    try:
+        return _write(model, prompts, rows, noise, params, ends, pad)
+    finally:
+        hook.remove()
+
+
+@torch.inference_mode()
+def _write(
+    model: Any, prompts: Sequence[list[int]], rows: Sequence[int], noise: np.ndarray, params: SamplingParams,
+    ends: Sequence[int], pad: int,
+) -> list[list[int]]:  # fmt: skip
     device, warp = model.device, _warpers(params)
     end_ids = torch.tensor(ends, device=device)
     width = max(map(len, prompts))

@@ -26,6 +26,7 @@ class RunFiles:
     series: Series | None
     summary: dict[str, Any] | None
     rollouts: dict[str, Any] | None
+    result: dict[str, Any] | None = None
 
 
 def read_run(run_dir: Path) -> RunFiles:
@@ -40,6 +41,7 @@ def read_run(run_dir: Path) -> RunFiles:
         series=_metrics(run_dir / "metrics.jsonl"),
         summary=_json_object(run_dir / "summary.json"),
         rollouts=_json_object(run_dir / "rollouts.json"),
+        result=_json_object(run_dir / "result.json"),
     )
 
 

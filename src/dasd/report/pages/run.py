@@ -57,6 +57,7 @@ def _content(files: RunFiles) -> dict[str, Any]:
         "settings": {key: value for key, value in method.items() if key != "name"},
         "headline": _headline(rows, summary),
         "evaluated": _evaluated(summary),
+        "unlearnt": _unlearnt(files.result or {}),
         "cards": [row for row in rows if row.card],
         "rows": rows,
         "num_steps": 0 if series is None else len(series["step"]),
@@ -111,6 +112,13 @@ def _headline(rows: list[Row], summary: dict[str, Any]) -> str:
         if not row.difference.excludes_zero:
             change += ", which includes 0"
     return f"{row.label} {verb} from {row.plain('before')} to {row.plain('after')} ({change})."
+
+
+def _unlearnt(result: dict[str, Any]) -> str:
+    """A sentence where training left every weight as it was."""
+    if result.get("weights_changed") is not False:
+        return ""
+    return f"Nothing was learnt: after {number(result.get('steps')):,.0f} steps all weights are still the base's."
 
 
 def _evaluated(summary: dict[str, Any]) -> str:
