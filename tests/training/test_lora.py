@@ -14,8 +14,10 @@ from dasd.config import BadInput, EvalConfig, RunConfig, validate
 from dasd.models import load_model
 from dasd.training import run
 from dasd.training.lora import adapter
+from dasd.training.passes import score_pass
 from dasd.training.run import as_dataset
 from dasd.training.trainer import SelfDistillationTrainer
+from evaluation.samplers.test_head_copies import head_copies, model_of
 from training.conftest import length_reward, make_arguments, tiny
 
 SETTINGS = {
@@ -136,3 +138,21 @@ def test_a_resumed_run_on_a_quantised_base_is_the_uninterrupted_one(tmp_path):
     first, second = (load_file(folder / "adapter_model.safetensors") for folder in (final, again))
     assert {tensor.dtype for tensor in first.values()} == {torch.float32}
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+
+
+def test_training_with_an_adapter_copies_no_head(tokenizer, problems, tmp_path):
+    """TRL's generation, and the teacher's pass that reads each prompt once."""
+    settings = make_arguments(max_steps=1, output_dir=str(tmp_path))
+    trainer = SelfDistillationTrainer(
+        model_of(), length_reward, settings, train_dataset=as_dataset(problems), processing_class=tokenizer,
+        peft_config=LoraConfig(r=2, task_type="CAUSAL_LM"),
+    )  # fmt: skip
+    ids, mask = torch.randint(5, 50, (4, 6)), torch.ones(4, 6, dtype=torch.long)
+    trainer.model.eval()
+
+    @torch.no_grad()
+    def act():
+        trainer.model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=2)
+        score_pass(trainer.model, ids, mask, ids, mask, shared=True)
+
+    assert head_copies(act) == []
