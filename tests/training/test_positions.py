@@ -5,7 +5,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from dasd.analysis.scores import score_completion
-from dasd.teacher.context import tokenize_prompt
+from dasd.prompts import tokenize_prompt
 from dasd.training.passes import has_learned_positions
 from dasd.training.run import as_dataset
 from dasd.training.trainer import SelfDistillationTrainer
