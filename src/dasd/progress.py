@@ -17,8 +17,11 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 @contextmanager
-def track(description: str, total: int) -> Iterator[Advance]:
-    """Yields `advance(count=1, note="")`; the note is a short figure shown beside the bar, e.g. the reward."""
+def track(description: str, total: int, each: bool = False) -> Iterator[Advance]:
+    """Yields `advance(count=1, note="")`; the note is a short figure shown beside the bar, e.g. the reward.
+
+    each  without a terminal: a line for each advance in place of one a minute
+    """
     if console.is_terminal:
         columns = (
             TextColumn("{task.description:<28}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -36,9 +39,11 @@ def track(description: str, total: int) -> Iterator[Advance]:
         nonlocal done, last
         done += count
         now = time.monotonic()
-        if done >= total or now - last >= SECONDS_BETWEEN_LINES:
+        if (each and count) or done >= total or now - last >= SECONDS_BETWEEN_LINES:
             last = now
             left = (now - started) / max(done, 1) * (total - done)
-            console.print(f"{description}: {done}/{total}, {now - started:.0f} s, {left:.0f} s left  {note}".rstrip())
+            console.print(
+                f"{description}: {done}/{total}, {now - started:.0f} s, {left:.0f} s left  {note}".rstrip(), soft_wrap=True
+            )
 
     yield advance

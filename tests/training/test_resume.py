@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from dasd.config import RunConfig, validate
-from dasd.training import run
+from dasd.training import callbacks, run
 
 NAMES = ("loss", "reward", "gap/abs", "entropy", "grad_norm", "teacher/entropy_median", "dynamic_sampling/resampled")
 CASES = {
@@ -41,7 +41,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, case):
     class Killed(BaseException):
         pass
 
-    original = run.MetricsWriter.on_log
+    original = callbacks.MetricsWriter.on_log
 
     def die(self, args, state, control, logs=None, **kwargs):
         original(self, args, state, control, logs, **kwargs)
@@ -51,7 +51,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, case):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run.train(config(whole, case))
     with monkeypatch.context() as patch:
-        patch.setattr(run.MetricsWriter, "on_log", die)
+        patch.setattr(callbacks.MetricsWriter, "on_log", die)
         with pytest.raises(Killed):
             run.train(config(killed, case))
     run.train(config(killed, case))

@@ -12,6 +12,7 @@ from dasd.config.parts import (
     SamplerConfig,
     TeacherConfig,
     TrainingConfig,
+    ValidationConfig,
 )
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "TeacherConfig",
     "TokensConfig",
     "TrainingConfig",
+    "ValidationConfig",
     "dump_config",
     "load_config",
     "make_config",

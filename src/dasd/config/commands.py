@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from dasd.config.core import LocalPath, Section
 from dasd.config.parts import (
+    BUNDLED,
     ContextKind,
     DataConfig,
     MethodConfig,
@@ -15,6 +17,7 @@ from dasd.config.parts import (
     SamplerConfig,
     TeacherConfig,
     TrainingConfig,
+    ValidationConfig,
 )
 
 
@@ -27,6 +30,18 @@ class RunConfig(Section):
     teacher: TeacherConfig = TeacherConfig()
     method: MethodConfig = MethodConfig()
     training: TrainingConfig = TrainingConfig()
+    validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="after")
+    def _validation_has_problems(self) -> RunConfig:
+        place = self.validation.source or self.data.source
+        one_split = place != BUNDLED and Path(place).suffix != ""  # a file has no splits
+        if self.training.eval_steps and place == self.data.source and (one_split or self.validation.split == self.data.split):
+            raise ValueError(
+                f"training.eval_steps needs validation problems, and {place} is what is trained on: set validation.source to "
+                "another file, validation.split to another split, or training.eval_steps: 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _quantized_weights_stay(self) -> RunConfig:

@@ -120,6 +120,15 @@ class TrainingConfig(Section):
         0.0, description="last share of max_completion_length over which reward falls by up to 1; 0: off"
     )
     save_steps: Annotated[int, Field(gt=0)] = Field(50, description="steps between checkpoints")
+    eval_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="steps between evaluations on validation problems, the first one before training; 0: none"
+    )
+    report_steps: Annotated[int, Field(ge=0)] = Field(
+        10, description="steps between new versions of the run's page; 0: at the end only"
+    )
+    report_to: tuple[Literal["trackio", "wandb", "tensorboard"], ...] = Field(
+        (), description="where curves go while it runs, with commas between: trackio, wandb, tensorboard"
+    )
     seed: int = Field(0, description="seed of data order and sampling")
     lora_rank: Annotated[int, Field(ge=0)] = Field(0, description="train a LoRA adapter of this rank; 0: all weights")
     lora_alpha: Annotated[float, Field(gt=0)] = Field(32.0, description="LoRA: the adapter is scaled by lora_alpha / lora_rank")
@@ -155,6 +164,17 @@ class TrainingConfig(Section):
                 f"({self.micro_batch_size}): try micro_batch_size: {fits[-1]}"
             )
         return self
+
+
+class ValidationConfig(Section):
+    """Problems on which a run is watched while it trains (training.eval_steps). The best step is reported, never chosen."""
+
+    source: str | None = Field(None, description="hub id or local file; null: the training data's, of another split")
+    split: str = Field("validation", description="split of the dataset")
+    limit: Annotated[int, Field(gt=0)] | None = Field(64, description="use the first ones only")
+    num_samples: Annotated[int, Field(gt=0)] = Field(4, description="samples of each problem")
+    batch_size: Annotated[int, Field(gt=0)] = Field(256, description="completions sampled at once")
+    seed: int = Field(0, description="seed of the sampling, the same at every step")
 
 
 class SamplerConfig(Section):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 from dataclasses import fields
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +82,18 @@ def trainer_arguments(
         "save_steps": training.save_steps,
         "seed": training.seed,
         "trust_remote_code": config.model.trust_remote_code,  # of vLLM, which loads the model once more
+        "report_to": list(training.report_to),
     }
+    check_reporters(training.report_to)
     defaults: dict[str, Any] = {
+        "project": project_of(config),
         "lr_scheduler_type": "constant_with_warmup",
         "use_cpu": not torch.accelerator.is_available(),  # else accelerate would not join several processes on CPUs
         "bf16": on_gpu,
         "ddp_find_unused_parameters": False,  # every parameter of a language model takes part in every pass
         "logging_steps": 1,
         "save_total_limit": 2,
-        "report_to": [],
+        "run_name": Path(config.output).name,
         "disable_tqdm": True,
         "gradient_checkpointing": on_gpu,
     }
@@ -134,6 +140,29 @@ def too_few_problems(count: int, arguments: SelfDistillationConfig, training: Tr
         f"{count} problem{'s are' if count > 1 else ' is'} too few: a batch of rollouts takes {needed} ({batch} rollouts, "
         f"{group} of each problem), so not one step could be made. Either {', or '.join(remedies)}"
     )
+
+
+def check_reporters(names: Sequence[str]) -> None:
+    """Raises BadInput where the package of one of `training.report_to` is not installed."""
+    for name in names:
+        if find_spec(name) is None:
+            raise BadInput(f"training.report_to {name} needs the package {name}, which is not installed: pip install {name}")
+
+
+def project_of(config: RunConfig) -> str:
+    """The name under which the runs of one folder are found together."""
+    return Path(config.output).absolute().parent.name or "dasd"
+
+
+def place_reporters(config: RunConfig) -> None:
+    """What wandb and tensorboard read from the environment only, where the user has not set it: project and folder."""
+    output = Path(config.output).absolute()
+    for name, value in (
+        ("WANDB_PROJECT", project_of(config)),
+        ("WANDB_DIR", str(output)),
+        ("TENSORBOARD_LOGGING_DIR", str(output / "tensorboard")),
+    ):
+        os.environ.setdefault(name, value)
 
 
 def refuse_torn_batches(arguments: SelfDistillationConfig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +11,53 @@ from transformers import TrainerCallback
 
 from dasd.files import append_lines
 from dasd.progress import Advance
+from dasd.report import build_report
 
 
 class MetricsWriter(TrainerCallback):
     """One line a step, and the progress bar moved."""
 
     def __init__(self, path: Path, advance: Advance) -> None:
-        self.path, self.advance = path, advance
+        self.path, self.advance, self.tokens = path, advance, 0.0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
         metrics = {"step": state.global_step, **{key: value for key, value in logs.items() if key != "epoch"}}
+        read, seconds = metrics.get("num_tokens", math.nan), metrics.get("step_time", math.nan)
+        if seconds > 0 and self.tokens:  # the first step of a resumed run counts from before
+            metrics["tokens_per_second"] = (read - self.tokens) / seconds
+        self.tokens = read
         append_lines(self.path, [metrics])
-        self.advance(1, f"reward {metrics.get('reward') or 0:.2f}")
+        self.advance(1, headline(metrics))
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """A step in a line: what a person watches while it trains. Leaves out what was not logged."""
+    known = {
+        "reward {:.2f}": metrics.get("reward"),
+        "entropy {:.2f}": metrics.get("entropy"),
+        "{:.0f} tokens each": metrics.get("completions/mean_length"),
+        "{:,.0f} tokens/s": metrics.get("tokens_per_second"),
+        "teacher {:.1%} of credit": metrics.get("credit/teacher"),
+    }
+    return ", ".join(form.format(value) for form, value in known.items() if value is not None and math.isfinite(value))
+
+
+class ReportWriter(TrainerCallback):
+    """Rewrites the run's page every few steps; an open page reloads itself while the run goes on."""
+
+    def __init__(self, output: Path, every: int) -> None:
+        self.output, self.every = output, every
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # A step is logged after its end: the page of step n is drawn when the next one ends, and the last by the command.
+        if (
+            state.is_world_process_zero
+            and state.global_step % self.every == 1 % self.every
+            and state.global_step < state.max_steps
+        ):
+            build_report(self.output, live=True)
 
 
 class Done(Exception):

@@ -19,7 +19,6 @@ from dasd.models import model_path
 
 def provenance(config: RunConfig, tokenizer: Any) -> dict[str, Any]:
     """What a reader needs to make the run again."""
-    packages = ("dasd", "torch", "trl", "transformers", "accelerate", "datasets", "numpy")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
         "command": " ".join(["dasd", *sys.argv[1:]]),
@@ -30,6 +29,13 @@ def provenance(config: RunConfig, tokenizer: Any) -> dict[str, Any]:
         "dataset": config.data.source,
         "chat_template_sha256": hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest()[:16],
         "hardware": f"{device}, {torch.get_num_threads()} threads",
+        **software(),
+    }
+
+
+def software() -> dict[str, Any]:
+    packages = ("dasd", "torch", "trl", "transformers", "accelerate", "datasets", "numpy")
+    return {
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
         "git_revision": _git_revision(),

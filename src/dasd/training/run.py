@@ -35,13 +35,15 @@ from dasd.prompts import tokenize_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import Problem, Task
 from dasd.teacher.context import PrivilegedContext
-from dasd.training.arguments import too_few_problems, trainer_arguments
-from dasd.training.callbacks import Done, MetricsWriter, StopWhenDone
+from dasd.training.arguments import place_reporters, too_few_problems, trainer_arguments
+from dasd.training.callbacks import Done, MetricsWriter, ReportWriter, StopWhenDone
+from dasd.training.cards import CardWriter, write_run_card
 from dasd.training.checkpoints import is_complete, last_checkpoint, saving, step_of, telling_where_it_stands
 from dasd.training.lora import adapter
 from dasd.training.provenance import provenance
 from dasd.training.rewards import rewards
 from dasd.training.trainer import SelfDistillationTrainer
+from dasd.training.validation import Validation
 from dasd.training.vllm import check_vllm
 
 logger = logging.getLogger("dasd")
@@ -104,6 +106,7 @@ def train(config: RunConfig) -> Path:
         if processes.is_main():
             now = datetime.now(UTC).isoformat(timespec="seconds")
             write_json(output / RESULT, asdict(Result(model_path(config.model), steps, changed, now)))
+            write_run_card(final, config, trainer.method)
     return final
 
 
@@ -118,14 +121,18 @@ def _optimise(config: RunConfig, trainer: SelfDistillationTrainer, tokenizer: An
         if (checkpoint := last_checkpoint(output / "checkpoints")) is not None:
             _warn_of_other_processes(output / "run.json")
     (checkpoint,) = broadcast_object_list([checkpoint])  # one view of the folder for all
+    place_reporters(config)
     done = step_of(checkpoint) if checkpoint else 0
     if done:
         logger.info("Goes on from step %d of %d (%s).", done, config.training.steps, checkpoint)
     if processes.is_main():
         repair_lines(output / METRICS, keep=lambda record: record["step"] <= done)
-    with track(f"Training with {config.method.name}", config.training.steps) as advance:
+    with track(f"Training with {config.method.name}", config.training.steps, each=True) as advance:
         advance(done)
         trainer.add_callback(MetricsWriter(output / METRICS, advance))
+        if config.training.report_steps:
+            trainer.add_callback(ReportWriter(output, config.training.report_steps))
+        trainer.add_callback(CardWriter(config, trainer.method))
         trainer.add_callback(StopWhenDone())
         with suppress(Done):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -210,6 +217,8 @@ def build_trainer(
                 path.rmdir()
         raise BadInput(str(error)) from None
     trainer.remove_callback(PrinterCallback)  # it prints every metric of every step
+    if config.training.eval_steps:
+        trainer.add_callback(Validation(config, trainer))
     return trainer
 
 

@@ -27,6 +27,7 @@ from dasd.credit.signals import high_entropy
 from dasd.prompts import Prompt, tokenize_prompt
 from dasd.teacher.context import PrivilegedContext, choose_peers
 from dasd.teacher.weights import TeacherWeights
+from dasd.training.cards import write_trainer_card
 from dasd.training.passes import has_learned_positions
 from dasd.training.trl_adapter import Batch, Scores, TokenCreditTrainer
 
@@ -215,6 +216,11 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         logs.update(metrics)
         super().log(logs, start_time)
         self._warn_when_idle({**logs, **metrics})
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """What was done, in place of TRL's card, which calls every run of its trainer GRPO."""
+        if self.is_world_process_zero():
+            write_trainer_card(Path(self.args.output_dir), self)
 
     # The teacher
 

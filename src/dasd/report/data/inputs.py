@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-FILES = ("config.yaml", "run.json", "metrics.jsonl", "summary.json", "rollouts.json")
+FILES = ("config.yaml", "run.json", "metrics.jsonl", "summary.json", "rollouts.json", "validation.jsonl")
 Series = dict[str, NDArray[np.float64]]  # metric -> one value a step, NaN where it was not logged; "step" is the axis
 
 
@@ -21,11 +21,12 @@ Series = dict[str, NDArray[np.float64]]  # metric -> one value a step, NaN where
 class RunFiles:
     """The files of one run; None: the folder has no such file."""
 
-    config: str | None
-    run: dict[str, Any] | None
-    series: Series | None
-    summary: dict[str, Any] | None
-    rollouts: dict[str, Any] | None
+    config: str | None = None
+    run: dict[str, Any] | None = None
+    series: Series | None = None
+    summary: dict[str, Any] | None = None
+    rollouts: dict[str, Any] | None = None
+    validation: list[dict[str, Any]] | None = None
     result: dict[str, Any] | None = None
 
 
@@ -42,7 +43,23 @@ def read_run(run_dir: Path) -> RunFiles:
         summary=_json_object(run_dir / "summary.json"),
         rollouts=_json_object(run_dir / "rollouts.json"),
         result=_json_object(run_dir / "result.json"),
+        validation=_records(run_dir / "validation.jsonl"),
     )
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether the run has its final model; of a quickstart, the evaluation after it too."""
+    result = _json_object(run_dir / "result.json")
+    if result is None or ((run_dir / "before").is_dir() and not (run_dir / "summary.json").is_file()):
+        return False
+    config = mapping(yaml.safe_load(_text(run_dir / "config.yaml") or "") or {})
+    asked = number(mapping(config.get("training")).get("steps"))  # a finished run may have been given more to do
+    return not number(result.get("steps")) < asked
+
+
+def last_change(run_dir: Path) -> float:
+    """When the newest of the run's files was written, seconds; 0 where there is none yet."""
+    return max((path.stat().st_mtime for name in FILES if (path := run_dir / name).is_file()), default=0.0)
 
 
 def method_settings(files: RunFiles) -> dict[str, Any]:
@@ -91,20 +108,8 @@ def _parse(text: str, where: str) -> dict[str, Any]:
 
 def _metrics(path: Path) -> Series | None:
     """One array a metric, ordered by step. A step that was logged twice (a resumed run) counts once, the later values win."""
-    text = _text(path)
-    if text is None:
-        return None
     rows: dict[float, dict[str, float]] = {}
-    lines = text.split("\n")  # not splitlines: JSON may hold U+2028
-    for index, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = _parse(line, f"{path}, line {index},")
-        except ValueError:
-            if index == len(lines):  # no newline after it: the run was killed while it wrote this line
-                break
-            raise
+    for record in _records(path) or []:
         values = {name: number(value) for name, value in record.items()}
         step = values.pop("step", math.nan)
         row = rows.setdefault(float(len(rows) + 1) if math.isnan(step) else step, {})
@@ -113,6 +118,25 @@ def _metrics(path: Path) -> Series | None:
     names = sorted({name for row in rows.values() for name in row}, key=_in_natural_order)
     series = {name: np.array([rows[step].get(name, math.nan) for step in steps]) for name in names}
     return {"step": np.array(steps), **series} if steps else None
+
+
+def _records(path: Path) -> list[dict[str, Any]] | None:
+    """The objects of a JSONL file; a last line that was cut off is left out."""
+    text = _text(path)
+    if text is None:
+        return None
+    records = []
+    lines = text.split("\n")  # not splitlines: JSON may hold U+2028
+    for index, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            records.append(_parse(line, f"{path}, line {index},"))
+        except ValueError:
+            if index == len(lines):  # no newline after it: the run was killed while it wrote this line
+                break
+            raise
+    return records
 
 
 def _in_natural_order(name: str) -> list[str | int]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from dasd.report.data.curves import binned
-from dasd.report.data.inputs import Series
+from dasd.report.data.inputs import Series, number
+from dasd.report.data.metrics import describe
 from dasd.report.figures.panel import Key, Panel, curves, percent, step_axis
 from dasd.report.parts.svg import COLORS, draw
 
@@ -41,6 +46,37 @@ def training_panels(series: Series) -> list[Panel]:
                 missing, rate=True),
     ]  # fmt: skip
     return [panel for panel in drawn if panel is not None]
+
+
+def validation_panels(lines: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """How the policy did on validation problems, step by step."""
+    if not lines:
+        return []
+    names = list(dict.fromkeys(name for line in lines for name in line if name not in ("step", "ci95")))
+    series = {name: np.array([number(line.get(name)) for line in lines]) for name in ("step", *names)}
+    average, solved = (next((n for n in reversed(names) if n.startswith(prefix)), "") for prefix in ("avg_at_", "pass_at_"))
+    drawn = [
+        curves(series, "Validation: accuracy",
+               [(average, Key(describe(average).label, "accent")), (solved, Key(describe(solved).label, "muted", "dash"))],
+               f"On problems that are not trained on. {_best(lines, average)}", rate=True),
+        curves(series, "Validation: doubt", [("epistemic_per_response", Key("words of doubt a response", "accent"))],
+               "A fall means that the policy stops weighing alternatives."),
+        curves(series, "Validation: step accuracy and truncation",
+               [("step_accuracy", Key("checkable steps that are right", "accent")),
+                ("truncated", Key("responses cut off", "muted", "dash"))],
+               "Fewer right steps, or more responses without an end, are the first signs of collapse.", rate=True),
+    ]  # fmt: skip
+    return [panel for panel in drawn if panel is not None]
+
+
+def _best(lines: Sequence[Mapping[str, Any]], name: str) -> str:
+    known = [line for line in lines if not math.isnan(number(line.get(name)))]
+    if not known:
+        return ""
+    best = max(known, key=lambda line: number(line[name]))
+    unit = describe(name).unit
+    low, high = (unit.write(number(end)) for end in (best.get("ci95") or {}).get(name) or (math.nan, math.nan))
+    return f"Highest at step {best['step']}: {unit.write(best[name])}{unit.suffix} [{low}, {high}], reported and not chosen."
 
 
 def _credit_by_side(series: Series) -> Panel | None:

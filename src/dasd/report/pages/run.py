@@ -16,11 +16,12 @@ from dasd.report.data.results import Row, pass_at_k_rows, result_rows
 from dasd.report.data.rollouts import inert, spelled
 from dasd.report.figures.results import comparison_panels, pass_at_k_panel
 from dasd.report.figures.teacher import class_rows, gap_panels, pressure_panels
-from dasd.report.figures.training import training_panels
+from dasd.report.figures.training import training_panels, validation_panels
 from dasd.report.pages.tokens import map_content
 from dasd.report.parts.render import write_page
 
 PAGE = "report.html"
+SECONDS_TO_RELOAD = 10
 MAP_BYTES = 3_000_000  # of the token map's data in the report, which has figures too
 
 
@@ -35,14 +36,15 @@ class MetricLine:
     highest: str
 
 
-def build_report(run_dir: Path) -> Path:
-    """Writes `run_dir/report.html` from the files there and returns its path.
+def build_report(run_dir: Path, live: bool = False) -> Path:
+    """Writes `run_dir/report.html` from the files there and returns its path. A `live` page reloads itself.
 
     Missing files leave their section with a sentence. Raises ValueError where `run_dir` does not exist, holds no file of a
     run, or one of them is broken.
     """
     files = read_run(Path(run_dir))
-    return write_page("pages/run.html.j2", _content(files) | map_content(files, MAP_BYTES), Path(run_dir) / PAGE)
+    content = _content(files) | map_content(files, MAP_BYTES) | {"reload_s": SECONDS_TO_RELOAD if live else 0}
+    return write_page("pages/run.html.j2", content, Path(run_dir) / PAGE)
 
 
 def _content(files: RunFiles) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def _content(files: RunFiles) -> dict[str, Any]:
         "rows": rows,
         "num_steps": 0 if series is None else len(series["step"]),
         "steps_a_point": 0 if series is None else bin_width(len(series["step"])),
-        "training": [] if series is None else training_panels(series),
+        "training": validation_panels(files.validation or []) + ([] if series is None else training_panels(series)),
         "gaps": [] if series is None else gap_panels(series) + pressure_panels(series),
         "classes": [] if series is None else class_rows(series),
         "metric_lines": [] if series is None else _metric_lines(series),

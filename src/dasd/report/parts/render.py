@@ -20,7 +20,11 @@ def write_page(template: str, content: dict[str, Any], target: Path) -> Path:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["inert"] = inert
-    page = environment.get_template(template).render(content)
+    return write_whole(target, environment.get_template(template).render(content))
+
+
+def write_whole(target: Path, page: str) -> Path:
+    """Replaces the file `target` by `page` in one go, and returns `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.tmp")
     temporary.write_bytes(page.encode("utf-8", errors="replace"))
