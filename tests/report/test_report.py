@@ -80,9 +80,10 @@ def write_run(folder: Path, **replaced: Any) -> Path:
         "metrics": metric_rows(),
         "summary": summary(),
         "rollouts": rollouts(),
+        "validation": [{"step": step, "avg_at_4": 0.3 + step / 100, "ci95": {"avg_at_4": [0.2, 0.5]}} for step in (0, 5)],
         **replaced,
     }
-    names = dict(zip(("config", "run", "metrics", "summary", "rollouts"), FILES, strict=True))
+    names = dict(zip(("config", "run", "metrics", "summary", "rollouts", "validation"), FILES, strict=True))
     for key, value in content.items():
         if value is not None:
             lines = "".join(json.dumps(row) + "\n" for row in value) if isinstance(value, list) else json.dumps(value)
@@ -167,7 +168,7 @@ def test_ids_are_unique_and_references_resolve(page: Page) -> None:
 
 def test_every_figure_has_a_title_a_name_and_a_caption(page: Page) -> None:
     figures = re.findall(r"<figure>.*?</figure>", page.source, flags=re.DOTALL)
-    assert len(figures) == 6 + 5 + 3  # training, gap and pressure, comparison
+    assert len(figures) == 1 + 6 + 5 + 3  # validation, training, gap and pressure, comparison
     for figure in figures:
         assert re.search(r'<svg viewBox="[^"]+" role="img" aria-label="[^"]+">', figure)
         assert re.search(r"<figcaption>.+\.</figcaption>", figure)
