@@ -11,17 +11,11 @@ from dasd.evaluation.health import (
     EPISTEMIC_MARKERS,
     LEAKAGE_PHRASES,
     Loop,
-    count_forks,
+    count_entropies,
     count_phrases,
-    count_words,
-    distinct_solutions,
-    entropy_profile,
-    epistemic_density,
+    count_trigrams,
     find_loop,
-    no_answer_share,
 )
-from dasd.tasks import make_task
-from dasd.tasks.base import GradeStatus, Problem
 
 
 def doubts(text):
@@ -102,13 +96,6 @@ def test_substrings_are_counted_inside_words_and_each_phrase_by_itself():
     assert count_phrases("text", (), "substrings") == 0
 
 
-def test_density():
-    assert epistemic_density("wait, this is 4 or maybe 5 unchecked things then") == 20.0
-    assert epistemic_density("wait, this is 4 or maybe 5 unchecked things then", "substrings") == 30.0
-    assert math.isnan(epistemic_density(" \n"))
-    assert count_words("3 + 4 = 7.\nso") == 6
-
-
 def test_every_lexicon_is_lower_case_without_doubles():
     for lexicon in (EPISTEMIC_MARKERS, BACKTRACKS, LEAKAGE_PHRASES):
         assert list(lexicon) == [phrase.lower().strip() for phrase in dict.fromkeys(lexicon)]
@@ -162,49 +149,28 @@ def test_a_repeated_suffix_is_always_found(start, block, times):
     assert ending == ending[: loop.period] * loop.repeats
 
 
-def test_the_share_without_an_answer_leaves_grader_errors_out():
-    status = GradeStatus
-    assert no_answer_share([status.NO_ANSWER, status.CORRECT, status.INCORRECT, status.NO_ANSWER, status.GRADER_ERROR]) == 0.5
-    assert no_answer_share(["no_answer", "correct", "correct", "correct"]) == 0.25
-    assert math.isnan(no_answer_share([status.GRADER_ERROR]))
+def test_trigrams_by_hand():
+    assert count_trigrams(["3 + 4 = 7", "3 + 4 = 8"]) == (4, 6)  # `3 + 4` and `+ 4 =` come twice
+    assert count_trigrams(["a b", "c"]) == (0, 0)  # none reaches from one sample into the next
+    assert count_trigrams(["Wait, no. wait, no."]) == (4, 6)
+    assert count_trigrams([]) == (0, 0)
 
 
-def test_distinct_solutions_of_countdown_by_hand():
-    problem = Problem("x", "Use 3 7 8 to make 29.", "29")
-    completions = [
-        "answer: 3 * 7 = 21, 21 + 8 = 29.",
-        "perhaps. answer: 7 * 3 = 21, 8 + 21 = 29.",  # the same, turned round
-        "answer: 3 + 8 = 11, 11 * 7 = 77.",  # wrong
-        "no idea",
-    ]
-    assert distinct_solutions(make_task("countdown"), problem, completions) == 1
-    assert distinct_solutions(make_task("countdown"), problem, completions[2:]) == 0
-    assert distinct_solutions(make_task("math"), problem, completions) is None
-    other = Problem("y", "Use 2 2 4 to make 8.", "8")
-    ways = ["answer: 2 + 2 = 4, 4 + 4 = 8.", "answer: 2 * 2 = 4, 4 + 4 = 8.", "answer: 2 + 4 = 6, 6 + 2 = 8."]
-    assert distinct_solutions(make_task("countdown"), other, ways) == 3
+def test_entropies_counted_by_hand():
+    counts = count_entropies([0.0, 0.1, 0.2, 0.672, 0.6721, 1.0, 2.0, 3.0, 4.0, 5.0])
+    assert counts.total == pytest.approx(15.9721 + 0.672)
+    assert counts.tokens == 10
+    assert counts.top_fifth == 4.5
+    assert counts.forks == 6
+    assert counts.tenth_sums.tolist() == [0.0, 0.1, 0.2, 0.672, 0.6721, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert count_entropies(range(20)).top_fifth == 17.5
+    assert count_entropies([0.1, 0.5, 0.50001, 2.0], fork_nats=0.5).forks == 2
 
 
-def test_entropy_profile_by_hand():
-    profile = entropy_profile([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], bins=5)
-    assert profile.mean == 4.5
-    assert profile.top_fifth == 8.5
-    assert entropy_profile([*range(20)]).top_fifth == 17.5
-    assert profile.by_position == (0.5, 2.5, 4.5, 6.5, 8.5)
-
-
-def test_a_short_completion_leaves_positions_open():
-    profile = entropy_profile([1.0, 3.0], bins=4)
-    assert (profile.mean, profile.top_fifth) == (2.0, 3.0)
-    assert profile.by_position[0] == 1.0
-    assert profile.by_position[2] == 3.0
-    assert math.isnan(profile.by_position[1])
-    assert math.isnan(profile.by_position[3])
-    empty = entropy_profile([])
-    assert math.isnan(empty.mean)
-    assert len(empty.by_position) == 10
-
-
-def test_forks():
-    assert count_forks([0.1, 0.5, 0.50001, 2.0], 0.5) == 2
-    assert count_forks([], 0.5) == 0
+def test_a_short_completion_leaves_tenths_empty():
+    counts = count_entropies([1.0, 3.0])
+    assert counts.tenth_tokens.tolist() == [1, 0, 0, 0, 0, 1, 0, 0, 0, 0]
+    assert counts.tenth_sums.tolist() == [1, 0, 0, 0, 0, 3, 0, 0, 0, 0]
+    empty = count_entropies([])
+    assert (empty.total, empty.tokens, empty.forks) == (0.0, 0, 0)
+    assert math.isnan(empty.top_fifth)

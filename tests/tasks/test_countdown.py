@@ -654,3 +654,17 @@ def test_a_search_repeats_itself_for_the_same_seed():
     texts = [Searcher().write([3, 7, 8], 29, random.Random(seed)) for seed in (0, 0, 1, 2, 3)]
     assert texts[0] == texts[1]
     assert len(set(texts)) > 2
+
+
+@pytest.mark.parametrize(
+    ("text", "first_wrong"),
+    [
+        ("3 + 8 = 11, 11 * 7 = 77. check 77 > 29.", None),
+        ("3 + 8 = 11, 11 * 7 = 77. check 77 < 29. 3 + 8 = 12", 3),
+        ("check 77 < 29. 3 + 8 = 12", 1),  # comparisons and equations in the order of the text
+        ("3 + 8 = 11, 11 * 7 = 78, 3 + 8 = 12", 2),
+        ("", None),
+    ],
+)
+def test_the_first_wrong_step_is_counted_from_one(text, first_wrong):
+    assert TASK.check_steps(PROBLEM, text).first_wrong == first_wrong

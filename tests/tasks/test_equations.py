@@ -137,3 +137,10 @@ def test_nothing_is_run(tmp_path):
     written = tmp_path / "pwned"
     check_equations(f"open('{written}', 'w') = 1 + 1 = 2 = __import__('os').mkdir('{written}')")
     assert not written.exists()
+
+
+def test_the_first_wrong_step_is_counted_from_one():
+    assert check_equations("2 + 2 = 4, 2 * 2 = 5, 1 + 1 = 3").first_wrong == 2
+    assert check_equations("2 + 2 = 5").first_wrong == 1
+    assert check_equations("2 + 2 = 4").first_wrong is None
+    assert check_equations("").first_wrong is None

@@ -14,8 +14,7 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-
-from dasd.tasks.base import GradeStatus, Problem, Task, TellsSolutionsApart
+from numpy.typing import ArrayLike, NDArray
 
 EPISTEMIC_MARKERS = (
     "wait", "hmm", "perhaps", "maybe", "actually", "alternatively", "seems", "might", "likely", "check",
@@ -42,24 +41,14 @@ def count_phrases(text: str, lexicon: Sequence[str], mode: Mode = "words") -> in
     if mode == "substrings":
         lowered = text.lower()
         return sum(lowered.count(phrase) for phrase in lexicon)
-    return len(_whole_words(tuple(lexicon)).findall(text))
+    return len(whole_words(tuple(lexicon)).findall(text))
 
 
 @cache
-def _whole_words(lexicon: tuple[str, ...]) -> re.Pattern[str]:
+def whole_words(lexicon: tuple[str, ...]) -> re.Pattern[str]:
+    """Matches the phrases of a lexicon as whole words in any case, the longest first."""
     phrases = "|".join(re.escape(phrase) for phrase in sorted(lexicon, key=len, reverse=True))
     return re.compile(rf"\b(?:{phrases})\b", flags=re.IGNORECASE)
-
-
-def count_words(text: str) -> int:
-    """Words of a text, as white space parts them: the denominator of densities per 100 words."""
-    return len(text.split())
-
-
-def epistemic_density(text: str, mode: Mode = "words") -> float:
-    """E(y) of one response per 100 words, NaN where it has no word."""
-    words = count_words(text)
-    return 100 * count_phrases(text, EPISTEMIC_MARKERS, mode) / words if words else float("nan")
 
 
 @dataclass(frozen=True)
@@ -88,45 +77,56 @@ def find_loop(tokens: Sequence[Any], min_repeats: int = 4, min_span: int = 20, m
     return None
 
 
-def no_answer_share(statuses: Iterable[GradeStatus | str]) -> float:
-    """Share of completions without an answer among those that could be graded, NaN where there is none."""
-    graded = [status for status in statuses if status != GradeStatus.GRADER_ERROR]
-    return sum(status == GradeStatus.NO_ANSWER for status in graded) / len(graded) if graded else float("nan")
+_PIECE = re.compile(r"\w+|[^\w\s]")
 
 
-def distinct_solutions(task: Task, problem: Problem, completions: Iterable[str]) -> int | None:
-    """In how many different ways right completions solve the problem; None where the task cannot tell ways apart."""
-    if not isinstance(task, TellsSolutionsApart):
-        return None
-    keys = {task.solution_key(problem, completion) for completion in completions}
-    return len(keys - {None})
+def count_trigrams(texts: Iterable[str]) -> tuple[int, int]:
+    """(different, all) trigrams of words and signs over the samples of one problem; Dist-3 is their ratio.
+
+    Words, not tokens, so that models with different tokenizers compare; none reaches from one sample into the next. The more
+    samples, the lower: compare the same number of them.
+    """
+    seen: set[tuple[str, ...]] = set()
+    total = 0
+    for text in texts:
+        pieces = _PIECE.findall(text.lower())
+        trigrams = list(zip(pieces, pieces[1:], pieces[2:], strict=False))
+        seen.update(trigrams)
+        total += len(trigrams)
+    return len(seen), total
+
+
+FORK_NATS = 0.672  # tokens above it are forks: the 80th percentile that 2506.01939 reports for its model (second-hand)
+POSITION_BINS = 10
 
 
 @dataclass(frozen=True)
-class EntropyProfile:
-    """Entropies of one completion in nats: mean, mean of the top fifth, and the mean of each tenth from start to end."""
+class EntropyCounts:
+    """What one completion's entropies (nats) add to sums over completions: `total` and `tokens`, the mean of its top fifth,
+    `forks` above FORK_NATS, and for each tenth from start to end its sum and number of tokens."""
 
-    mean: float
+    total: float
+    tokens: int
     top_fifth: float
-    by_position: tuple[float, ...]
+    forks: int
+    tenth_sums: NDArray[np.float64]
+    tenth_tokens: NDArray[np.int64]
 
 
-def entropy_profile(entropies: Sequence[float], bins: int = 10) -> EntropyProfile:
-    """All NaN for an empty completion; NaN for the tenths that a short one does not reach."""
-    values = np.asarray(entropies, dtype=float)
-    if values.size == 0:
-        return EntropyProfile(float("nan"), float("nan"), (float("nan"),) * bins)
-    top = np.sort(values)[-max(1, round(values.size / 5)) :]
-    bin_of = np.arange(values.size) * bins // values.size
-    parts = [values[bin_of == index] for index in range(bins)]
-    means = tuple(float(part.mean()) if part.size else float("nan") for part in parts)
-    return EntropyProfile(float(values.mean()), float(top.mean()), means)
+def count_entropies(entropies: ArrayLike, fork_nats: float = FORK_NATS) -> EntropyCounts:
+    """One threshold for all models: a quantile of a model's own entropies would give every model the same fork rate.
 
-
-def count_forks(entropies: Sequence[float], threshold: float) -> int:
-    """Tokens with an entropy above `threshold` nats; over the number of tokens it is the fork rate.
-
-    Compare models at one threshold, such as the 0.8 quantile of the base model's entropies: a model's own quantile would give
-    every model the same rate.
+    The top fifth holds at least one token, its mean is NaN for an empty completion; a completion of fewer than ten tokens leaves
+    tenths empty.
     """
-    return int((np.asarray(entropies, dtype=float) > threshold).sum())
+    values = np.asarray(entropies, dtype=float)
+    bins = np.arange(values.size) * POSITION_BINS // max(values.size, 1)
+    top = np.sort(values)[-max(1, round(values.size / 5)) :]
+    return EntropyCounts(
+        total=float(values.sum()),
+        tokens=values.size,
+        top_fifth=float(top.mean()) if top.size else float("nan"),
+        forks=int((values > fork_nats).sum()),
+        tenth_sums=np.bincount(bins, values, POSITION_BINS),
+        tenth_tokens=np.bincount(bins, minlength=POSITION_BINS),
+    )

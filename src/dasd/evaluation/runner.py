@@ -275,6 +275,7 @@ def _grades(pairs: Sequence[tuple[Problem, str]], task: Task) -> list[Record]:
             "extracted": grade.extracted,
             "steps_right": steps.right,
             "steps_checked": steps.checked,
+            "first_wrong_step": steps.first_wrong,
         }
         if isinstance(task, TellsSolutionsApart):
             record["solution_key"] = task.solution_key(problem, text) if grade.correct else None

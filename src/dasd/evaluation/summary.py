@@ -19,7 +19,15 @@ from dasd.evaluation.estimators import (
     pass_at_k,
     ratios_of_sums,
 )
-from dasd.evaluation.health import BACKTRACKS, EPISTEMIC_MARKERS, LEAKAGE_PHRASES, count_phrases, find_loop
+from dasd.evaluation.health import (
+    BACKTRACKS,
+    EPISTEMIC_MARKERS,
+    LEAKAGE_PHRASES,
+    count_phrases,
+    count_trigrams,
+    find_loop,
+)
+from dasd.evaluation.revisions import find_revisions
 from dasd.tasks.base import GradeStatus
 
 Record = dict[str, Any]
@@ -69,17 +77,24 @@ def metric_sums(ids: Sequence[str], records: Iterable[Record], num_samples: int)
             if _is_shown(k, num_samples)
         },
         "step_accuracy": (total["steps_right"], total["steps_checked"]),
+        "correct_step_rate": (total["step_share"], total["with_steps"]),
+        "no_wrong_step": (total["flawless"], total["with_steps"]),
+        "first_wrong_step": (total["first_wrong"], total["with_steps"] - total["flawless"]),
         "epistemic_per_response": (total["epistemic"], samples),
         "epistemic_per_100_words": (100 * total["epistemic"], total["words"]),
         "epistemic_substrings_per_response": (total["epistemic_substrings"], samples),
         "mean_length": (total["tokens"], samples),
         "backtracks_per_response": (total["backtracks"], samples),
+        "revision_rate": (total["revised"], samples),
         "truncated": (total["truncated"], samples),
         "loops": (total["loops"], samples),
         "leakage": (total["leakage"], samples),
         "no_answer": (total["no_answer"], total["graded"]),
         "claims_true": (correct, correct + total["incorrect"]),
     }
+    if groups:
+        trigrams = np.array([count_trigrams(record["text"] for record in group) for group in groups], dtype=float)
+        sums[f"distinct_trigrams_at_{num_samples}"] = _mean_of_ratios(*trigrams.T)
     if groups and all("solution_key" in record for group in groups for record in group):
         ways = [len({record["solution_key"] for record in group} - {None}) for group in groups]
         sums[f"distinct_at_{num_samples}"] = (np.array(ways, dtype=float), ones)
@@ -87,8 +102,9 @@ def metric_sums(ids: Sequence[str], records: Iterable[Record], num_samples: int)
 
 
 COUNTED = (
-    "samples", "correct", "incorrect", "no_answer", "graded", "steps_right", "steps_checked", "epistemic",
-    "epistemic_substrings", "backtracks", "leakage", "words", "tokens", "truncated", "loops",
+    "samples", "correct", "incorrect", "no_answer", "graded", "steps_right", "steps_checked", "with_steps", "step_share",
+    "flawless", "first_wrong", "epistemic", "epistemic_substrings", "backtracks", "revised", "leakage", "words", "tokens",
+    "truncated", "loops",
 )  # fmt: skip
 
 
@@ -96,21 +112,34 @@ def _counts(record: Record) -> dict[str, float]:
     """What one sample adds to each of COUNTED."""
     text, tokens, status = record["text"], record["token_ids"], record["status"]
     words = text.split()
+    right, checked = record["steps_right"], record["steps_checked"]
     return {
         "samples": 1,
         **{name: status == name for name in ("correct", "incorrect", "no_answer")},
         "graded": status != GradeStatus.GRADER_ERROR,
-        "steps_right": record["steps_right"],
-        "steps_checked": record["steps_checked"],
+        "steps_right": right,
+        "steps_checked": checked,
+        "with_steps": checked > 0,
+        "step_share": right / checked if checked else 0.0,
+        "flawless": 0 < checked == right,
+        # NaN where a wrong step's place is not on file
+        "first_wrong": 0 if right == checked else np.nan if (place := record.get("first_wrong_step")) is None else place,
         "epistemic": count_phrases(text, EPISTEMIC_MARKERS),
         "epistemic_substrings": count_phrases(text, EPISTEMIC_MARKERS, "substrings"),
         "backtracks": count_phrases(text, BACKTRACKS),
+        "revised": bool(find_revisions(text)),
         "leakage": count_phrases(text, LEAKAGE_PHRASES) > 0,
         "words": len(words),
         "tokens": np.nan if tokens is None else len(tokens),
         "truncated": record["finish_reason"] == "length",
         "loops": find_loop(words if tokens is None else tokens) is not None,
     }
+
+
+def _mean_of_ratios(tops: np.ndarray, bottoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numerators and denominators of the mean of each problem's own ratio; a problem without one is left out."""
+    known = bottoms > 0
+    return np.divide(tops, bottoms, out=np.zeros_like(tops), where=known), known.astype(float)
 
 
 def votes(records: Iterable[Record]) -> tuple[list[tuple[int, int]], int]:

@@ -7,7 +7,7 @@ particular task. Imports neither torch nor any other part of dasd.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -50,10 +50,21 @@ class Grade:
 
 @dataclass(frozen=True)
 class StepCheck:
-    """How many steps of a completion could be checked, and how many of those are right (StepAcc = right / checked)."""
+    """How many steps of a completion could be checked, and how many of those are right (StepAcc = right / checked).
+
+    `first_wrong` counts the checkable steps up to and with the first wrong one, so 1 is the first step; None where none is wrong,
+    or a task does not tell the order.
+    """
 
     right: int
     checked: int
+    first_wrong: int | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, verdicts: Sequence[bool]) -> StepCheck:
+        """From the verdict on each step, in the order of the text."""
+        first_wrong = next((place for place, right in enumerate(verdicts, start=1) if not right), None)
+        return cls(sum(verdicts), len(verdicts), first_wrong)
 
 
 class Task(Protocol):

@@ -143,18 +143,17 @@ class CountdownTask:
         completion = completion[-MAX_CHARS:]
         numbers, target = read_problem(problem.problem)
         known = set(numbers)
-        right = checked = 0
+        verdicts: dict[int, bool] = {}  # by the step's place in the text
         for match in _STEP.finditer(completion):
             a, operator, b, result = match.groups()
-            checked += 1
-            right += {int(a), int(b)} <= known and apply_operator(int(a), operator, int(b)) == int(result)
+            true = apply_operator(int(a), operator, int(b)) == int(result)
+            verdicts[match.start()] = {int(a), int(b)} <= known and true
             known.add(int(result))
         for match in _COMPARISON.finditer(completion):
             left, relation, reference = int(match[1]), match[2], int(match[3])
-            checked += 1
             holds = left < reference if relation == "<" else left > reference if relation == ">" else left == reference
-            right += holds and reference == target
-        return StepCheck(right=right, checked=checked)
+            verdicts[match.start()] = holds and reference == target
+        return StepCheck.of([verdicts[place] for place in sorted(verdicts)])
 
 
 @dataclass(frozen=True)

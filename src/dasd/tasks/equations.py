@@ -106,8 +106,7 @@ class Equation:
 
 def check_equations(text: str) -> StepCheck:
     """How many equations of `text` could be judged, and how many of them hold."""
-    equations = find_equations(text)
-    return StepCheck(right=sum(equation.holds for equation in equations), checked=len(equations))
+    return StepCheck.of([equation.holds for equation in find_equations(text)])
 
 
 def find_equations(text: str) -> list[Equation]:

@@ -33,6 +33,7 @@ class Unit:
 
 RATE = Unit(100, 1, " %", " points")
 COUNT = Unit(1, 2, "", "")
+STEPS = Unit(1, 2, "", " steps")
 TOKENS = Unit(1, 1, "", " tokens")
 
 
@@ -56,11 +57,16 @@ METRICS = (
     Metric(r"pass_at_(\d+)", r"Pass@\1", RATE, r"problems solved by at least one of \1 samples", 1, "answers", True),
     Metric(r"maj_at_(\d+)", r"Maj@\1", RATE, r"problems whose most frequent answer of \1 samples is right", 1, "answers"),
     Metric("step_accuracy", "Step accuracy", RATE, "checkable steps that are right", 1, "health", True),
+    Metric("correct_step_rate", "Correct steps (CSR)", RATE, "checkable steps that are right, each response counting alike", 1),
+    Metric("no_wrong_step", "No wrong step", RATE, "responses with checkable steps, all of them right", 1),
+    Metric("first_wrong_step", "First wrong step (FES)", STEPS, "place of the first wrong step, where there is one"),
     Metric("claims_true", "Answers that hold", RATE, "given answers that are right", 1, "answers"),
     Metric("epistemic_per_response", "E(y) per response", COUNT, "words of doubt: wait, perhaps, check, …", 0, "health", True),
     Metric("epistemic_per_100_words", "E(y) per 100 words", COUNT, "words of doubt among 100 words"),
     Metric("epistemic_substrings_per_response", "E(y) as substrings", COUNT, "words of doubt, inside longer words too"),
     Metric("backtracks_per_response", "Backtracks per response", COUNT, "turns such as “wait” and “alternatively”"),
+    Metric("revision_rate", "Revisions (RevRate)", RATE, "responses that turn back and take another path"),
+    Metric(r"distinct_trigrams_at_(\d+)", r"Dist-3@\1", RATE, r"different ones among all trigrams of a problem's \1 samples"),
     Metric(r"distinct_at_(\d+)", r"Distinct solutions@\1", COUNT, r"different right solutions in \1 samples of a problem", 1),
     Metric("mean_length", "Mean length", TOKENS, "tokens per response", 0, "health", True),
     Metric("truncated", "Truncated", RATE, "responses that ran out of tokens", -1),
