@@ -116,8 +116,8 @@ class EntropyCounts:
 def count_entropies(entropies: ArrayLike, fork_nats: float = FORK_NATS) -> EntropyCounts:
     """One threshold for all models: a quantile of a model's own entropies would give every model the same fork rate.
 
-    The top fifth holds at least one token, its mean is NaN for an empty completion; a completion of fewer than ten tokens leaves
-    tenths empty.
+    The top fifth holds at least one token, its mean is NaN for an empty completion; a completion of fewer than ten tokens
+    leaves tenths empty.
     """
     values = np.asarray(entropies, dtype=float)
     bins = np.arange(values.size) * POSITION_BINS // max(values.size, 1)

@@ -9,8 +9,8 @@ changes where an equation `e` precedes the marker and `f` does not go on from it
     3 * 7 = 21. check: 3 * 7 = 21                 none: it says the same again
 
 It changes as well where the last answer given before the marker (boxed, or `answer: ...`) and the first one after it differ.
-A text whose calculations stand side by side, each from new numbers, looks revised after any marker: the figure is an upper bound
-there. Where a given number happens to equal the last result it is a lower one.
+A text whose calculations stand side by side, each from new numbers, looks revised after any marker: the figure is an upper
+bound there. Where a given number happens to equal the last result it is a lower one.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from dasd.evaluation.health import BACKTRACKS, whole_words
 REVISION_MARKERS = (*BACKTRACKS, "actually", "instead", "mistake", "on second thought", "scratch that")
 MAX_CHARS = 100_000  # only a text's last characters are read
 
-_PLAIN = [
-    (re.compile(r"\\(?:times|cdot)(?![a-zA-Z])|[×·⋅]"), "*"),
+_PLAIN = [  # signs that look alike are what texts mix
+    (re.compile(r"\\(?:times|cdot)(?![a-zA-Z])|[×·⋅]"), "*"),  # noqa: RUF001
     (re.compile(r"\\div(?![a-zA-Z])|÷"), "/"),
     (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"(\1)/(\2)"),
-    (re.compile(r"[−–]"), "-"),  # noqa: RUF001 - what texts write for a minus
+    (re.compile(r"[−–]"), "-"),  # noqa: RUF001
     (re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))"), ""),
     (re.compile(r"\\[()\[\]]|[$&]"), " "),
 ]
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
-_EQUATION = re.compile(
-    rf"(?P<left>(?:(?<![\w.])[a-zA-Z]|(?<![\w.])[(\-]?\s?{_NUMBER}[0-9.+\-*/^() ]{{0,80}}?))\s?=\s?(?P<result>-?{_NUMBER}(?:/[0-9]+)?)"
-)
-_ANSWER = re.compile(r"\\boxed\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}|\banswer(?::| is)\s*([^\n]{1,200}?)(?:\.\s|\.?(?:\n|$))", re.IGNORECASE)
+_LEFT = rf"(?<![\w.])[a-zA-Z]|(?<![\w.])[(\-]?\s?{_NUMBER}[0-9.+\-*/^() ]{{0,80}}?"
+_EQUATION = re.compile(rf"(?P<left>{_LEFT})\s?=\s?(?P<result>-?{_NUMBER}(?:/[0-9]+)?)")
+_BOXED = r"\\boxed\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}"
+_ANSWER = re.compile(rf"{_BOXED}|\banswer(?::| is)\s*([^\n]{{1,200}}?)(?:\.\s|\.?(?:\n|$))", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

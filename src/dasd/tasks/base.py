@@ -52,8 +52,8 @@ class Grade:
 class StepCheck:
     """How many steps of a completion could be checked, and how many of those are right (StepAcc = right / checked).
 
-    `first_wrong` counts the checkable steps up to and with the first wrong one, so 1 is the first step; None where none is wrong,
-    or a task does not tell the order.
+    `first_wrong` counts the checkable steps up to and with the first wrong one, so 1 is the first step; None where none is
+    wrong, or a task does not tell the order.
     """
 
     right: int
