@@ -127,6 +127,6 @@ def count_entropies(entropies: ArrayLike, fork_nats: float = FORK_NATS) -> Entro
         tokens=values.size,
         top_fifth=float(top.mean()) if top.size else float("nan"),
         forks=int((values > fork_nats).sum()),
-        tenth_sums=np.bincount(bins, values, POSITION_BINS),
+        tenth_sums=np.bincount(bins, values, POSITION_BINS).astype(float),
         tenth_tokens=np.bincount(bins, minlength=POSITION_BINS),
     )
