@@ -12,13 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dasd import processes
 
 console = Console(highlight=False, quiet=not processes.is_main())  # several processes speak with one voice
-Advance = Callable[..., None]  # advance(count=1, note="")
+Advance = Callable[..., None]  # advance(count=1, note=None)
 SECONDS_BETWEEN_LINES = 60.0
 
 
 @contextmanager
 def track(description: str, total: int, each: bool = False) -> Iterator[Advance]:
-    """Yields `advance(count=1, note="")`; the note is a short figure shown beside the bar, e.g. the reward.
+    """Yields `advance(count=1, note=None)`; the note is a short figure shown beside the bar, e.g. the reward, and stays until
+    another comes. A count of 0 with a note is a sign of life within a unit of work.
 
     each  without a terminal: a line for each advance in place of one a minute
     """
@@ -29,21 +30,19 @@ def track(description: str, total: int, each: bool = False) -> Iterator[Advance]
         )  # fmt: skip
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(description, total=total, note="")
-            yield lambda count=1, note="": bar.update(task, advance=count, note=note)
+            yield lambda count=1, note=None: bar.update(task, advance=count, **({} if note is None else {"note": note}))
         return
 
     started = last = time.monotonic()
-    done = 0
+    done, shown = 0, ""
 
-    def advance(count: int = 1, note: str = "") -> None:
-        nonlocal done, last
-        done += count
+    def advance(count: int = 1, note: str | None = None) -> None:
+        nonlocal done, last, shown
+        done, shown = done + count, shown if note is None else note
         now = time.monotonic()
-        if (each and count) or done >= total or now - last >= SECONDS_BETWEEN_LINES:
+        if (count and (each or done >= total)) or now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            left = (now - started) / max(done, 1) * (total - done)
-            console.print(
-                f"{description}: {done}/{total}, {now - started:.0f} s, {left:.0f} s left  {note}".rstrip(), soft_wrap=True
-            )
+            left = f", {(now - started) / done * (total - done):.0f} s left" if done else ""
+            console.print(f"{description}: {done}/{total}, {now - started:.0f} s{left}  {shown}".rstrip(), soft_wrap=True)
 
     yield advance

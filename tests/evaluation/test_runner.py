@@ -18,7 +18,7 @@ from dasd.evaluation import runner
 from dasd.evaluation.benchmarks import Suite, load_suite
 from dasd.evaluation.folder import Evaluation, Shard, model_slug, read_samples
 from dasd.evaluation.runner import completion_seed, run, run_evaluation, run_models, sound
-from dasd.evaluation.samplers import SamplingFailed, make_sampler
+from dasd.evaluation.samplers import SamplingFailed, Watch, make_sampler
 from dasd.evaluation.summary import metric_sums, summarize
 from dasd.folders import sole_writer
 from dasd.tasks.base import Problem
@@ -28,6 +28,14 @@ CONFIG = EvalConfig(
     sampler=SamplerConfig(batch_size=5),
 )  # fmt: skip
 NAME = "countdown/in_distribution"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def whole_batches_on_file():
+    """So that a file's order does not depend on how fast this machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "WRITTEN_EVERY_S", 1e9)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +49,9 @@ def counted(sampler, monkeypatch):
     asked, made = [], []
     sample = sampler.sample
 
-    def listen(requests, params):
+    def listen(requests, params, watch):
         asked.extend(request.key for request in requests)
-        return sample(requests, params)
+        return sample(requests, params, watch)
 
     monkeypatch.setattr(sampler, "sample", listen)
     monkeypatch.setattr(sampler, "close", lambda: None)
@@ -142,6 +150,7 @@ from dasd.evaluation import runner
 from test_runner import CONFIG, NAME, evaluate
 import torch
 torch.set_num_threads(1)
+runner.WRITTEN_EVERY_S = 1e9
 folder, kills, rng = Path(sys.argv[1]), 0, random.Random(int(sys.argv[2]))
 loaded = runner.make_sampler(CONFIG.sampler, CONFIG.model)
 loaded.close = lambda: None
@@ -258,11 +267,11 @@ def test_a_sampler_that_gives_up_loses_nothing(tmp_path, whole, counted, sampler
     asked, _ = counted
     sample = sampler.sample
 
-    def give_up(requests, params):
+    def give_up(requests, params, watch):
         if len(asked) >= 10:
-            half = requests[:2]
-            raise SamplingFailed("the server is gone", list(zip(half, sample(half, params), strict=True)))
-        return sample(requests, params)
+            sample(requests[:2], params, watch)
+            raise SamplingFailed("the server is gone")
+        return sample(requests, params, watch)
 
     with monkeypatch.context() as patch:
         patch.setattr(sampler, "sample", give_up)
@@ -272,6 +281,30 @@ def test_a_sampler_that_gives_up_loses_nothing(tmp_path, whole, counted, sampler
     evaluate(tmp_path)
     assert len(asked) == len(set(asked)) == 24
     assert (tmp_path / NAME / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
+
+
+def test_what_has_ended_is_on_file_before_its_batch_has(tmp_path, counted, sampler, monkeypatch):
+    """A batch of all 24; the machine goes down, without a word, when 7 completions have ended."""
+    monkeypatch.setattr(runner, "WRITTEN_EVERY_S", 0.0)
+    monkeypatch.setattr(sampler, "batch_size", 24)
+    ended, sample, path = [], sampler.sample, tmp_path / NAME / "samples.jsonl"
+
+    class PowerCut(BaseException):
+        pass
+
+    def cut(requests, params, watch):
+        def finished(request, sampled):
+            if len(ended) == 7:
+                raise PowerCut(len(lines(path)))
+            watch.finished(request, sampled)
+            ended.append(request.key)
+
+        return sample(requests, params, Watch(finished, watch.tokens))
+
+    monkeypatch.setattr(sampler, "sample", cut)
+    with pytest.raises(PowerCut, match="7"):
+        evaluate(tmp_path)
+    assert [f"{name}/{sample}" for name, sample in map(key, lines(path))] == ended
 
 
 def test_completions_have_seeds_of_their_own_for_ever():

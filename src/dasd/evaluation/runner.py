@@ -33,17 +33,18 @@ from dasd.evaluation.folder import (
     write_problems,
     write_shared,
 )
-from dasd.evaluation.samplers import Request, Sampled, Sampler, SamplingFailed, SamplingParams, make_sampler
+from dasd.evaluation.samplers import Request, Sampled, Sampler, SamplingParams, Watch, make_sampler
 from dasd.evaluation.summary import Record, Sums, metric_sums, summarize
 from dasd.files import append_lines, read_lines, repair_lines, write_text
 from dasd.folders import sole_writer
-from dasd.progress import track
+from dasd.progress import Advance, track
 from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, Problem, Task, TellsSolutionsApart
 from dasd.teacher.context import PrivilegedContext
 
 logger = logging.getLogger("dasd")
 GRADED_AT_ONCE = 256
+WRITTEN_EVERY_S = 5.0
 
 
 def run_evaluation(config: EvalConfig, output: Path, label: str) -> tuple[list[Problem], list[Record]]:
@@ -132,22 +133,47 @@ def _sample(evaluation: Evaluation, sampler: Sampler, label: str, shard: Shard) 
     with sole_writer(path, "wait for it, or share the work with --shard"):
         claim(evaluation, sampler.describe())
         repair_lines(path, keep=lambda record: record["problem_id"] in known)
-        missing, started = _missing(evaluation, shard), time.monotonic()
+        missing = _missing(evaluation, shard)
         with track(label, len(missing)) as advance:
             for start in range(0, len(missing), sampler.batch_size):
                 batch = missing[start : start + sampler.batch_size]
                 requests = [
                     _request(suite.name, problem, sample, prompts[problem.id], config.seed) for problem, sample in batch
                 ]
+                pairs = {request.key: pair for pair, request in zip(batch, requests, strict=True)}
+                notebook = _Notebook(path, pairs, task, advance)
                 try:
-                    append_lines(path, _records(batch, sampler.sample(requests, params), task))
-                except SamplingFailed as failure:  # what could be sampled is kept
-                    written = {request.key: sampled for request, sampled in failure.finished}
-                    kept = [pair for pair, request in zip(batch, requests, strict=True) if request.key in written]
-                    append_lines(path, _records(kept, [written[f"{p.id}/{sample}"] for p, sample in kept], task))
-                    raise
-                rate = (start + len(batch)) / (time.monotonic() - started)
-                advance(len(batch), note=f"{rate:.1f} samples/s")
+                    sampler.sample(requests, params, Watch(notebook.finished, notebook.tokens))
+                finally:  # what could be sampled is kept
+                    notebook.write()
+
+
+class _Notebook:
+    """Grades completions and puts them on file as they end: what a kill can cost is WRITTEN_EVERY_S of work, not a batch."""
+
+    def __init__(self, path: Path, pairs: dict[str, tuple[Problem, int]], task: Task, advance: Advance) -> None:
+        self.path, self.pairs, self.task, self.advance = path, pairs, task, advance
+        self.waiting: dict[str, Sampled] = {}
+        self.started = self.written = time.monotonic()
+        self.count = 0
+
+    def finished(self, request: Request, sampled: Sampled) -> None:
+        self.waiting[request.key] = sampled
+        if time.monotonic() - self.written >= WRITTEN_EVERY_S:
+            self.write()
+
+    def tokens(self, count: int) -> None:
+        self.count += count
+        rate = self.count / max(time.monotonic() - self.started, 1e-9)
+        self.advance(0, note=f"{self.count:,} tokens in this batch, {rate:,.0f}/s")
+
+    def write(self) -> None:
+        """In the order of the batch."""
+        keys = [key for key in self.pairs if key in self.waiting]
+        batch, sampled = [self.pairs[key] for key in keys], [self.waiting.pop(key) for key in keys]
+        append_lines(self.path, _records(batch, sampled, self.task))
+        self.written = time.monotonic()
+        self.advance(len(keys))
 
 
 def regrade_samples(evaluation: Evaluation) -> Finished | None:

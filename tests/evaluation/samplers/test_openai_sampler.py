@@ -14,7 +14,7 @@ import pytest
 import dasd.evaluation.samplers.openai as module
 from dasd.cli import run
 from dasd.config import BadInput, EvalConfig, ModelConfig, SamplerConfig, load_config
-from dasd.evaluation.samplers import NEUTRAL, Request, Sampled, SamplingFailed, SamplingParams, make_sampler
+from dasd.evaluation.samplers import NEUTRAL, Request, Sampled, SamplingFailed, SamplingParams, Watch, make_sampler
 from dasd.files import read_lines
 
 REQUESTS = [Request(f"p{i}/0", [{"role": "user", "content": f"problem {i}"}], 1000 + i) for i in range(24)]
@@ -158,9 +158,11 @@ def test_a_lasting_fault_ends_with_the_reason_and_keeps_what_was_finished(name):
         return RECOVERABLE[name] if body["seed"] == 1005 else good(count, body)
 
     expected = pytest.raises(SamplingFailed, match="p5/0 could not be sampled in 3 attempts")
+    heard = []
     with serve(behave) as server, expected as caught:
-        sampler_of(server.url, concurrency=1, retries=2).sample(REQUESTS, PARAMS)
-    assert caught.value.finished == list(zip(REQUESTS[:5], RIGHT[:5], strict=True))
+        watch = Watch(lambda request, sampled: heard.append((request, sampled)))
+        sampler_of(server.url, concurrency=1, retries=2).sample(REQUESTS, PARAMS, watch)
+    assert heard == list(zip(REQUESTS[:5], RIGHT[:5], strict=True))
     assert len(server.seen) == 5 + 3
     message = str(caught.value)
     assert server.url in message

@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig, Qwen3NextConfig
 
 from dasd.config import BadInput, ModelConfig, SamplerConfig
-from dasd.evaluation.samplers import Request, SamplingParams, make_sampler
-from dasd.evaluation.samplers.transformers import TransformersSampler, pick, uniforms, write
+from dasd.evaluation.samplers import Request, SamplingParams, Watch, make_sampler
+from dasd.evaluation.samplers.transformers import TransformersSampler, end_tokens, pick, uniforms, write
 from dasd.models import load_model
 from dasd.prompts import tokenize_prompt
 from dasd.tasks.countdown import make_problems
@@ -109,6 +109,35 @@ def test_length_is_kept_and_a_shorter_limit_gives_a_beginning(sampler, requests)
     for one in short:
         assert one.finish_reason == ("stop" if one.token_ids[-1] == end else "length")
         assert end not in one.token_ids[:-1]
+
+
+def test_each_completion_is_told_when_it_ends_and_every_token_counted(sampler, requests):
+    heard, tokens = {}, []
+    watch = Watch(lambda request, sampled: heard.setdefault(request.key, (sampled, sum(tokens))), tokens.append)
+    sampled = sampler.sample(requests, SamplingParams(60), watch)
+    assert [heard[request.key][0] for request in requests] == sampled
+    assert sum(tokens) == sum(len(one.token_ids) for one in sampled)
+    assert len(tokens) == max(len(one.token_ids) for one in sampled)
+    assert len({told for _, told in heard.values()}) > 3  # at different times
+
+
+def test_a_first_token_is_given_and_each_row_has_its_limit(sampler, requests):
+    """A row whose first token is given writes on as one that drew it; limits cut and change nothing else."""
+    prompt, length = token_ids(sampler, requests[0]), 24
+    noise, params, ends = (
+        uniforms(range(6), length),
+        SamplingParams(length),
+        sorted(end_tokens(sampler.model, sampler.tokenizer)),
+    )
+    drawn = write(sampler.model, [prompt], [0] * 6, noise, params, ends, 0)
+    given = write(sampler.model, [prompt], [0] * 6, noise, params, ends, 0, first=[drawn[0][0], None, ends[0], None, None, 7])
+    assert [given[0], given[1], given[3], given[4]] == [drawn[0], drawn[1], drawn[3], drawn[4]]
+    assert given[2] == [ends[0]]
+    after = write(sampler.model, [[*prompt, 7]], [0], noise[5:, 1:], SamplingParams(length - 1), ends, 0)[0]
+    assert given[5] == [7, *after]
+    limits = [1, 5, 24, 2, 10, 3]
+    cut = write(sampler.model, [prompt], [0] * 6, noise, params, ends, 0, limits=limits)
+    assert cut == [ids[:limit] for ids, limit in zip(drawn, limits, strict=True)]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from dasd.assets import BASE_MODEL
 from dasd.config import BadInput, ModelConfig, SamplerConfig
-from dasd.evaluation.samplers import NEUTRAL, Request, Sampled, SamplingFailed, SamplingParams, make_sampler
+from dasd.evaluation.samplers import NEUTRAL, Request, Sampled, SamplingFailed, SamplingParams, Watch, make_sampler
 from dasd.models import load_tokenizer
 from dasd.prompts import tokenize_prompt
 
@@ -100,10 +100,10 @@ def test_further_arguments_of_the_engine_are_refused_where_they_cannot_be(record
 def test_an_aborted_completion_is_no_sample(recorder):
     sampler = make_sampler(SamplerConfig(backend="vllm"), ModelConfig())
     recorder.reasons[102] = "abort"
-    with pytest.raises(SamplingFailed, match="2/0: abort") as caught:
-        sampler.sample(REQUESTS, SamplingParams(8))
-    assert [request.key for request, _ in caught.value.finished] == ["0/0", "1/0", "3/0", "4/0"]
-    assert [one.text for _, one in caught.value.finished] == ["text 100", "text 101", "text 103", "text 104"]
+    heard = []
+    with pytest.raises(SamplingFailed, match="2/0: abort"):
+        sampler.sample(REQUESTS, SamplingParams(8), Watch(lambda request, sampled: heard.append((request.key, sampled.text))))
+    assert heard == [("0/0", "text 100"), ("1/0", "text 101"), ("3/0", "text 103"), ("4/0", "text 104")]
 
 
 def test_what_is_missing_is_said(monkeypatch, recorder, tmp_path):

@@ -6,9 +6,9 @@ No torch here: a backend is imported when it is asked for.
 from __future__ import annotations
 
 from dasd.config import ModelConfig, SamplerConfig
-from dasd.evaluation.samplers.base import NEUTRAL, Request, Sampled, Sampler, SamplingFailed, SamplingParams
+from dasd.evaluation.samplers.base import NEUTRAL, Request, Sampled, Sampler, SamplingFailed, SamplingParams, Watch
 
-__all__ = ["NEUTRAL", "Request", "Sampled", "Sampler", "SamplingFailed", "SamplingParams", "make_sampler"]
+__all__ = ["NEUTRAL", "Request", "Sampled", "Sampler", "SamplingFailed", "SamplingParams", "Watch", "make_sampler"]
 
 
 def make_sampler(config: SamplerConfig, model: ModelConfig) -> Sampler:

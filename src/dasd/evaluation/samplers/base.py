@@ -5,7 +5,7 @@ Every completion has a seed of its own, so that it does not matter which batch, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,6 +43,21 @@ class Sampled:
     finish_reason: str  # "stop" (end token) or "length"
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What a sampler tells while it works, so that progress is seen and what is finished can be put on file at once.
+
+    finished   called with each completion as soon as it ends, in any order
+    tokens     called with the number of tokens written since the last call; a backend that does not know them never calls it
+    """
+
+    finished: Callable[[Request, Sampled], None] = lambda request, sampled: None
+    tokens: Callable[[int], None] = lambda count: None
+
+
+UNWATCHED = Watch()
+
+
 class Sampler(Protocol):
     @property
     def deterministic(self) -> bool:
@@ -59,8 +74,8 @@ class Sampler(Protocol):
     def longest_prompt(self, prompts: Sequence[Messages]) -> int | None:
         """Tokens of the longest prompt; None if unknown."""
 
-    def sample(self, requests: Sequence[Request], params: SamplingParams) -> list[Sampled]:
-        """One completion for each request, in order. Raises BadInput, or SamplingFailed with what was finished."""
+    def sample(self, requests: Sequence[Request], params: SamplingParams, watch: Watch = UNWATCHED) -> list[Sampled]:
+        """One completion for each request, in order; `watch` hears of each. Raises BadInput, or SamplingFailed."""
 
     def describe(self) -> dict[str, Any]:
         """What a record of the evaluation says of its sampler: backend, model, versions, deterministic."""
@@ -70,8 +85,4 @@ class Sampler(Protocol):
 
 
 class SamplingFailed(RunFailed):
-    """A completion could not be had. `finished` holds those of the same call that could: write them before giving up."""
-
-    def __init__(self, message: str, finished: Sequence[tuple[Request, Sampled]] = ()) -> None:
-        super().__init__(message)
-        self.finished = list(finished)
+    """A completion could not be had. Those of the same call that could were told to the call's `watch`."""

@@ -23,7 +23,16 @@ from typing import Any
 import httpx2
 
 from dasd.config import BadInput, ModelConfig, SamplerConfig
-from dasd.evaluation.samplers.base import NEUTRAL, Messages, Request, Sampled, SamplingFailed, SamplingParams
+from dasd.evaluation.samplers.base import (
+    NEUTRAL,
+    UNWATCHED,
+    Messages,
+    Request,
+    Sampled,
+    SamplingFailed,
+    SamplingParams,
+    Watch,
+)
 from dasd.models import model_path
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
@@ -71,8 +80,8 @@ class OpenAISampler:
     def longest_prompt(self, prompts: Sequence[Messages]) -> None:
         return None
 
-    def sample(self, requests: Sequence[Request], params: SamplingParams) -> list[Sampled]:
-        return asyncio.run(self._sample(requests, params))
+    def sample(self, requests: Sequence[Request], params: SamplingParams, watch: Watch = UNWATCHED) -> list[Sampled]:
+        return asyncio.run(self._sample(requests, params, watch))
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -86,14 +95,16 @@ class OpenAISampler:
     def close(self) -> None:
         """Nothing stays open between calls."""
 
-    async def _sample(self, requests: Sequence[Request], params: SamplingParams) -> list[Sampled]:
-        waiting, finished = deque(requests), dict[str, tuple[Request, Sampled]]()
+    async def _sample(self, requests: Sequence[Request], params: SamplingParams, watch: Watch) -> list[Sampled]:
+        waiting, finished = deque(requests), dict[str, Sampled]()
         count = min(self.config.concurrency, len(requests))
 
         async def work(client: httpx2.AsyncClient) -> None:
             while waiting:
                 request = waiting.popleft()
-                finished[request.key] = request, await self._complete(client, request, params)
+                finished[request.key] = sampled = await self._complete(client, request, params)
+                watch.finished(request, sampled)
+                watch.tokens(len(sampled.token_ids or ()))
 
         limits = httpx2.Limits(max_connections=count, max_keepalive_connections=count)
         timeout = httpx2.Timeout(self.config.timeout_s, connect=min(10.0, self.config.timeout_s))
@@ -101,13 +112,11 @@ class OpenAISampler:
             workers = [asyncio.create_task(work(client)) for _ in range(count)]
             try:
                 await asyncio.gather(*workers)
-            except SamplingFailed as error:
-                raise SamplingFailed(str(error), list(finished.values())) from None
             finally:
                 for worker in workers:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
-        return [finished[request.key][1] for request in requests]
+        return [finished[request.key] for request in requests]
 
     async def _complete(self, client: httpx2.AsyncClient, request: Request, params: SamplingParams) -> Sampled:
         body = {

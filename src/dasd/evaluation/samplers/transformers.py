@@ -10,7 +10,7 @@ seed: it is the same in whatever batch it is sampled, up to the rounding of the 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import transformers
 from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from dasd.config import BadInput
-from dasd.evaluation.samplers.base import Messages, Request, Sampled, SamplingParams
+from dasd.evaluation.samplers.base import UNWATCHED, Messages, Request, Sampled, SamplingParams, Watch
 from dasd.models import keep_head_input_contiguous
 from dasd.prompts import tokenize_prompt
 
@@ -40,16 +40,20 @@ class TransformersSampler:
     def longest_prompt(self, prompts: Sequence[Messages]) -> int:
         return max(map(len, _distinct(self.tokenizer, prompts, self.template)[0]))
 
-    def sample(self, requests: Sequence[Request], params: SamplingParams) -> list[Sampled]:
+    def sample(self, requests: Sequence[Request], params: SamplingParams, watch: Watch = UNWATCHED) -> list[Sampled]:
         prompts, rows = _distinct(self.tokenizer, [request.prompt for request in requests], self.template)
         noise = uniforms([request.seed for request in requests], params.max_completion_length)
         ends = end_tokens(self.model, self.tokenizer)
-        written = write(self.model, prompts, rows, noise, params, sorted(ends), self.tokenizer.pad_token_id)
-        completions = []
-        for token_ids in written:
+        completions: dict[int, Sampled] = {}
+
+        def finished(row: int, token_ids: list[int]) -> None:
             text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
-            completions.append(Sampled(token_ids, text, "stop" if token_ids[-1] in ends else "length"))
-        return completions
+            completions[row] = Sampled(token_ids, text, "stop" if token_ids[-1] in ends else "length")
+            watch.finished(requests[row], completions[row])
+
+        pad = self.tokenizer.pad_token_id
+        write(self.model, prompts, rows, noise, params, sorted(ends), pad, finished=finished, tokens=watch.tokens)
+        return [completions[row] for row in range(len(requests))]
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -68,18 +72,24 @@ class TransformersSampler:
 
 def write(
     model: Any, prompts: Sequence[list[int]], rows: Sequence[int], noise: np.ndarray, params: SamplingParams,
-    ends: Sequence[int], pad: int,
+    ends: Sequence[int], pad: int, *, first: Sequence[int | None] | None = None, limits: Sequence[int] | None = None,
+    finished: Callable[[int, list[int]], None] = lambda row, token_ids: None,
+    tokens: Callable[[int], None] = lambda count: None,
 ) -> list[list[int]]:  # fmt: skip
-    """Token ids of one completion for each entry of `rows`, which says the prompt it continues.
+    """Token ids of one completion for each entry of `rows`, which says the prompt it continues; each prompt is read once.
 
-    noise   (len(rows), max_completion_length) uniform numbers in [0, 1), one for each token
-    ends    tokens that end a completion; they are written too
+    noise      (len(rows), max_completion_length) uniform numbers in [0, 1), one for each token
+    ends       tokens that end a completion; they are written too
+    first      a row's first token where it is not to be drawn; its place in `noise` is passed over
+    limits     tokens a row may have, at most max_completion_length
+    finished   called with each row and its token ids when it ends
+    tokens     called after each step with the number of tokens written
 
     Raises BadInput where the model's logits are not numbers.
     """
     hook = keep_head_input_contiguous(model)
     try:
-        return _write(model, prompts, rows, noise, params, ends, pad)
+        return _write(model, prompts, rows, noise, params, ends, pad, first, limits, finished, tokens)
     finally:
         hook.remove()
 
@@ -87,7 +97,8 @@ def write(
 @torch.inference_mode()
 def _write(
     model: Any, prompts: Sequence[list[int]], rows: Sequence[int], noise: np.ndarray, params: SamplingParams,
-    ends: Sequence[int], pad: int,
+    ends: Sequence[int], pad: int, first: Sequence[int | None] | None, limits: Sequence[int] | None,
+    finished: Callable[[int, list[int]], None], tokens: Callable[[int], None],
 ) -> list[list[int]]:  # fmt: skip
     device, warp = model.device, _warpers(params)
     end_ids = torch.tensor(ends, device=device)
@@ -111,25 +122,35 @@ def _write(
     mask, positions = mask[source], positions[source]
     uniform = torch.from_numpy(noise).to(device)
     written = torch.full(noise.shape, -1, device=device)
+    longest = min(params.max_completion_length, max(limits or [params.max_completion_length]))
+    last = torch.tensor(limits or [longest] * len(rows), device=device)
+    forced = torch.tensor([-1 if token is None else token for token in first or [None] * len(rows)], device=device)
     alive = torch.arange(len(rows), device=device)  # the completion that each row of the batch writes
     writing = torch.ones_like(alive, dtype=torch.bool)
-    for step in range(params.max_completion_length):
-        tokens = logits.argmax(-1) if params.temperature == 0 else pick(logits.softmax(-1), uniform[alive, step])
+    for step in range(longest):
+        drawn = logits.argmax(-1) if params.temperature == 0 else pick(logits.softmax(-1), uniform[alive, step])
         if not logits.amax(-1).isfinite().all():
             raise BadInput(
                 f"the model's logits are not finite numbers at token {step + 1}: its weights are broken (a run that diverged?) "
                 "or its type overflows: try --model.dtype float32"
             )
-        written[alive[writing], step] = tokens[writing]
-        writing &= ~torch.isin(tokens, end_ids)
+        if step == 0 and first is not None:
+            drawn = torch.where(forced >= 0, forced, drawn)
+        written[alive[writing], step] = drawn[writing]
+        tokens(int(writing.sum()))
+        ended = writing & (torch.isin(drawn, end_ids) | (last[alive] <= step + 1))
+        if ended.any():
+            for row in alive[ended].tolist():
+                finished(row, written[row, : step + 1].tolist())
+        writing &= ~ended
         left = int(writing.sum())
-        if left == 0 or step + 1 == params.max_completion_length:
+        if left == 0:
             break
         if left < SHRINK_AT * len(alive):
             cache.reorder_cache(writing.nonzero()[:, 0])
-            alive, tokens, mask, positions = alive[writing], tokens[writing], mask[writing], positions[writing]
+            alive, drawn, mask, positions = alive[writing], drawn[writing], mask[writing], positions[writing]
             writing = writing[writing]
-        input_ids = tokens[:, None]
+        input_ids = drawn[:, None]
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
         positions = positions[:, -1:] + 1
         logits = read()

@@ -12,7 +12,16 @@ from typing import Any
 
 from dasd.adapters import is_adapter
 from dasd.config import BadInput, ModelConfig, SamplerConfig
-from dasd.evaluation.samplers.base import NEUTRAL, Messages, Request, Sampled, SamplingFailed, SamplingParams
+from dasd.evaluation.samplers.base import (
+    NEUTRAL,
+    UNWATCHED,
+    Messages,
+    Request,
+    Sampled,
+    SamplingFailed,
+    SamplingParams,
+    Watch,
+)
 from dasd.models import load_tokenizer, model_path
 from dasd.prompts import tokenize_prompt
 
@@ -54,7 +63,8 @@ class VllmSampler:
     def longest_prompt(self, prompts: Sequence[Messages]) -> int:
         return max(len(self._ids(prompt)) for prompt in prompts)
 
-    def sample(self, requests: Sequence[Request], params: SamplingParams) -> list[Sampled]:
+    def sample(self, requests: Sequence[Request], params: SamplingParams, watch: Watch = UNWATCHED) -> list[Sampled]:
+        """`watch` hears of the completions when all of the call are written."""
         outputs = self.engine.generate(
             [{"prompt_token_ids": self._ids(request.prompt)} for request in requests],
             [
@@ -75,9 +85,12 @@ class VllmSampler:
             for request, one in written
             if one.finish_reason in ("stop", "length")
         ]
+        for request, sampled in finished:
+            watch.finished(request, sampled)
+            watch.tokens(len(sampled.token_ids or ()))
         if len(finished) < len(requests):
             request, one = next(pair for pair in written if pair[1].finish_reason not in ("stop", "length"))
-            raise SamplingFailed(f"vLLM did not finish {request.key}: {one.finish_reason}", finished)
+            raise SamplingFailed(f"vLLM did not finish {request.key}: {one.finish_reason}")
         return [sampled for _, sampled in finished]
 
     def _ids(self, prompt: Messages) -> list[int]:
