@@ -9,7 +9,6 @@ the student is never scored twice:
 * in the loss itself, where it has not: the training pass has the very numbers, and advantages are read only after it.
 
 Methods that compare whole distributions always get their credit in the loss, beside the hidden states of the training pass.
-
 `tests/training/test_trl_adapter.py` pins the signatures used here.
 """
 
