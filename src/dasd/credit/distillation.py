@@ -7,6 +7,7 @@ What a paper leaves open, and what was chosen, is in docs/method.md. Imports tor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -17,7 +18,7 @@ from torch import Tensor
 from dasd.credit.direction import DirectionAdaptive
 from dasd.credit.divergence import Divergence
 from dasd.credit.schedule import Schedule, check_number, number
-from dasd.credit.signals import Credit, DivergenceTerm, TokenSignals, credit_with, high_entropy, masked_mean
+from dasd.credit.signals import Credit, DivergenceTerm, TokenSignals, credit_with, high_entropy
 
 VOCABULARY = "teacher_distribution"  # in a method's `needs`: it returns terms, and the trainer must have the teacher's logits
 
@@ -30,13 +31,17 @@ class Distillation:
     strength         weight of the term, may be a `Schedule`
     verifier_weight  share of the verifier's advantage in the policy loss; 0: no verifier
     ratio_cap        the term is weighted by min(importance ratio, cap); None: it is not
-    weighting        w_t: `uniform` 1; `position` late tokens more, by 0.25 + 0.75 * sigmoid((position - 0.30) / 0.10),
-                     position from 0 to 1
+    weighting        w_t: `uniform` 1; `position` late tokens more, by 0.25 + 0.75 * sigmoid((position - 0.30) / 0.10), token t
+                     of n standing at (t - 1/2) / n
+    average          the term's mean: over all `tokens`, over the `taught` ones, or in each rollout and then over the taught
+                     `rollouts`
     anchor           share of tokens, the most uncertain ones, whose target is U * student + (1 - U) * teacher with
-                     U = H / the rollout's largest H; 0: the target is the teacher everywhere
+                     U = sigmoid(p_student * (S - T) / anchor_width), > 1/2 where the teacher suppresses what the student said;
+                     0: the target is the teacher everywhere
 
-    OPSD (2601.18734): forward KL with capped summands. SDPO (2601.20802): JSD on the student's top 100 and a tail, ratio_cap 2.
-    SDFT (2601.19897): reverse KL. PW-OPSD (2605.21606): OPSD by position. AD-OPSD (2607.10805): OPSD with an anchor of 0.2.
+    OPSD (2601.18734): forward KL with capped summands. SDPO (2601.20802): JSD on the student's top 100 and a tail, ratio_cap 2,
+    over taught tokens. SDFT (2601.19897): reverse KL. PW-OPSD (2605.21606): OPSD by position, rollout by rollout. AD-OPSD
+    (2607.10805): OPSD with an anchor of 0.2.
     """
 
     divergence: Divergence = field(default_factory=Divergence)
@@ -44,7 +49,9 @@ class Distillation:
     verifier_weight: float = 0.0
     ratio_cap: float | None = None
     weighting: Literal["uniform", "position"] = "uniform"
+    average: Literal["tokens", "taught", "rollouts"] = "tokens"
     anchor: float = 0.0
+    anchor_width: float = 1.0
 
     def __post_init__(self) -> None:
         check_number("strength", self.strength)
@@ -54,6 +61,10 @@ class Distillation:
             raise ValueError(f"ratio_cap must be above 0, got {self.ratio_cap}; null for no importance ratio")
         if self.weighting not in _WEIGHTINGS:
             raise ValueError(f"weighting must be one of {', '.join(_WEIGHTINGS)}, got {self.weighting!r}")
+        if self.average not in ("tokens", "taught", "rollouts"):
+            raise ValueError(f"average must be one of tokens, taught, rollouts, got {self.average!r}")
+        if not self.anchor_width > 0:
+            raise ValueError(f"anchor_width must be above 0, got {self.anchor_width}")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -66,24 +77,27 @@ class Distillation:
             * _capped_ratio(signals, self.ratio_cap)
             * signals.taught
         )
+        if self.average == "rollouts":
+            weights = weights / signals.valid.sum(-1, keepdim=True).clamp(min=1)
         share = None
         if self.anchor:
-            largest = signals.entropy.amax(-1, keepdim=True) if signals.entropy.shape[-1] else signals.entropy
-            uncertainty = torch.where(largest > 0, signals.entropy / largest.clamp(min=1e-30), 0.0)
-            share = uncertainty * high_entropy(signals, 1.0 - self.anchor)
+            risk = signals.require("student_logps").exp() * -signals.gap
+            share = torch.sigmoid(risk / self.anchor_width) * high_entropy(signals, 1.0 - self.anchor)
         advantages = number(self.verifier_weight) * signals.rollout_advantages
-        return credit_with(signals, advantages, DivergenceTerm(self.divergence, weights, share))
+        return credit_with(signals, advantages, DivergenceTerm(self.divergence, weights, share, self.average))
 
 
 @dataclass(frozen=True)
 class EntropyRouted:
-    """EOPD: `A_t = clip(u, -gap_clip, gap_clip)`, the sampled reverse KL, and forward KL over the teacher's most likely tokens
-    where the teacher itself is uncertain, `H_T > threshold` (2603.07079).
+    """EOPD: `A_t = u`, the sampled reverse KL, and forward KL over the teacher's 16 most likely tokens, nothing in place of the
+    rest, where the teacher itself is uncertain, `H_T > threshold` (2603.07079).
+
+    gap_clip  u is clipped to [-gap_clip, gap_clip]; not in the source
     """
 
-    divergence: Divergence = field(default_factory=lambda: Divergence("forward_kl", top_k=16, support="teacher"))
+    divergence: Divergence = field(default_factory=lambda: Divergence("forward_kl", top_k=16, support="teacher", tail="drop"))
     threshold: float = 0.8
-    gap_clip: float = 5.0
+    gap_clip: float = math.inf
     strength: float | Schedule = 1.0
 
     needs: ClassVar[frozenset[str]] = frozenset({"teacher_logps", "teacher_entropies", VOCABULARY})
@@ -102,27 +116,41 @@ class EntropyRouted:
 
 @dataclass(frozen=True)
 class SampleRouted:
-    """SRPO: rollouts that the verifier accepts learn by policy gradient, the others by distillation weighted `exp(-H_T)`, which
-    is normalised to mean 1 in each rollout (2604.02288). A wrong rollout without a teacher keeps its policy gradient.
+    """SRPO: rollouts that the verifier accepts learn by policy gradient, the others by distillation weighted
+    `exp(-sharpness * H_T)`, which is normalised to mean 1 over all distilled tokens of the batch (2604.02288). A wrong rollout
+    without a teacher keeps its policy gradient.
     """
 
     divergence: Divergence = field(default_factory=lambda: Divergence("jsd", top_k=100))
     strength: float | Schedule = 1.0
     ratio_cap: float | None = 2.0
+    sharpness: float = 1.0
 
-    needs: ClassVar[frozenset[str]] = frozenset({"teacher_logps", "teacher_entropies", "correct", VOCABULARY})
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher_logps", "teacher_entropies", "correct", "batch_totals", VOCABULARY})
 
     def __post_init__(self) -> None:
         check_number("strength", self.strength)
+        check_number("sharpness", self.sharpness)
         if self.ratio_cap is not None and not self.ratio_cap > 0:
             raise ValueError(f"ratio_cap must be above 0, got {self.ratio_cap}; null for no importance ratio")
 
+    def certainty(self, signals: TokenSignals) -> Tensor:
+        """(B, T) how sure the teacher is of each token that is distilled, in (0, 1]; 0 elsewhere."""
+        return torch.exp(-self.sharpness * signals.require("teacher_entropies")) * self.distilled(signals)
+
+    def distilled(self, signals: TokenSignals) -> Tensor:
+        """(B, T) bool."""
+        return signals.taught & ~signals.require("correct")[:, None]
+
+    def batch_totals(self, signals: TokenSignals) -> dict[str, Tensor]:
+        """Certainty and number of the tokens that are distilled."""
+        return {"certainty": self.certainty(signals).double().sum(), "distilled": self.distilled(signals).sum()}
+
     def __call__(self, signals: TokenSignals) -> Credit:
-        distilled = signals.taught & ~signals.require("correct")[:, None]
-        certainty = torch.exp(-signals.require("teacher_entropies")) * signals.valid
-        certainty = certainty / masked_mean(certainty, signals.valid).clamp(min=1e-30)[:, None]
-        weights = number(self.strength) * certainty * _capped_ratio(signals, self.ratio_cap) * distilled
-        advantages = signals.rollout_advantages.masked_fill(distilled, 0.0)
+        totals = signals.totals(self.batch_totals)
+        mean = totals["certainty"] / max(totals["distilled"], 1.0)
+        weights = number(self.strength) * self.certainty(signals) / max(mean, 1e-30) * _capped_ratio(signals, self.ratio_cap)
+        advantages = signals.rollout_advantages.masked_fill(self.distilled(signals), 0.0)
         return credit_with(signals, advantages, DivergenceTerm(self.divergence, weights))
 
 
@@ -156,8 +184,7 @@ class DirectionAdaptiveVocabulary(DirectionAdaptive):
 
 
 def _by_position(signals: TokenSignals) -> Tensor:
-    index = signals.valid.long().cumsum(-1) - 1
-    position = index / (signals.valid.sum(-1, keepdim=True) - 1).clamp(min=1)
+    position = (signals.valid.long().cumsum(-1) - 0.5) / signals.valid.sum(-1, keepdim=True).clamp(min=1)
     return 0.25 + 0.75 * torch.sigmoid((position - 0.30) / 0.10)
 
 

@@ -31,7 +31,8 @@ class Divergence:
     summand_cap   each vocabulary entry's summand is cut to at most this before the sum, which may then be negative (2601.18734)
     top_k         compare on this many entries only, None: the whole vocabulary
     support       whose most likely entries these are
-    tail          the rest: `bucket` lumps it into one more entry, `renormalise` leaves it out of both
+    tail          the rest: `bucket` lumps it into one more entry, `renormalise` leaves it out of both, `drop` leaves out its
+                  summands and nothing else, so that the sum may be negative
 
     Raises ValueError for settings out of range.
     """
@@ -41,10 +42,14 @@ class Divergence:
     summand_cap: float | None = None
     top_k: int | None = None
     support: Literal["student", "teacher"] = "student"
-    tail: Literal["bucket", "renormalise"] = "bucket"
+    tail: Literal["bucket", "renormalise", "drop"] = "bucket"
 
     def __post_init__(self) -> None:
-        for name, choices in (("kind", _KINDS), ("support", ("student", "teacher")), ("tail", ("bucket", "renormalise"))):
+        for name, choices in (
+            ("kind", _KINDS),
+            ("support", ("student", "teacher")),
+            ("tail", ("bucket", "renormalise", "drop")),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if not 0 < self.mixture < 1:
@@ -82,6 +87,8 @@ class Divergence:
         student, teacher = student.gather(-1, entries), teacher.gather(-1, entries)
         if self.tail == "bucket":
             return _with_tail(student), _with_tail(teacher)
+        if self.tail == "drop":
+            return student, teacher
         return student.log_softmax(-1), teacher.log_softmax(-1)
 
 

@@ -1,7 +1,8 @@
 """Which methods are there? A method is any callable from `TokenSignals` to `Credit`; this is the table of the named ones.
 
 `needs` names what a method reads, so that the trainer computes nothing for nothing: optional tensors of `TokenSignals`,
-`teacher_logps` where there is a teacher at all, `teacher_distribution` where whole distributions are compared.
+`teacher_logps` where there is a teacher at all, `teacher_distribution` where whole distributions are compared, `batch_totals`
+where sums over the whole batch are needed, which the method's own `batch_totals` takes of a part of it.
 Imports torch only.
 """
 
@@ -15,12 +16,15 @@ from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from dasd.credit.advantage import (
     AntiSelfDistillation,
-    ContrastiveHints,
+    EntropyGuided,
     Forking,
     GroupRelative,
+    RatioReweighted,
     RewardRescaled,
     SampledSelfDistillation,
+    SelfAdaptation,
 )
+from dasd.credit.contrast import ContrastiveHints, ContrastiveTeacher
 from dasd.credit.controls import CONTROLS, Controlled
 from dasd.credit.direction import DirectionAdaptive
 from dasd.credit.distillation import DirectionAdaptiveVocabulary, Distillation, EntropyRouted, SampleRouted
@@ -48,17 +52,23 @@ METHODS: dict[str, Method] = {
     "dr_grpo": GroupRelative(),
     "dapo": GroupRelative(),
     "forking": Forking(),
+    "hepo": Forking(scope="rollout"),
+    # the student alone
+    "opsa": SelfAdaptation(),
     # verifier and teacher, one number a token
     "rlsd": RewardRescaled(),
-    "rlrt": RewardRescaled(side="deviate", low=0.0, high=2.0, correct_only=True),
+    "rlrt": RewardRescaled(side="deviate", lam=0.5, low=0.0, high=2.0, correct_only=True),
     "antisd": AntiSelfDistillation(),
     "rlcsd": ContrastiveHints(),
+    "sipo": ContrastiveTeacher(),
+    "egrsd": EntropyGuided(),
+    "distilled_rl": RatioReweighted(),
     # self-distillation
     "opsd_sampled": SampledSelfDistillation(),
     "opsd": Distillation(_CAPPED_FORWARD_KL),
-    "pw_opsd": Distillation(_CAPPED_FORWARD_KL, weighting="position"),
+    "pw_opsd": Distillation(_CAPPED_FORWARD_KL, weighting="position", average="rollouts"),
     "ad_opsd": Distillation(_CAPPED_FORWARD_KL, anchor=0.2),
-    "sdpo": Distillation(Divergence("jsd", top_k=100), ratio_cap=2.0),
+    "sdpo": Distillation(Divergence("jsd", top_k=100), ratio_cap=2.0, average="taught"),
     "sdft": Distillation(Divergence("reverse_kl")),
     "eopd": EntropyRouted(),
     "srpo": SampleRouted(),

@@ -8,15 +8,17 @@ Imports torch only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dasd.credit.divergence import Divergence
 
+_CONTRASTS = ("contrast_logps", "has_contrast")  # W wrong contexts come first
 _LARGEST = 1e30  # values are clamped here, so that sums over a rollout stay finite in float32
 
 
@@ -39,9 +41,12 @@ class TokenSignals:
     correct           (B,) bool    the verifier accepts the rollout. By reward, never by `advantages > 0`
     teacher_entropies (B, T) nats  full-vocabulary entropy of the teacher at step t
     contrast_logps    (W, B, T) nats  log p_teacher(y_t | x, c', y_<t) under W wrong contexts c'
+    has_contrast      (W, B) bool  the rollout has this wrong context; None: all have
     ratio             (B, T)       p_student now over p_student at sampling time; None: the policy has not moved
     has_teacher       (B,) bool    the rollout has a privileged context; None: all have
     teacher_entropy_history        median teacher entropy of each optimisation step so far, nats, the present one last
+    batch_totals                   what a method's own `batch_totals` gives, summed over the batch that these rollouts are
+                                   part of; None: they are all of it
 
     What stands at masked positions never matters, NaN included. Raises ValueError, naming the tensor and the first bad index,
     for a wrong shape or dtype and for a non-finite value at a valid position.
@@ -55,13 +60,16 @@ class TokenSignals:
     correct: Tensor | None = None
     teacher_entropies: Tensor | None = None
     contrast_logps: Tensor | None = None
+    has_contrast: Tensor | None = None
     ratio: Tensor | None = None
     has_teacher: Tensor | None = None
     teacher_entropy_history: Sequence[float] | None = None
+    batch_totals: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        optional = ("correct", "teacher_entropies", "contrast_logps", "ratio", "has_teacher")
-        tensors = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "teacher_entropy_history"}
+        optional = ("correct", "teacher_entropies", "contrast_logps", "has_contrast", "ratio", "has_teacher")
+        plain = ("teacher_entropy_history", "batch_totals")
+        tensors = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in plain}
         tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None or name not in optional}
         for name, tensor in tensors.items():
             if not isinstance(tensor, Tensor):
@@ -70,13 +78,13 @@ class TokenSignals:
         if len(shape) != 2:
             raise ValueError(f"student_logps must have shape (B, T), got {tuple(shape)}")
         for name, tensor in tensors.items():
-            per_rollout = name in ("advantages", "correct", "has_teacher")
+            per_rollout = name in ("advantages", "correct", "has_teacher", "has_contrast")
             expected = shape[:1] if per_rollout else shape
-            got = tensor.shape[1:] if name == "contrast_logps" else tensor.shape
+            got = tensor.shape[1:] if name in _CONTRASTS else tensor.shape
             if got != expected:
-                wanted = f"(W, {', '.join(map(str, shape))})" if name == "contrast_logps" else str(tuple(expected))
+                wanted = f"(W, {', '.join(map(str, expected))})" if name in _CONTRASTS else str(tuple(expected))
                 raise ValueError(f"{name} must have shape {wanted} to match student_logps, got {tuple(tensor.shape)}")
-            if name in ("correct", "has_teacher"):
+            if name in ("correct", "has_teacher", "has_contrast"):
                 if tensor.dtype != torch.bool:
                     raise ValueError(f"{name} must be bool, got {tensor.dtype}")
             elif name == "completion_mask":
@@ -85,6 +93,9 @@ class TokenSignals:
                 _refuse_first((tensor != 0) & (tensor != 1), name, tensor, "expected 0 or 1")
             elif not tensor.is_floating_point():
                 raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
+        given = [len(tensors[name]) for name in _CONTRASTS if name in tensors]
+        if len(set(given)) > 1:
+            raise ValueError(f"contrast_logps has {given[0]} wrong contexts and has_contrast {given[1]}: these must agree")
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and name != "completion_mask":
                 counts = torch.ones_like(tensor, dtype=torch.bool) if name == "advantages" else self.valid
@@ -123,22 +134,29 @@ class TokenSignals:
             raise ValueError(f"this method needs {name}, which was not given to TokenSignals")
         return tensor if tensor.dtype == torch.bool else self._clean(tensor)
 
+    def totals(self, of: Callable[[TokenSignals], Mapping[str, Tensor]]) -> dict[str, float]:
+        """Sums over the whole batch: `batch_totals` where it was given, else `of` these rollouts."""
+        return dict(self.batch_totals) if self.batch_totals is not None else {k: float(v) for k, v in of(self).items()}
+
     def _clean(self, tensor: Tensor) -> Tensor:
         return tensor.detach().float().masked_fill(~self.valid, 0.0).clamp(-_LARGEST, _LARGEST)
 
 
 @dataclass(frozen=True, eq=False)
 class DivergenceTerm:
-    """A part of the loss that compares whole distributions: sum over tokens of `weights * divergence(student, teacher)`.
+    """A part of the loss that compares whole distributions: sum over tokens of `weights * divergence(student, teacher)`, over
+    a number of the whole optimisation step.
 
     divergence     how two distributions over the vocabulary are compared
     weights        (B, T) float32, detached, 0 where nothing is compared; > 0 attracts to the teacher, < 0 repels
     student_share  (B, T) float32 in [0, 1] or None: the target is that share of the (detached) student and the rest teacher
+    average        that number: all `tokens`, `taught` tokens, or taught `rollouts` that are not empty
     """
 
     divergence: Divergence
     weights: Tensor
     student_share: Tensor | None = None
+    average: Literal["tokens", "taught", "rollouts"] = "tokens"
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,12 +167,14 @@ class Credit:
     omega       (B, T) float32 in [-1, 1], > 0 attract to the teacher, < 0 repel; None for methods without direction
     totals      sums over tokens behind `metrics`; they add up over micro-batches and processes
     terms       what is added to the policy loss, for methods that compare distributions
+    loss_weights (B, T) float32 >= 0 or None: how much each token counts in the mean of the policy loss; None: once
     """
 
     advantages: Tensor
     omega: Tensor | None = None
     totals: Mapping[str, Tensor] = field(default_factory=dict)
     terms: tuple[DivergenceTerm, ...] = ()
+    loss_weights: Tensor | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
