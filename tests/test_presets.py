@@ -152,13 +152,25 @@ def typed(tmp_path, monkeypatch, capfd):
         (["--teacher.weights", "adapter_off"], ["'adapter_off' need a model with a LoRA adapter", "use 'frozen'"]),
         (["--method.name", "antisd", "--method.warmup_steps", "0"], ["needs a warm-up", "switch to null"]),
         (
-            ["--method.name", "rlcsd", "--teacher.context", "peer"],
-            ["wrong hints are made for context solution or answer", "'peer'"],
+            ["--method.name", "rlcsd", "--teacher.context", "answer"],
+            ["wrong hints from failed rollouts stand in for a solution", "'answer'", "hints_from other_problems"],
         ),
         (["--method.name", "opsd", "--method.control", "permuted_entropy"], ["permuted_entropy changes nothing", "entropies"]),
         (["--method.name", "grpo", "--method.control", "permuted_gap"], ["permuted_gap changes nothing", "teacher_logps"]),
         (["--teacher.context", "hint"], ["no problem has a hint", "set data.columns.hint"]),
-        (["--method.name", "rlcsd", "--data.limit", "1"], ["other_problem finds nothing in these 1 problems"]),
+        (
+            [
+                "--method.name",
+                "rlcsd",
+                "--method.hints_from",
+                "other_problems",
+                "--teacher.context",
+                "solution",
+                "--data.limit",
+                "1",
+            ],
+            ["other_problem finds nothing in these 1 problems"],
+        ),
         (["--teacher.context", "wrong_answer", "--data.limit", "1"], ["wrong_answer finds nothing in these 1 problems"]),
         (["--training.trl.generation_batch_size", "12"], ["generation_batch_size"]),
         (["--method.beta.start", "0.5", "--method.beta.end", "0.1"], ["needs start, end and steps"]),
@@ -216,7 +228,7 @@ def test_doctor_shows_the_teachers_prompt_of_every_context(tmp_path, capsys, kin
 
 
 @pytest.mark.parametrize(
-    "words", [["--teacher.weights", "adapter_off"], ["--method.name", "rlcsd", "--teacher.context", "peer"]]
+    "words", [["--teacher.weights", "adapter_off"], ["--method.name", "rlcsd", "--teacher.context", "answer"]]
 )
 def test_doctor_finds_contradictions_too(tmp_path, capsys, words):
     (tmp_path / "config.yaml").write_text(

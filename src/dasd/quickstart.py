@@ -110,8 +110,10 @@ def _write_rollouts(output: Path, config: RunConfig, problems: list[Problem], re
     )  # fmt: skip
     for record, advantage in choose_rollouts(records):
         group = [other for other in records if other["problem_id"] == record["problem_id"]]
-        peers = [other["text"] for other in group if other["status"] == "correct" and other["text"] != record["text"]]
-        reader.read(record, by_id[record["problem_id"]], advantage, peers)
+        others = [other for other in group if other["text"] != record["text"]]
+        peers = [other["text"] for other in others if other["status"] == "correct"]
+        failed = [other["text"] for other in others if other["status"] in ("incorrect", "no_answer")]
+        reader.read(record, by_id[record["problem_id"]], advantage, peers, failed)
     note = "Samples of the base model on test problems, with the credit the method gives them before the first step."
     write_text(output / "rollouts.json", json.dumps(reader.document(note), ensure_ascii=False))
 

@@ -65,15 +65,26 @@ def test_where_nothing_is_privileged_there_is_no_gap(bundled, problems, sample):
     assert any(found["gap"])
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"rlcsd"}))
+@pytest.mark.parametrize("method", METHODS)
 def test_every_kind_of_method_can_be_read(bundled, problems, sample, method):
-    found = reader(bundled, method).read(sample, problems[0], 1.0)
+    found = reader(bundled, method).read(sample, problems[0], 1.0, failed=["3 + 7 = 11"])
     assert len(found["credit"]) == len(sample["token_ids"])
     assert (found["omega"] is None) == (not isinstance(METHODS[method], DirectionAdaptive))
 
 
-def test_contrastive_hints_are_those_of_other_problems(bundled, problems, sample):
+def test_contrastive_hints_are_failed_rollouts(bundled, problems, sample):
     read = reader(bundled, "rlcsd")
+    assert len(set(read.read(sample, problems[0], 1.0, failed=["3 + 7 = 11"])["credit"])) > 1
+    assert set(read.read(sample, problems[0], 1.0)["credit"]) == {1.0}  # no failed rollout, no wrong hint, no teacher
+
+
+def test_antisd_is_read_as_after_its_warm_up(bundled, problems, sample):
+    assert len(set(reader(bundled, "antisd").read(sample, problems[0], 1.0)["credit"])) > 1
+
+
+def test_contrastive_hints_may_be_those_of_other_problems(bundled, problems, sample):
+    read = reader(bundled, "rlcsd")
+    read.method = make_method("rlcsd", {"hints_from": "other_problems"})
     read.others = problems
     assert len(set(read.read(sample, problems[0], 1.0)["credit"])) > 1
     read.others = problems[:1]  # no other problem, no wrong hint, no teacher

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from dasd.credit import METHODS, Schedule, TokenSignals, assign_credit, make_method
-from dasd.credit.advantage import AntiSelfDistillation, ContrastiveHints, Forking, RewardRescaled
+from dasd.credit.advantage import (
+    AntiSelfDistillation,
+    EntropyGuided,
+    Forking,
+    RatioReweighted,
+    RewardRescaled,
+    SelfAdaptation,
+)
 from reference import method_twin
 from reference.batches import credit_of, full_batch
 
@@ -79,7 +86,8 @@ def test_rlrt_deviates_and_cuts_at_0_and_2():
     # lam = 1, A = 1: factor = exp(-u) = 0.5, 2 (of 2), 1/1.5 and, for u = -3 (20.1), 2
     signals = one([LOG[2.0], LOG[0.5], LOG[1.5], -3.0], correct=torch.tensor([True]))
     close(credit("rlrt", signals, lam=1.0), [[0.5, 2.0, 2 / 3, 2.0]])
-    close(credit("rlrt", signals), [[0.75, 1.5, 5 / 6, 1.5]])  # lam = 0.5
+    for step in (0, 25, 500):  # lam = 0.5, and stays there
+        close(credit("rlrt", signals, step), [[0.75, 1.5, 5 / 6, 1.5]])
 
 
 def test_rlrt_leaves_wrong_rollouts_alone():
@@ -99,35 +107,36 @@ def test_rlrt_goes_by_the_verifier_and_not_by_the_sign_of_the_advantage():
 
 def test_antisd_moves_away_from_the_teacher():
     # softplus(u) - log 2 = log((1 + e^u) / 2): e^u = 3 gives log 2; 0.5 gives log 0.75; u = 0 gives 0
-    signals = one([LOG[3.0], LOG[0.5], 0.0], 1.0, teacher_entropy_history=[])
+    signals = one([LOG[3.0], LOG[0.5], 0.0], 1.0, teacher_entropy_history=[1.0] * 6)
     close(credit("antisd", signals), [[1 - 0.25 * math.log(2), 1 - 0.25 * math.log(0.75), 1.0]])
     close(credit("antisd", signals, lam=2.0), [[1 - math.log(2), 1 - math.log(0.75), 1.0]])
 
 
 @pytest.mark.parametrize(
-    ("history", "on"),
-    # warm-up of two steps with mean (1.2 + 0.8) / 2 = 1; the threshold is 0.93
+    ("medians", "on"),
     [
-        ([], True),
-        ([0.1], True),
-        ([1.9, 0.1], True),  # still warm-up, at a tenth of its mean
-        ([1.2, 0.8, 0.94], True),
-        ([1.2, 0.8, 0.92], False),
-        ([1.2, 0.8, 0.92, 0.94], True),  # on again
-        ([1.2, 0.8, 0.94, 0.1], False),
+        # warm-up of five steps with mean 1: off below 0.93, on again only at 1 itself
+        ([1, 1, 1, 1, 1, 1, 0.90, 0.95, 0.97, 0.99, 1.01], "00000100001"),
+        ([1, 1, 1, 1, 1, 0.94, 0.95, 0.931], "00000111"),  # never below
+        ([1, 1, 1, 1, 1, 0.92, 0.99, 1.00, 0.94, 0.92, 0.94], "00000001100"),
+        ([1.2, 0.8, 1.9, 0.1, 1.0, 0.1, 0.99, 2.0, 0.95], "000000011"),  # the warm-up's own steps never matter alone
+        ([], ""),
     ],
 )
-def test_antisd_rests_while_the_teacher_is_too_sure(history, on):
-    method = AntiSelfDistillation(warmup_steps=2)
-    assert method.is_on(history) is on
-    found = method(one([LOG[3.0]], 1.0, teacher_entropy_history=history)).advantages.item()
-    assert found == pytest.approx(1 - 0.25 * math.log(2) if on else 1.0)
+def test_antisd_has_a_switch_with_memory(medians, on):
+    method = METHODS["antisd"]
+    assert "".join(str(int(method.is_on(medians[: step + 1]))) for step in range(len(medians))) == on
+    for step, is_on in enumerate(on):
+        found = method(one([LOG[3.0]], 1.0, teacher_entropy_history=medians[: step + 1])).advantages.item()
+        assert found == pytest.approx(1 - 0.25 * math.log(2) if is_on == "1" else 1.0)
 
 
 def test_antisd_at_the_threshold_itself_is_on():
     method = AntiSelfDistillation(switch=0.5, warmup_steps=1)
     assert method.is_on([2.0, 1.0])
     assert not method.is_on([2.0, 0.999])
+    assert method.is_on([2.0, 0.999, 2.0])
+    assert not method.is_on([2.0, 0.999, 1.999])
 
 
 def test_antisd_without_switch_needs_no_history():
@@ -138,38 +147,54 @@ def test_antisd_without_switch_needs_no_history():
         METHODS["antisd"](one([LOG[3.0]]))
 
 
-def test_rlcsd_adds_what_only_the_right_hint_says():
-    # log-prob under the right hint -1, -1, -1.01; wrong hints -1.01 and -0.97 (mean -0.99): e = -0.01, then with -1.02 and
-    # -1.0 (mean -1.01): e = 0.01, then the same for both: 0. tanh(0.5) = 0.462117
-    student = torch.full((1, 3), -2.0)
-    right, wrong = torch.tensor([[-1.0, -1.0, -1.0]]), torch.tensor([[[-1.01, -1.02, -1.0]], [[-0.97, -1.0, -1.0]]])
-    signals = TokenSignals(student, right, torch.ones(1, 3), torch.ones(1, 3), torch.tensor([1.0]), contrast_logps=wrong)
-    step = 0.5 * math.tanh(0.5)
-    torch.testing.assert_close(
-        METHODS["rlcsd"](signals).advantages, torch.tensor([[1 - step, 1 + step, 1.0]]), rtol=0, atol=5e-6
+def test_hepo_is_forking_with_a_threshold_of_each_rollout():
+    entropy = torch.tensor([[9.0, 8.0, 7.0, 6.0, 5.0], [4.0, 3.0, 2.0, 1.0, 0.0]])
+    signals = TokenSignals(entropy, entropy, entropy, torch.ones(2, 5), torch.tensor([2.0, -1.0]))
+    assert METHODS["hepo"](signals).advantages.tolist() == [[2.0, 0, 0, 0, 0], [-1.0, 0, 0, 0, 0]]
+
+
+def test_opsa_pushes_down_the_least_likely_fifth_of_the_batch():
+    # fifteen tokens, floor(0.2 * 15) = 3: log-probs -9, -8, -7 with H = 1, 3, 2: (H - 1) / 2 = 0, 1, 0.5, A = -0.5, -1, -0.75.
+    # Only these count in the mean: each 15 / 3 = 5 times. What the verifier said is not asked
+    logps, entropy = -torch.ones(3, 5), torch.full((3, 5), 7.0)
+    for (row, place), (logp, h) in {(0, 1): (-9.0, 1.0), (0, 4): (-8.0, 3.0), (2, 0): (-7.0, 2.0)}.items():
+        logps[row, place], entropy[row, place] = logp, h
+    credit = METHODS["opsa"](TokenSignals(logps, logps, entropy, torch.ones(3, 5), torch.tensor([3.0, -2.0, 0.0])))
+    assert credit.advantages.tolist() == [[0, -0.5, 0, 0, -1.0], [0.0] * 5, [-0.75, 0, 0, 0, 0]]
+    assert credit.loss_weights.tolist() == [[0, 5, 0, 0, 5], [0.0] * 5, [5, 0, 0, 0, 0]]
+    # in each rollout one of five, alone and so at equal entropies: -1
+    alone = SelfAdaptation(scope="rollout")(
+        TokenSignals(logps, logps, entropy, torch.ones(3, 5), torch.tensor([3.0, -2.0, 0.0]))
     )
+    assert alone.advantages.tolist() == [[0, -1.0, 0, 0, 0], [-1.0, 0, 0, 0, 0], [-1.0, 0, 0, 0, 0]]
 
 
-def test_rlcsd_does_not_read_the_student():
-    batch = full_batch(0)
-    other = batch | {"student_logps": batch["student_logps"] - 3.0}
-    assert torch.equal(credit_of(METHODS["rlcsd"], other).advantages, credit_of(METHODS["rlcsd"], batch).advantages)
+def test_opsa_takes_at_least_one_token_and_never_a_masked_one():
+    logps = torch.tensor([[-50.0, -1.0, -2.0, -60.0]])
+    signals = TokenSignals(logps, logps, logps.abs(), torch.tensor([[0, 1, 1, 0]]), torch.ones(1))
+    assert METHODS["opsa"](signals).advantages.tolist() == [[0, 0, -1.0, 0]]
+    nothing = TokenSignals(logps, logps, logps.abs(), torch.zeros(1, 4), torch.ones(1))
+    assert METHODS["opsa"](nothing).advantages.tolist() == [[0.0] * 4]
 
 
-def test_rlcsd_never_turns_a_sign():
-    # A = 0.3 and a term of -0.5 (tanh saturated): not -0.2 but 0; a term of +0.5: 0.8. Mirrored for A = -0.3; A = 0 stays 0
-    student, right = torch.full((3, 2), -2.0), torch.full((3, 2), -1.0)
-    wrong = right + torch.tensor([1.0, -1.0])
-    advantages = torch.tensor([0.3, -0.3, 0.0])
-    signals = TokenSignals(student, right, student.abs(), torch.ones(3, 2), advantages, contrast_logps=wrong[None])
-    close(METHODS["rlcsd"](signals).advantages, [[0.0, 0.8], [-0.8, 0.0], [0.0, 0.0]])
-    cut = 0
-    for seed in range(6):
-        batch = full_batch(seed)
-        found = credit_of(ContrastiveHints(scale=3.0, width=1.0), batch).advantages
-        assert (found * batch["advantages"][:, None] >= 0).all()
-        cut += int(((found == 0) & (grpo(batch) != 0)).sum())
-    assert cut > 0
+def test_egrsd_is_the_ratio_in_the_verifiers_direction_less_where_the_teacher_is_unsure():
+    # H_T / max = 0, 0.25, 0.5, 1: weights 1, 0.75, 0.5 and the floor 0.1; ratios 2, 0.5, 1, 3
+    gaps, unsure = [LOG[2.0], LOG[0.5], 0.0, LOG[3.0]], torch.tensor([[0.0, 0.5, 1.0, 2.0]])
+    close(credit("egrsd", one(gaps, 0.25, teacher_entropies=unsure)), [[2.0, 0.375, 0.5, 0.3]])
+    close(credit("egrsd", one(gaps, -9.0, teacher_entropies=unsure)), [[-2.0, -0.375, -0.5, -0.3]])
+    close(credit("egrsd", one(gaps, 1.0, teacher_entropies=unsure), gamma=2.0, ratio_cap=1.5), [[1.5, 0.25, 0.1, 0.15]])
+    untaught = one(gaps, 0.25, teacher_entropies=unsure, has_teacher=torch.tensor([False]))
+    close(credit("egrsd", untaught), [[0.25] * 4])
+    sure = one(gaps, 1.0, teacher_entropies=torch.zeros(1, 4))
+    close(credit("egrsd", sure), [[2.0, 0.5, 1.0, 3.0]])
+
+
+def test_distilled_rl_moves_weight_inside_rollouts_better_than_their_group():
+    # ratios 9 (cut to 3), 1/3 and 1: geometric mean 1; then 3, 3 and 1/3: cube root of 3
+    close(credit("distilled_rl", one([2 * LOG[3.0], -LOG[3.0], 0.0], 2.0)), [[6.0, 2 / 3, 2.0]])
+    mean = 3 ** (1 / 3)
+    close(credit("distilled_rl", one([LOG[3.0], LOG[3.0], -LOG[3.0]], 1.0)), [[3 / mean, 3 / mean, 1 / 3 / mean]])
+    close(credit("distilled_rl", one([LOG[3.0], LOG[3.0], 0.0], -1.0)), [[-1.0] * 3])
 
 
 def test_opsd_sampled_is_the_gap_without_a_verifier():
@@ -178,7 +203,10 @@ def test_opsd_sampled_is_the_gap_without_a_verifier():
 
 # ---------------------------------------------------------------- identities
 
-SILENT = {"rlsd": {"lam": 0.0}, "rlrt": {"lam": 0.0}, "antisd": {"lam": 0.0}, "rlcsd": {"scale": 0.0}, "forking": {"rho": 1.0}}
+SILENT = {
+    "rlsd": {"lam": 0.0}, "rlrt": {"lam": 0.0}, "antisd": {"lam": 0.0}, "rlcsd": {"scale": 0.0}, "sipo": {"kappa": 0.0},
+    "distilled_rl": {"clip": 1.0}, "forking": {"rho": 1.0}, "hepo": {"rho": 1.0, "scope": "batch"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SILENT)
@@ -188,18 +216,14 @@ def test_a_weight_of_zero_is_grpo(name):
         assert torch.equal(credit_of(make_method(name, SILENT[name]), batch).advantages, grpo(batch))
 
 
-@pytest.mark.parametrize("name", ["rlsd", "rlrt", "antisd", "dasd", "conformity", "novelty", "fork_only", "scaffold_only"])
+@pytest.mark.parametrize(
+    "name", ["rlsd", "rlrt", "antisd", "distilled_rl", "dasd", "conformity", "novelty", "fork_only", "scaffold_only"]
+)
 def test_a_teacher_that_says_what_the_student_says_is_grpo(name):
     for seed in range(3):
         batch = full_batch(seed)
         same = batch | {"teacher_logps": batch["student_logps"]}
         torch.testing.assert_close(credit_of(METHODS[name], same).advantages, grpo(batch), rtol=0, atol=1e-7)
-
-
-def test_wrong_hints_that_say_what_the_right_one_says_are_grpo():
-    batch = full_batch(0)
-    same = batch | {"contrast_logps": batch["teacher_logps"].expand(3, -1, -1)}
-    assert torch.equal(credit_of(METHODS["rlcsd"], same).advantages, grpo(batch))
 
 
 @pytest.mark.parametrize("name", ["rlsd", "rlrt"])
@@ -216,7 +240,9 @@ TWINS = {
     "rlsd": [{"lam": 0.5}, {"lam": 1.0, "low": 0.25, "high": 3.0}],
     "rlrt": [{"lam": 0.5}, {"lam": 1.0, "high": 7.0}],
     "antisd": [{}, {"lam": 1.75}],
-    "rlcsd": [{}, {"scale": 2.0, "width": 0.75}],
+    "hepo": [{}],
+    "egrsd": [{}, {"gamma": 2.5, "floor": 0.25, "ratio_cap": 2.0}],
+    "distilled_rl": [{}],
     "opsd_sampled": [{}],
 }
 
@@ -241,6 +267,17 @@ def test_forking_agrees_with_the_twin_in_either_scope(rho):
         np.testing.assert_allclose(credit_of(Forking(rho), batch).advantages, method_twin.forking_batch(batch, rho), rtol=1e-6)
 
 
+@pytest.mark.parametrize("settings", [{}, {"share": 0.5, "least": 0.25, "most": 2.0}])
+def test_opsa_agrees_with_the_twin(settings):
+    for seed in range(30):
+        batch = full_batch(seed)
+        batch["student_logps"] = -torch.randperm(56).reshape(4, 14).float() / 8  # no two alike
+        advantages, counts = method_twin.opsa(batch, **settings)
+        found = credit_of(SelfAdaptation(**settings), batch)
+        np.testing.assert_allclose(found.advantages, advantages, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(found.loss_weights, counts, rtol=1e-6, atol=1e-6)
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -258,8 +295,13 @@ def test_forking_agrees_with_the_twin_in_either_scope(rho):
         (lambda: AntiSelfDistillation(lam=-1.0), "lam must be at least 0"),
         (lambda: AntiSelfDistillation(switch=1.5), "switch must be between 0 and 1"),
         (lambda: AntiSelfDistillation(warmup_steps=0), "needs a warm-up.*got warmup_steps 0.*or switch to null"),
-        (lambda: ContrastiveHints(width=0.0), "width must be above 0"),
-        (lambda: ContrastiveHints(wrong_hints=0), "wrong_hints must be at least 1"),
+        (lambda: EntropyGuided(gamma=-1.0), "gamma must be at least 0"),
+        (lambda: EntropyGuided(floor=1.5), "floor must be between 0 and 1"),
+        (lambda: EntropyGuided(ratio_cap=0.0), "ratio_cap must be above 0, got 0.0; null for no cap"),
+        (lambda: RatioReweighted(clip=0.5), "clip must be at least 1"),
+        (lambda: SelfAdaptation(share=1.5), "share must be between 0 and 1"),
+        (lambda: SelfAdaptation(least=2.0), "most must be at least 2 and finite, got 1.0: it is the larger one"),
+        (lambda: SelfAdaptation(scope="group"), "scope must be batch or rollout, got 'group'"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, message):
@@ -267,7 +309,7 @@ def test_settings_out_of_range_are_refused(build, message):
         build()
 
 
-@pytest.mark.parametrize(("name", "missing"), [("rlrt", "correct"), ("rlcsd", "contrast_logps")])
+@pytest.mark.parametrize(("name", "missing"), [("rlrt", "correct"), ("egrsd", "teacher_entropies")])
 def test_a_missing_signal_is_named(name, missing):
     with pytest.raises(ValueError, match=f"this method needs {missing}, which was not given"):
         credit(name, one([1.0]))

@@ -40,7 +40,7 @@ def test_each_name_compares_distributions_as_its_paper_does():
         **dict.fromkeys(OPSD_FAMILY, capped),
         "sdpo": Divergence("jsd", mixture=0.5, top_k=100, support="student", tail="bucket"),
         "sdft": Divergence("reverse_kl"),
-        "eopd": Divergence("forward_kl", top_k=16, support="teacher"),
+        "eopd": Divergence("forward_kl", top_k=16, support="teacher", tail="drop"),
         "srpo": Divergence("jsd", mixture=0.5, top_k=100, support="student", tail="bucket"),
     }
     batch = full_batch(0)
@@ -84,35 +84,55 @@ def test_a_rollout_without_a_teacher_is_not_distilled(name):
     assert all((term.weights == 0).all() for term in credit_of(METHODS[name], batch).terms)
 
 
-def test_pw_opsd_weighs_the_end_more_than_the_start():
-    # eleven tokens, position 0, 0.1 ... 1: sigmoid(-3) = 0.0474259, sigmoid(0) = 0.5 at 0.3, sigmoid(7) = 0.9990889
-    weights = METHODS["pw_opsd"](one([0.0] * 11)).terms[0].weights[0]
-    close(weights[[0, 3, 10]], [0.25 + 0.75 * 0.0474259, 0.625, 0.25 + 0.75 * 0.9990889])
+def test_pw_opsd_weighs_the_end_more_than_the_start_in_each_rollout():
+    # five tokens at (t - 1/2) / 5 = 0.1, 0.3, 0.5, 0.7, 0.9: sigmoid(-2) = 0.1192029, sigmoid(0) = 0.5, sigmoid(6) = 0.9975274
+    weights = METHODS["pw_opsd"](one([0.0] * 5)).terms[0].weights[0]
+    close(weights[[0, 1, 4]] * 5, [0.25 + 0.75 * 0.1192029, 0.625, 0.25 + 0.75 * 0.9975274])
     assert (weights.diff() > 0).all()
+    assert make_method("pw_opsd", {"average": "tokens"})(one([0.0] * 5)).terms[0].weights[0, 1] == 0.625
 
 
 def test_position_runs_over_valid_tokens():
+    # two of five count: 0.25 and 0.75, sigmoid(-0.5) = 0.3775407, sigmoid(4.5) = 0.9890131; each is half of its rollout
     signals = TokenSignals(*(torch.ones(1, 5) for _ in range(3)), torch.tensor([[0, 1, 0, 1, 0]]), torch.ones(1))
-    close(METHODS["pw_opsd"](signals).terms[0].weights, [[0.0, 0.25 + 0.75 * 0.0474259, 0.0, 0.25 + 0.75 * 0.9990889, 0.0]])
-    # a single token stands at position 0
-    close(METHODS["pw_opsd"](one([0.0])).terms[0].weights, [[0.25 + 0.75 * 0.0474259]])
+    close(
+        METHODS["pw_opsd"](signals).terms[0].weights * 2,
+        [[0.0, 0.25 + 0.75 * 0.3775407, 0.0, 0.25 + 0.75 * 0.9890131, 0.0]],
+    )
+    # a single token stands in the middle: sigmoid(2) = 0.8807971
+    close(METHODS["pw_opsd"](one([0.0])).terms[0].weights, [[0.25 + 0.75 * 0.8807971]])
 
 
-def test_ad_opsd_anchors_the_most_uncertain_fifth_at_the_student():
-    # ten tokens, H = 0 ... 9 and 10 in place of 9: tau at 0.8 * 9 = 7.2; above stand 8 and 10, U = 0.8 and 1
-    credit = METHODS["ad_opsd"](one([0.0] * 10, [8.0, 1.0, 2.0, 3.0, 10.0, 5.0, 6.0, 7.0, 0.0, 4.0]))
-    close(credit.terms[0].student_share, [[0.8, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
+def test_what_each_term_is_averaged_over():
+    averages = {
+        name: credit_of(METHODS[name], full_batch(0)).terms[0].average for name in (*OPSD_FAMILY, "sdpo", "sdft", "srpo")
+    }
+    assert averages == {
+        "opsd": "tokens", "pw_opsd": "rollouts", "ad_opsd": "tokens", "sdpo": "taught", "sdft": "tokens", "srpo": "tokens",
+    }  # fmt: skip
+
+
+def test_ad_opsd_anchors_what_the_teacher_suppresses_at_forks():
+    # student at -2, ten tokens; H = 9 and 8 stand above the quantile 0.8 (7.2). U = sigmoid(e^-2 * -u): at u = -3
+    # sigmoid(0.406006) = 0.6001298, at u = 0 one half
+    gaps = [-3.0, 0.0] + [1.0] * 8
+    credit = METHODS["ad_opsd"](one(gaps, [9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0]))
+    close(credit.terms[0].student_share, [[0.6001298, 0.5] + [0.0] * 8])
     assert (credit.terms[0].weights == 1).all()
+    sharp = make_method("ad_opsd", {"anchor_width": 1e-4})(one(gaps, [9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0]))
+    close(sharp.terms[0].student_share, [[1.0, 0.5] + [0.0] * 8])
 
 
 def test_ad_opsd_without_any_entropy_is_opsd():
     assert (METHODS["ad_opsd"](one([0.0] * 3, [0.0] * 3)).terms[0].student_share == 0).all()
 
 
-def test_eopd_is_the_clipped_gap_and_forward_kl_where_the_teacher_is_unsure():
-    credit = METHODS["eopd"](one([0.5, -9.0, 7.0, 0.0], teacher_entropies=[0.79, 0.8, 0.81, 3.0], advantage=9.0))
-    assert credit.advantages.tolist() == [[0.5, -5.0, 5.0, 0.0]]
+def test_eopd_is_the_gap_and_forward_kl_where_the_teacher_is_unsure():
+    signals = one([0.5, -9.0, 7.0, 0.0], teacher_entropies=[0.79, 0.8, 0.81, 3.0], advantage=9.0)
+    credit = METHODS["eopd"](signals)
+    assert credit.advantages.tolist() == [[0.5, -9.0, 7.0, 0.0]]
     assert credit.terms[0].weights.tolist() == [[0.0, 0.0, 1.0, 1.0]]
+    assert make_method("eopd", {"gap_clip": 5})(signals).advantages.tolist() == [[0.5, -5.0, 5.0, 0.0]]
 
 
 def test_srpo_distils_wrong_rollouts_where_the_teacher_is_sure():
@@ -124,6 +144,35 @@ def test_srpo_distils_wrong_rollouts_where_the_teacher_is_sure():
     right = METHODS["srpo"](one([0.0] * 3, teacher_entropies=entropies, correct=True, advantage=0.5))
     assert right.terms[0].weights.tolist() == [[0.0] * 3]
     assert right.advantages.tolist() == [[0.5] * 3]
+
+
+def routed(**more):
+    """Four rollouts of two tokens: wrong ones with exp(-H_T) = 1, 1 and 1/4, 1/4, a right one, a wrong one without teacher."""
+    sure, unsure = [0.0, 0.0], [math.log(4.0)] * 2
+    ones = torch.ones(4, 2)
+    return TokenSignals(
+        -ones, -ones, ones, ones, torch.ones(4), correct=torch.tensor([False, False, True, False]),
+        teacher_entropies=torch.tensor([sure, unsure, [9.0, 9.0], [9.0, 9.0]]),
+        has_teacher=torch.tensor([True, True, True, False]), **more,
+    )  # fmt: skip
+
+
+def test_srpos_certainty_has_mean_1_over_all_distilled_tokens_of_the_batch():
+    # mean of 1, 1, 1/4, 1/4 is 5/8: 1.6 and 0.4. In each rollout by itself all weights would be 1
+    weights = METHODS["srpo"](routed()).terms[0].weights
+    close(weights, [[1.6, 1.6], [0.4, 0.4], [0.0, 0.0], [0.0, 0.0]])
+    assert weights.sum() / 4 == 1
+    sharper = make_method("srpo", {"sharpness": 2.0})(routed()).terms[0].weights  # 1 and 1/16: mean 17/32
+    close(sharper[:2, 0], [32 / 17, 2 / 17])
+
+
+def test_srpos_mean_is_that_of_the_batch_that_the_rollouts_are_part_of():
+    whole = METHODS["srpo"].batch_totals(routed())
+    assert {name: float(total) for name, total in whole.items()} == {"certainty": 2.5, "distilled": 4.0}
+    part = METHODS["srpo"](routed(batch_totals={"certainty": 5.0, "distilled": 20.0})).terms[0].weights
+    close(part, [[4.0, 4.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])  # over 1/4
+    nothing = METHODS["srpo"](routed(batch_totals={"certainty": 0.0, "distilled": 0.0})).terms[0].weights
+    assert torch.isfinite(nothing).all()
 
 
 def test_srpo_decides_by_correct_and_not_by_the_sign_of_the_advantage():
@@ -209,10 +258,9 @@ TWINS = {
     "opsd": ("opsd", [{}, {"strength": 0.25}]),
     "sdft": ("opsd", [{}]),
     "pw_opsd": ("pw_opsd", [{}]),
-    "ad_opsd": ("ad_opsd", [{}, {"anchor": 0.5}]),
+    "ad_opsd": ("ad_opsd", [{}, {"anchor": 0.5, "anchor_width": 0.1}]),
     "sdpo": ("sdpo", [{}]),
     "eopd": ("eopd", [{}, {"threshold": 1.5, "gap_clip": 0.75}]),
-    "srpo": ("srpo", [{}]),
     "dasd_vocab": ("dasd_vocab", [{}, {"beta": 1.0, "rho": 0.5, "route": "hard", "gap_scale": "std", "gap_clip": 2.0}]),
 }
 
@@ -231,6 +279,17 @@ def test_agrees_with_the_twin(name, settings):
                 np.testing.assert_allclose(term.student_share, share, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("settings", [{}, {"sharpness": 0.25}])
+def test_srpo_agrees_with_the_twin(settings):
+    for seed in range(30):
+        batch = full_batch(seed) | {"batch_totals": None}
+        credit = credit_of(make_method("srpo", settings), batch)
+        mean = method_twin.mean_certainty(batch, **settings)
+        advantages, weights, _ = method_twin.run(method_twin.srpo, batch, mean=mean, **settings)
+        np.testing.assert_allclose(credit.advantages, advantages, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(credit.terms[0].weights, weights[0], rtol=1e-6, atol=1e-6)
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -242,7 +301,10 @@ def test_agrees_with_the_twin(name, settings):
         (lambda: Distillation(anchor=1.5), "anchor must be between 0 and 1"),
         (lambda: Distillation(ratio_cap=0.0), "ratio_cap must be above 0"),
         (lambda: Distillation(weighting="late"), "weighting must be one of uniform, position, got 'late'"),
+        (lambda: Distillation(average="rows"), "average must be one of tokens, taught, rollouts, got 'rows'"),
+        (lambda: Distillation(anchor_width=0.0), "anchor_width must be above 0"),
         (lambda: EntropyRouted(gap_clip=0.0), "gap_clip must be above 0"),
+        (lambda: SampleRouted(sharpness=-1.0), "sharpness must be at least 0"),
         (lambda: EntropyRouted(threshold=-1.0), "threshold must be at least 0"),
         (lambda: SampleRouted(ratio_cap=-1.0), "ratio_cap must be above 0"),
         (lambda: SampleRouted(strength=math.nan), "strength must be at least 0 and finite, got nan"),

@@ -96,6 +96,17 @@ def test_top_k_compares_what_is_left_of_the_vocabulary(kind, settings, student, 
     assert value(S3, T3, kind=kind, **settings) == pytest.approx(value(student, teacher, kind=kind), abs=1e-6)
 
 
+def test_a_dropped_tail_leaves_the_other_summands_as_they_are():
+    # the teacher's two likeliest: 0.5 log(0.5 / 0.3) + 0.3 log(0.3 / 0.2); the gradient is 0.8 S - T there, 0.8 S elsewhere
+    logits, teacher = torch.tensor([S3]).log().requires_grad_(), torch.tensor([T3]).log()
+    found = Divergence(top_k=2, support="teacher", tail="drop")(logits, teacher)
+    assert found.item() == pytest.approx(0.5 * log(0.5 / 0.3) + 0.3 * log(0.3 / 0.2))
+    found.sum().backward()
+    torch.testing.assert_close(logits.grad, torch.tensor([[0.4, 0.24 - 0.5, 0.16 - 0.3]]))
+    # negative where the student has more there
+    assert value(S3, T3, top_k=1, tail="drop") == pytest.approx(0.2 * log(0.2 / 0.5), abs=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_small_tail_is_compared_as_it_is(kind):
     # of two entries the bucket holds exactly the second one, at a ten-thousandth; float32 knows it to a thousandth
@@ -137,7 +148,7 @@ SETTINGS = [
         {"kind": kind, "top_k": 3, "support": support, "tail": tail}
         for kind in KINDS
         for support in ("student", "teacher")
-        for tail in ("bucket", "renormalise")
+        for tail in ("bucket", "renormalise", "drop")
     ),
     {"kind": "jsd", "top_k": 2, "summand_cap": 0.02, "mixture": 0.7},
 ]
@@ -410,7 +421,7 @@ def test_chunks_agree_with_trls_kernel(trl, alpha, settings):
         ({"summand_cap": 0.0}, "summand_cap must be above 0, got 0.0; null for no cap"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"support": "both"}, "support must be one of student, teacher"),
-        ({"tail": "drop"}, "tail must be one of bucket, renormalise"),
+        ({"tail": "cut"}, "tail must be one of bucket, renormalise, drop, got 'cut'"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

@@ -61,11 +61,12 @@ def test_any_callable_passes_through():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_scheduled_setting_of_every_method_acts_at_its_step(name):
-    scheduled = [setting for setting in ("beta", "lam", "scale", "strength") if hasattr(METHODS[name], setting)]
+    scheduled = [setting for setting in ("beta", "lam", "scale", "kappa", "strength") if hasattr(METHODS[name], setting)]
     for setting in scheduled:
         method = make_method(name, {setting: {"start": 0.0, "end": 0.5, "steps": 10, "shape": "linear"}})
         assert at_step(method, 4) == make_method(name, {setting: 0.2})
-    assert scheduled or name in ("grpo", "dr_grpo", "dapo", "forking", "opsd_sampled")
+    without = ("grpo", "dr_grpo", "dapo", "forking", "hepo", "opsa", "egrsd", "distilled_rl", "opsd_sampled")
+    assert scheduled or name in without
 
 
 def test_a_schedule_without_a_step_says_what_to_call():

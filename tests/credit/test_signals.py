@@ -131,6 +131,7 @@ def full(**changed):
         "teacher_entropies": torch.ones(2, 3),
         "contrast_logps": -torch.ones(2, 2, 3),
         "ratio": torch.ones(2, 3),
+        "has_contrast": torch.tensor([[True, False], [True, True]]),
         "has_teacher": torch.tensor([True, True]),
     }
     return inputs(**good | changed)
@@ -153,6 +154,23 @@ def test_contrasts_are_one_layer_for_each_wrong_context():
     refused(r"^contrast_logps must have shape \(W, 2, 3\)", contrast_logps=torch.ones(4, 3, 2))
     bad = at(torch.ones(4, 2, 3), (3, 0, 1), -math.inf)
     refused(r"^contrast_logps\[3, 0, 1\] is -inf, expected a finite value where the mask is 1 \(1 such", contrast_logps=bad)
+
+
+def test_which_wrong_contexts_there_are_goes_with_the_contrasts():
+    refused("^has_contrast must be bool", has_contrast=torch.ones(2, 2))
+    refused(
+        r"^has_contrast must have shape \(W, 2\) to match student_logps, got \(2, 3\)", has_contrast=torch.ones(2, 3).bool()
+    )
+    with pytest.raises(ValueError, match=r"^contrast_logps has 2 wrong contexts and has_contrast 3"):
+        TokenSignals(**full(has_contrast=torch.ones(3, 2).bool()))
+
+
+def test_totals_are_those_given_or_those_of_these_rollouts():
+    def count(signals):
+        return {"tokens": signals.valid.sum()}
+
+    assert TokenSignals(**full()).totals(count) == {"tokens": 5.0}
+    assert TokenSignals(**full(batch_totals={"tokens": 80.0})).totals(count) == {"tokens": 80.0}
 
 
 @pytest.mark.parametrize("name", ["correct", "has_teacher"])

@@ -11,12 +11,15 @@ TOKENS = ("student_logps", "teacher_logps", "entropies", "completion_mask", "tea
 ROLLOUTS = ("advantages", "correct", "has_teacher")
 SCORES = tuple(name for name in TOKENS if name != "completion_mask")
 ADVANTAGES = torch.tensor([-1.3098765, 0.0, 0.3712345, 1.7320508])  # no term cancels these exactly
-HISTORY = [1.0] * 10 + [0.95]  # antisd's switch is on; in warm-up the mean is 1
+HISTORY = [1.0] * 5 + [0.95]  # antisd's switch is on; in warm-up the mean is 1
+# Of a batch that all rollouts here are part of, so that its normalisers do not depend on how these are split.
+TOTALS = {"certainty": 12.5, "distilled": 20.0, "with_term": 16.0, "tokens": 64.0}
 
-# Every method of the table as a function of one rollout (forking's paper takes its threshold from the batch), and some more.
+# Every method of the table as a function of one rollout (some papers take a threshold from the batch), and some more.
 ROLLOUT_METHODS = {
     **METHODS,
     "forking": make_method("forking", {"scope": "rollout"}),
+    "opsa": make_method("opsa", {"scope": "rollout"}),
     "dapo": make_method("dapo"),
     "dasd hard median std": DirectionAdaptive(0.5, 0.75, "hard", True, "std", 2.0, "median"),
     "dasd tanh quantile nat": DirectionAdaptive(2.0, 0.5, "tanh", True, "none", 0.75, "quantile"),
@@ -47,7 +50,9 @@ def full_batch(seed=0, rollouts=4, tokens=14):
         "contrast_logps": -grid(160, 1 / 32, 2),
         "ratio": (grid(64, 1 / 32) - 1).exp(),
         "has_teacher": coins(rollouts),
+        "has_contrast": coins(2, rollouts),
         "teacher_entropy_history": HISTORY,
+        "batch_totals": TOTALS,
     }
 
 
@@ -58,6 +63,8 @@ def credit_of(method, batch, step=0):
 def rows(batch, chosen):
     """The batch's rollouts `chosen`, an index or a list of them."""
     cut = {name: batch[name][..., chosen, :] for name in TOKENS if name in batch}
+    if "has_contrast" in batch:
+        cut["has_contrast"] = batch["has_contrast"][:, chosen]
     return batch | cut | {name: batch[name][chosen] for name in ROLLOUTS if name in batch}
 
 
@@ -71,6 +78,8 @@ def outputs(credit):
     found = {"advantages": credit.advantages}
     if credit.omega is not None:
         found["omega"] = credit.omega
+    if credit.loss_weights is not None:
+        found["loss weights"] = credit.loss_weights
     for index, term in enumerate(credit.terms):
         found[f"weights {index}"] = term.weights
         if term.student_share is not None:

@@ -30,7 +30,7 @@ def divergence(
         S, T = ([probs[v] for v in entries] for probs in (S, T))
         if tail == "bucket":
             S, T = ([*probs, max(1 - sum(probs), 1e-7)] for probs in (S, T))
-        else:
+        elif tail == "renormalise":
             S, T = ([p / sum(probs) for p in probs] for probs in (S, T))
     total = 0.0
     for s, t in zip(S, T, strict=True):

@@ -23,7 +23,7 @@ class Token:
     t: float
     h: float
     h_teacher: float
-    wrong: list
+    wrong: list  # under the wrong hints that this rollout has
     ratio: float
 
     @property
@@ -60,7 +60,8 @@ def read(batch):
             if batch["completion_mask"][b, t]:
                 S = float(batch["student_logps"][b, t])
                 T = float(batch["teacher_logps"][b, t]) if taught else S
-                wrong = [float(layer[b, t]) for layer in batch["contrast_logps"]]
+                layers = zip(batch["contrast_logps"], batch["has_contrast"], strict=True)
+                wrong = [float(layer[b, t]) for layer, has in layers if has[b]]
                 H, H_T, ratio = (float(batch[name][b, t]) for name in ("entropies", "teacher_entropies", "ratio"))
                 tokens.append(Token(t, S, T, H, H_T, wrong, ratio))
         found.append(Rollout(float(batch["advantages"][b]), bool(batch["correct"][b]), taught, tokens))
@@ -117,6 +118,46 @@ def rlsd(rollout, lam=0.5, low=0.8, high=1.2):
     ]
 
 
+def hepo(rollout):
+    return forking(rollout)
+
+
+def opsa(batch, share=0.2, least=0.5, most=1.0):
+    """The least likely tokens of the whole batch, and what each token counts for in the loss."""
+    rollouts = read(batch)
+    everything = [(b, token) for b, rollout in enumerate(rollouts) for token in rollout.tokens]
+    advantages, counts = np.zeros(batch["completion_mask"].shape), np.zeros(batch["completion_mask"].shape)
+    if not everything:
+        return advantages, counts
+    chosen = sorted(everything, key=lambda pair: pair[1].s)[: max(1, math.floor(share * len(everything)))]
+    entropies = [token.h for _, token in chosen]
+    for b, token in chosen:
+        spread = max(entropies) - min(entropies)
+        place = (token.h - min(entropies)) / spread if spread > 0 else 1.0
+        advantages[b, token.at] = -least - (most - least) * place
+        counts[b, token.at] = len(everything) / len(chosen)
+    return advantages, counts
+
+
+def egrsd(rollout, gamma=1.0, floor=0.1, ratio_cap=math.inf):
+    if not rollout.taught:
+        return grpo(rollout)
+    largest = max((token.h_teacher for token in rollout.tokens), default=0.0)
+    found = []
+    for token in rollout.tokens:
+        confidence = clip(1 - gamma * (token.h_teacher / largest if largest else 0.0), floor, 1.0)
+        found.append((sign(rollout.a) * min(math.exp(token.u), ratio_cap) * confidence, [], 0))
+    return found
+
+
+def distilled_rl(rollout, largest=3.0):
+    if rollout.a <= 0:
+        return grpo(rollout)
+    weights = [clip(math.exp(token.u), 1 / largest, largest) for token in rollout.tokens]
+    middle = math.prod(weights) ** (1 / len(weights)) if weights else 1.0
+    return [(rollout.a * weight / middle, [], 0) for weight in weights]
+
+
 def rlrt(rollout, lam=0.5, low=0.0, high=2.0):
     if not rollout.correct:
         return grpo(rollout)
@@ -130,12 +171,31 @@ def antisd(rollout, lam=0.5):
     return [(rollout.a - lam * 0.5 * (math.log(1 + math.exp(token.u)) - math.log(2)), [], 0) for token in rollout.tokens]
 
 
-def rlcsd(rollout, scale=0.5, width=0.02):
+def evidence(rollout, token):
+    """The log-prob under the right hint less the logarithm of the mean probability under the wrong ones."""
+    if not rollout.taught or not token.wrong:
+        return 0.0
+    return token.t - math.log(sum(math.exp(wrong) for wrong in token.wrong) / len(token.wrong))
+
+
+def residual(rollout, token, scale=0.5, width=0.02, threshold=0.02):
+    r = scale * math.tanh(evidence(rollout, token) / width)
+    return r if abs(r) > threshold else 0.0
+
+
+def rlcsd(rollout, **settings):
     found = []
     for token in rollout.tokens:
-        evidence = token.t - sum(token.wrong) / len(token.wrong) if rollout.taught else 0.0
-        moved = rollout.a + scale * math.tanh(evidence / width)
+        moved = rollout.a + residual(rollout, token, **settings)
         found.append((moved if sign(moved) == sign(rollout.a) else 0.0, [], 0))
+    return found
+
+
+def sipo(rollout, kappa=0.1, clip_at=0.2):
+    found = []
+    for token in rollout.tokens:
+        moved = rollout.a + kappa * clip(evidence(rollout, token), -clip_at, clip_at)
+        found.append((moved if rollout.a == 0 or sign(moved) == sign(rollout.a) else 0.0, [], 0))
     return found
 
 
@@ -148,33 +208,42 @@ def opsd(rollout, strength=1.0):
 
 
 def pw_opsd(rollout):
-    last, found = max(1, len(rollout.tokens) - 1), []
-    for index, _ in enumerate(rollout.tokens):
-        found.append((0.0, [(0.25 + 0.75 * sigmoid((index / last - 0.30) / 0.10)) * rollout.taught], 0))
+    n, found = len(rollout.tokens), []
+    for t, _ in enumerate(rollout.tokens, start=1):
+        found.append((0.0, [(0.25 + 0.75 * sigmoid(((t - 0.5) / n - 0.30) / 0.10)) * rollout.taught / n], 0))
     return found
 
 
-def ad_opsd(rollout, anchor=0.2):
-    forks, largest = uncertain_tokens(rollout, anchor), max((token.h for token in rollout.tokens), default=0)
-    return [(0.0, [1.0 * rollout.taught], token.h / largest if token.at in forks else 0) for token in rollout.tokens]
+def ad_opsd(rollout, anchor=0.2, anchor_width=1.0):
+    forks, found = uncertain_tokens(rollout, anchor), []
+    for token in rollout.tokens:
+        U = sigmoid(math.exp(token.s) * (token.s - token.t) / anchor_width)
+        found.append((0.0, [1.0 * rollout.taught], U if token.at in forks else 0))
+    return found
 
 
 def sdpo(rollout, cap=2.0):
     return [(0.0, [min(token.ratio, cap) * rollout.taught], 0) for token in rollout.tokens]
 
 
-def eopd(rollout, threshold=0.8, gap_clip=5.0):
+def eopd(rollout, threshold=0.8, gap_clip=math.inf):
     return [
         (clip(token.u, -gap_clip, gap_clip), [1.0 if token.h_teacher > threshold and rollout.taught else 0.0], 0)
         for token in rollout.tokens
     ]
 
 
-def srpo(rollout, cap=2.0):
+def srpo(rollout, mean, cap=2.0, sharpness=1.0):
+    """`mean` is that of the certainties of the batch's distilled tokens."""
     if rollout.correct or not rollout.taught:
         return [(rollout.a, [0.0], 0) for _ in rollout.tokens]
-    mean = np.mean([math.exp(-token.h_teacher) for token in rollout.tokens]) if rollout.tokens else 1.0
-    return [(0.0, [math.exp(-token.h_teacher) / mean * min(token.ratio, cap)], 0) for token in rollout.tokens]
+    return [(0.0, [math.exp(-sharpness * token.h_teacher) / mean * min(token.ratio, cap)], 0) for token in rollout.tokens]
+
+
+def mean_certainty(batch, sharpness=1.0):
+    routed = [rollout for rollout in read(batch) if rollout.taught and not rollout.correct]
+    certainties = [math.exp(-sharpness * token.h_teacher) for rollout in routed for token in rollout.tokens]
+    return float(np.mean(certainties)) if certainties else 1.0
 
 
 def dasd_vocab(rollout, beta=0.1, **settings):

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dasd.teacher.context import COLUMNS, KINDS, PrivilegedContext, choose_peers
+from dasd.credit import make_method
+from dasd.teacher.context import COLUMNS, KINDS, PrivilegedContext, choose_peers, wrong_hints
 
 
 def chat(text):
@@ -37,6 +38,7 @@ def content(kind, row=ROW, **sources):
         ("hint", "How much is 2 + 3?\nHint: count on"),
         ("peer", "How much is 2 + 3?\nReference solution: 2 + 3 = 5"),
         ("solution_else_peer", "How much is 2 + 3?\nReference solution: two and three make five"),
+        ("peer_else_solution", "How much is 2 + 3?\nReference solution: 2 + 3 = 5"),
         ("truncated", "How much is 2 + 3?\nReference solution: two and"),
         ("other_problem", "How much is 2 + 3?\nReference solution: twice four is eight"),
         ("wrong_answer", "How much is 2 + 3?\nThe answer is: 8"),
@@ -103,6 +105,14 @@ def test_a_missing_column_is_named_with_those_there_are(kind):
 
 def test_a_peer_needs_no_column():
     assert PrivilegedContext("peer").prompt({"prompt": chat("x")}, peers=["y"]) is not None
+
+
+def test_peer_else_solution_prefers_the_peer():
+    context = PrivilegedContext("peer_else_solution")
+    assert context.needs_peers
+    assert context.context(ROW, peers=["", "a peer"]) == "a peer"
+    assert context.context(ROW, peers=[" "]) == ROW["solution"]
+    assert context.context(ROW | {"solution": ""}) is None
 
 
 @pytest.mark.parametrize(("solution", "peers", "expected"), [(None, ["a"], "a"), (" ", ["\n", "b"], "b"), (None, [" "], None)])
@@ -181,6 +191,29 @@ def test_wrong_hints_are_worded_as_the_right_ones(kind, wrong):
 def test_kinds_without_a_wrong_counterpart_say_which_have_one(kind):
     with pytest.raises(ValueError, match=f"solution or answer, got '{kind}'"):
         PrivilegedContext(kind).wrong()
+
+
+@pytest.mark.parametrize("kind", ["solution", "peer", "solution_else_peer", "peer_else_solution"])
+def test_failed_rollouts_as_wrong_hints_are_worded_as_the_right_one(kind):
+    right = PrivilegedContext(kind, template="{problem}: {context}")
+    wrong = right.wrong("failed_rollouts")
+    told = [wrong.prompt(ROW, peers=["1 + 2 = 4", " ", "2 + 3 = 6"], choice=choice) for choice in range(3)]
+    assert [prompt and prompt[-1]["content"].partition(": ")[2] for prompt in told] == ["1 + 2 = 4", "2 + 3 = 6", None]
+    assert PrivilegedContext(kind).wrong("failed_rollouts").text == PrivilegedContext(kind).text
+
+
+@pytest.mark.parametrize("kind", ["answer", "hint", "none", "truncated"])
+def test_a_failed_rollout_stands_in_for_no_other_context(kind):
+    with pytest.raises(ValueError, match=f"stand in for a solution, context is '{kind}': take context solution, peer, "):
+        PrivilegedContext(kind).wrong("failed_rollouts")
+
+
+def test_wrong_hints_are_made_for_methods_that_contrast_them():
+    context = PrivilegedContext("solution")
+    assert wrong_hints(context, make_method("dasd")) is None
+    assert wrong_hints(context, make_method("rlcsd")).kind == "peer"
+    assert wrong_hints(context, make_method("sipo", {"hints_from": "other_problems"})).kind == "other_problem"
+    assert wrong_hints(context, make_method("rlcsd", {"control": "permuted_gap"})).kind == "peer"
 
 
 # ---------------------------------------------------------------- peers

@@ -57,7 +57,7 @@ def hear(train):
 
 @pytest.mark.parametrize(("kind", "hints"), [("solution", 1), ("solution", 3), ("answer", 2)])
 def test_rlcsd_hears_every_wrong_hint(hear, tiny_model, tokenizer, kind, hints):
-    trainer = hear("rlcsd", method_settings={"wrong_hints": hints}, context=kind)
+    trainer = hear("rlcsd", method_settings={"wrong_hints": hints, "hints_from": "other_problems"}, context=kind)
     context = PrivilegedContext(kind)
     table = trainer.train_dataset
     for heard in trainer.heard:
@@ -73,6 +73,61 @@ def test_rlcsd_hears_every_wrong_hint(hear, tiny_model, tokenizer, kind, hints):
             for prompt, scored in zip(prompts, rows, strict=True):
                 wanted, _ = score_completion(tiny_model.eval(), tokenize_prompt(tokenizer, prompt), ids)
                 torch.testing.assert_close(scored[i, :length], wanted, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["rlcsd", "sipo"])
+def test_wrong_hints_are_failed_rollouts_of_the_same_problem(hear, tiny_model, tokenizer, method):
+    """Groups of four with three right, two, one and none: a rollout's teacher is told two failed ones of the others at most."""
+    marks = [1, 1, 1, 0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0]
+    trainer = hear(
+        method, method_settings={"wrong_hints": 2}, context="solution", reward=lambda completions, **_: marks[: len(completions)],
+        per_device_train_batch_size=16, max_completion_length=8, max_steps=1,
+    )  # fmt: skip
+    (heard,) = trainer.heard
+    signals, order = heard["signals"], heard["index"].tolist()
+    place = {row: at for at, row in enumerate(order)}
+    texts = {
+        row: tokenizer.decode(heard["ids"][at][signals.valid[at]], skip_special_tokens=True) for at, row in enumerate(order)
+    }
+    tiny_model.load_state_dict(heard["weights"])
+    told = 0
+    for row in range(16):
+        group = range(row // 4 * 4, row // 4 * 4 + 4)
+        others = [*range(row + 1, group.stop), *range(group.start, row)]
+        failed = [texts[i] for i in others if not marks[i] and texts[i].strip() and texts[i] != texts[row]]
+        assert signals.has_contrast[:, place[row]].tolist() == [len(failed) > 0, len(failed) > 1]
+        assert bool(signals.has_teacher[place[row]]) == (len(failed) > 0)
+        for hint, text in enumerate(failed[:2]):
+            prompt = PrivilegedContext("peer").prompt(trainer.rows[row], peers=[text])
+            ids = heard["ids"][place[row]][signals.valid[place[row]]].tolist()
+            wanted, _ = score_completion(tiny_model.eval(), tokenize_prompt(tokenizer, prompt), ids)
+            torch.testing.assert_close(signals.contrast_logps[hint, place[row], : len(ids)], wanted, atol=2e-4, rtol=0)
+            told += 1
+    assert told >= 8
+    if method == "rlcsd":
+        totals = trainer.method.batch_totals(signals)
+        assert signals.batch_totals == {name: float(total) for name, total in totals.items()}
+        assert totals["with_term"] > 0
+
+
+def test_loss_weights_are_in_the_advantages_that_the_loss_reads(hear, monkeypatch):
+    """OPSA: only the least likely fifth counts in the mean, so its advantages are five times as large there."""
+    seen = []
+    loss = trainer_module.SelfDistillationTrainer._get_per_token_logps_and_entropies
+
+    def watched(self, *arguments, **settings):
+        waiting = self._batch_awaiting_credit
+        scores = loss(self, *arguments, **settings)
+        if waiting is not None:
+            seen.append((waiting["advantages"], self._credit))
+        return scores
+
+    monkeypatch.setattr(trainer_module.SelfDistillationTrainer, "_get_per_token_logps_and_entropies", watched)
+    hear("opsa", max_steps=1)
+    ((advantages, credit),) = seen
+    assert torch.equal(advantages, credit.advantages * credit.loss_weights)
+    assert (credit.loss_weights > 4).any()
+    assert (advantages <= 0).all()
 
 
 def test_correct_is_by_the_first_reward_at_the_threshold_and_never_where_the_grader_failed(hear):

@@ -80,9 +80,10 @@ def logits_after(model, prompt, completion):
     return model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1].float()
 
 
-def reference_loss(student, teacher, tokenizer, method, step, batch, rows, normalizer):
-    """Policy loss and divergence of one micro-batch, each rollout on its own, from full logits."""
+def reference_loss(student, teacher, tokenizer, method, step, batch, rows, counts):
+    """Policy loss and divergence of one micro-batch, each rollout on its own, from full logits; `counts` are the step's."""
     total = 0.0
+    totals = {name.removeprefix("batch_total/"): float(value) for name, value in batch.items() if "batch_total" in name}
     for i, row in enumerate(rows):
         length = int(batch["completion_mask"][i].sum())
         ids = batch["completion_ids"][i, :length].tolist()
@@ -99,17 +100,17 @@ def reference_loss(student, teacher, tokenizer, method, step, batch, rows, norma
             S[None], T[None], -(logps.exp() * logps).sum(-1).detach()[None], torch.ones(1, length),
             batch["advantages"][i : i + 1], correct=torch.tensor([sum(ids) % 2 == 1]),
             teacher_entropies=-(teacher_logps.exp() * teacher_logps).sum(-1)[None],
-            ratio=(S - old).exp()[None], has_teacher=torch.tensor([told is not None]),
+            ratio=(S - old).exp()[None], has_teacher=torch.tensor([told is not None]), batch_totals=totals or None,
         )  # fmt: skip
         credit = assign_credit(signals, method, step)
         A, ratio = credit.advantages[0], (chosen - old).exp()
-        total = total - torch.minimum(ratio * A, ratio.clamp(0.8, 1.2) * A).sum()
+        total = total - torch.minimum(ratio * A, ratio.clamp(0.8, 1.2) * A).sum() / counts["tokens"]
         for term in credit.terms:
             share = None if term.student_share is None else term.student_share[0]
             if told is None:
                 assert term.weights.abs().sum() == 0
-            total = total + (term.weights[0] * term.divergence(logits, teacher_logits, share)).sum()
-    return total / normalizer
+            total = total + (term.weights[0] * term.divergence(logits, teacher_logits, share)).sum() / counts[term.average]
+    return total
 
 
 @pytest.mark.parametrize("regime", REGIMES)
@@ -124,12 +125,22 @@ def test_gradient_is_that_of_full_logits(run, tokenizer, method, regime):
         teacher.load_state_dict(step["model"])
         teacher.load_state_dict(step["teacher"], strict=False)
         student.zero_grad()
-        normalizer = sum(batch["completion_mask"].sum() for batch in step["batches"])
+        taught = [batch["completion_mask"] * batch["has_teacher"][:, None] for batch in step["batches"]]
+        counts = {
+            "tokens": sum(batch["completion_mask"].sum() for batch in step["batches"]),
+            "taught": sum(mask.sum() for mask in taught),
+            "rollouts": sum(mask.any(1).sum() for mask in taught),
+        }
+        assert counts["taught"] < counts["tokens"]
+        first = step["batches"][0]
+        named = dict(zip(counts, ("num_items_in_batch", "taught_tokens", "taught_rollouts"), strict=True))
         if "steps_per_generation" in REGIMES[regime]:  # TRL takes the mean count of the steps that share a batch of rollouts
-            normalizer = step["batches"][0]["num_items_in_batch"] / 2
+            counts = {name: first[key] / 2 for name, key in named.items()}
+        else:
+            assert counts == {name: first[key] for name, key in named.items()}
         for batch in step["batches"]:
             rows = [trainer.rows[i] for i in batch["row_index"]]
-            reference_loss(student, teacher, tokenizer, trainer.method, step["step"], batch, rows, normalizer).backward()
+            reference_loss(student, teacher, tokenizer, trainer.method, step["step"], batch, rows, counts).backward()
         wanted = torch.cat([value.grad.flatten() for value in student.parameters()])
         got = torch.cat([step["gradient"][name].flatten() for name, _ in student.named_parameters()])
         assert wanted.norm() > 1e-3
@@ -139,6 +150,38 @@ def test_gradient_is_that_of_full_logits(run, tokenizer, method, regime):
             ratios = max(ratios, float(moved.abs().max()))
     if "iterations" in regime:
         assert ratios > 0
+
+
+@pytest.mark.parametrize("regime", ["one batch", "accumulation and iterations"])
+def test_srpos_normaliser_is_of_all_rollouts_of_a_batch_however_it_is_cut(run, regime):
+    trainer = run("srpo", **REGIMES[regime])
+    for step in trainer.steps[:1]:
+        certain, count = 0.0, 0
+        for batch in step["batches"]:
+            signals = trainer._signals(batch | {"teacher_entropies": batch_entropies(trainer, batch)}, *zeros(batch))
+            distilled = signals.taught & ~signals.correct[:, None]
+            certain += float((-signals.teacher_entropies).exp()[distilled].sum())
+            count += int(distilled.sum())
+        assert count > 0
+        for batch in step["batches"]:
+            assert float(batch["batch_total/distilled"]) == count
+            assert float(batch["batch_total/certainty"]) == pytest.approx(certain, rel=1e-5)
+
+
+def batch_entropies(trainer, batch):
+    """The teacher's, whose weights have not moved before the first step."""
+    start = tiny(trainer.tokenizer)
+    now = copy.deepcopy(trainer.model.state_dict())
+    trainer.model.load_state_dict(start.state_dict())
+    scored = dict(batch)
+    trainer.score_teacher(scored)
+    trainer.model.load_state_dict(now)
+    batch["teacher_logps"] = scored["teacher_logps"]
+    return scored["teacher_entropies"]
+
+
+def zeros(batch):
+    return torch.zeros(batch["completion_ids"].shape), torch.zeros(batch["completion_ids"].shape)
 
 
 @pytest.mark.parametrize("on_gpu", [True, False])

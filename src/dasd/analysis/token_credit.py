@@ -19,7 +19,7 @@ from dasd.credit import Method, TokenSignals, assign_credit
 from dasd.data.problems import as_row
 from dasd.prompts import Prompt, tokenize_prompt
 from dasd.tasks.base import Problem
-from dasd.teacher.context import PrivilegedContext
+from dasd.teacher.context import PrivilegedContext, wrong_hints
 
 TOP = 5  # likely tokens that are kept of student and teacher
 Record = dict[str, Any]
@@ -45,8 +45,16 @@ class TokenReader:
     _rollouts: list[Record] = field(default_factory=list)
     _places: dict[int, int] = field(default_factory=dict)  # token id -> place of its text in the table
 
-    def read(self, record: Mapping[str, Any], problem: Problem, advantage: float, peers: Sequence[str] = ()) -> Record:
-        """Reads a sample (`token_ids`, `status`) and keeps it for `document`. `peers` are accepted rollouts of its problem.
+    def read(
+        self,
+        record: Mapping[str, Any],
+        problem: Problem,
+        advantage: float,
+        peers: Sequence[str] = (),
+        failed: Sequence[str] = (),
+    ) -> Record:
+        """Reads a sample (`token_ids`, `status`) and keeps it for `document`. `peers` and `failed` are other rollouts of its
+        problem, which the verifier accepts and refuses.
 
         Where the context finds nothing there is no teacher: the gap is 0, and "reference" is None. Of a method without any
         teacher neither gap nor teacher is kept.
@@ -58,8 +66,8 @@ class TokenReader:
         logps, entropies = score_states(self.model, student, ids, self.temperature)
         teacher_logps, teacher_entropies = score_states(self._teacher, teacher, ids, self.temperature)
         taught, contrast = told is not None, None
-        if "contrast_logps" in self.method.needs:
-            wrong = self.context.wrong().prompt(row, others=rows)
+        if (wrong_context := wrong_hints(self.context, self.method)) is not None:
+            wrong = wrong_context.prompt(row, failed, rows)
             taught = taught and wrong is not None
             states = self._as_teacher(wrong or row["prompt"], ids)
             contrast = score_states(self._teacher, states, ids, self.temperature)[0][None, None]
@@ -67,7 +75,7 @@ class TokenReader:
             logps[None], teacher_logps[None], entropies[None], torch.ones_like(logps[None]), logps.new_tensor([advantage]),
             correct=torch.tensor([correct], device=logps.device), teacher_entropies=teacher_entropies[None],
             contrast_logps=contrast, has_teacher=torch.tensor([taught], device=logps.device),
-            teacher_entropy_history=(),
+            teacher_entropy_history=[1.0] * (getattr(self.method, "warmup_steps", 0) + 1),  # as after a warm-up
         )  # fmt: skip
         credit, untaught = assign_credit(signals, self.method), not has_teacher(self.method)
         rollout = {

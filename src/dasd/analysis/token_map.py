@@ -23,7 +23,7 @@ from dasd.progress import track
 from dasd.prompts import tokenize_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, Problem
-from dasd.teacher.context import PrivilegedContext
+from dasd.teacher.context import PrivilegedContext, wrong_hints
 
 Checkpoint = Literal["base", "final"]
 Record = dict[str, Any]
@@ -82,7 +82,8 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
     )  # fmt: skip
     sampler = TransformersSampler(model, tokenizer, config.batch_size, config.model.chat_template_kwargs)
     shown = problems[: config.problems]
-    params = SamplingParams(_room(config, sampler, shown, context, tokenizer), config.temperature)
+    contexts = [context, *([wrong] if (wrong := wrong_hints(context, method)) is not None else [])]
+    params = SamplingParams(_room(config, sampler, shown, contexts, tokenizer), config.temperature)
     with track("Reading rollouts", len(shown) * config.rollouts) as advance:
         for problem in shown:
             samples = _sample(sampler, problem, config, params)
@@ -90,8 +91,11 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
             rewards = [float(grade.status is GradeStatus.CORRECT) for grade in grades]
             advantages = group_advantages(rewards, config.scale_advantages)
             for sample, grade, advantage in zip(samples, grades, advantages, strict=True):
-                accepted = [s.text for s, r in zip(samples, rewards, strict=True) if r and s.text != sample.text]
-                reader.read({"token_ids": sample.token_ids, "status": grade.status.value}, problem, advantage, accepted)
+                others = [(s.text, g.status) for s, g in zip(samples, grades, strict=True) if s.text != sample.text]
+                accepted = [text for text, status in others if status is GradeStatus.CORRECT]
+                failed = [text for text, status in others if status in (GradeStatus.INCORRECT, GradeStatus.NO_ANSWER)]
+                record = {"token_ids": sample.token_ids, "status": grade.status.value}
+                reader.read(record, problem, advantage, accepted, failed)
                 advance()
     return {"method": config.method.name, **reader.document(_note(config, len(shown), frozen, has_teacher(method)))}
 
@@ -100,24 +104,29 @@ def _method_and_context(config: TokensConfig) -> tuple[Method, PrivilegedContext
     teacher = config.teacher
     try:
         method = make_method(config.method.name, config.method.settings)
-        return method, PrivilegedContext(teacher.context, teacher.template, teacher.fraction)
+        context = PrivilegedContext(teacher.context, teacher.template, teacher.fraction)
+        wrong_hints(context, method)  # refuses a context without counterpart before the model is loaded
+        return method, context
     except (ValueError, TypeError) as error:
         raise BadInput(str(error)) from None
 
 
 def _room(
-    config: TokensConfig, sampler: TransformersSampler, problems: list[Problem], context: PrivilegedContext, tokenizer: Any
+    config: TokensConfig, sampler: TransformersSampler, problems: list[Problem], contexts: list[PrivilegedContext],
+    tokenizer: Any,
 ) -> int:  # fmt: skip
     """Tokens a completion may have, beside the longest prompt of student and teacher."""
     arguments = config.model.chat_template_kwargs | config.teacher.chat_template_kwargs
     longest = sampler.longest_prompt([as_row(problem)["prompt"] for problem in problems])
     for problem in problems:
-        told = context.prompt(as_row(problem), others=[as_row(other) for other in problems])
-        if told is not None:
-            longest = max(longest, len(tokenize_prompt(tokenizer, told, **arguments)))
+        rows = [as_row(other) for other in problems]
+        for told in (context.prompt(as_row(problem), others=rows) for context in contexts):
+            if told is not None:
+                longest = max(longest, len(tokenize_prompt(tokenizer, told, **arguments)))
     if sampler.context_length is None:
         return config.max_completion_length
-    room = (sampler.context_length - longest) // (2 if context.needs_peers else 1)  # a peer may be as long as its reader
+    told_peers = any(context.needs_peers for context in contexts)
+    room = (sampler.context_length - longest) // (2 if told_peers else 1)  # a peer may be as long as its reader
     if room < 1:
         raise BadInput(
             f"the longest prompt has {longest} tokens, the model's context {sampler.context_length}: nothing can be written "

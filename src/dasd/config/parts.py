@@ -65,7 +65,7 @@ class DataConfig(Section):
 
 
 ContextKind = Literal[
-    "solution", "answer", "hint", "peer", "solution_else_peer", "truncated", "none",
+    "solution", "answer", "hint", "peer", "solution_else_peer", "peer_else_solution", "truncated", "none",
     "other_problem", "wrong_answer", "length_matched",
 ]  # fmt: skip
 

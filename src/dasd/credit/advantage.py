@@ -181,7 +181,8 @@ class EntropyGuided:
         largest = uncertainty.amax(-1, keepdim=True) if uncertainty.shape[-1] else uncertainty
         unsure = torch.where(largest > 0, uncertainty / largest.clamp(min=1e-30), 0.0)
         confidence = (1.0 - self.gamma * unsure).clamp(self.floor, 1.0)
-        ratio = signals.gap.clamp(max=_LARGEST_EXPONENT).exp().clamp(max=self.ratio_cap)
+        ratio = signals.gap.clamp(max=_LARGEST_EXPONENT).exp()
+        ratio = ratio if self.ratio_cap is None else ratio.clamp(max=self.ratio_cap)
         return credit_with(signals, torch.where(signals.taught, advantages.sign() * ratio * confidence, advantages))
 
 
@@ -239,7 +240,7 @@ class SelfAdaptation:
             valid, entropy, logps = (tensor.reshape(1, -1) for tensor in (valid, entropy, logps))
         count = valid.sum(-1, keepdim=True)
         wanted = (self.share * count).floor().clamp(min=1)
-        order = logps.masked_fill(~valid, torch.inf).sort(-1, stable=True).indices
+        order = logps.masked_fill(~valid, torch.inf).sort(dim=-1, stable=True).indices
         chosen = valid & (order.argsort(-1) < wanted)
         low = entropy.masked_fill(~chosen, torch.inf).amin(-1, keepdim=True) if entropy.numel() else entropy
         high = entropy.masked_fill(~chosen, -torch.inf).amax(-1, keepdim=True) if entropy.numel() else entropy

@@ -81,7 +81,7 @@ class Distillation:
             weights = weights / signals.valid.sum(-1, keepdim=True).clamp(min=1)
         share = None
         if self.anchor:
-            risk = signals.require("student_logps").exp() * -signals.gap
+            risk = signals.require("student_logps").clamp(max=0.0).exp() * -signals.gap
             share = torch.sigmoid(risk / self.anchor_width) * high_entropy(signals, 1.0 - self.anchor)
         advantages = number(self.verifier_weight) * signals.rollout_advantages
         return credit_with(signals, advantages, DivergenceTerm(self.divergence, weights, share, self.average))
@@ -136,7 +136,7 @@ class SampleRouted:
 
     def certainty(self, signals: TokenSignals) -> Tensor:
         """(B, T) how sure the teacher is of each token that is distilled, in (0, 1]; 0 elsewhere."""
-        return torch.exp(-self.sharpness * signals.require("teacher_entropies")) * self.distilled(signals)
+        return self.distilled(signals) * torch.exp(-self.sharpness * signals.require("teacher_entropies"))
 
     def distilled(self, signals: TokenSignals) -> Tensor:
         """(B, T) bool."""

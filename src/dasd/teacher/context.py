@@ -6,6 +6,7 @@ context. The completion is never touched: both roles score the same token ids.
     solution, answer, hint   the dataset's column of that name
     peer                     another rollout of the same problem that the verifier accepts
     solution_else_peer       the solution where there is one, else a peer
+    peer_else_solution       a peer where there is one, else the solution
     truncated                the first `fraction` of the solution's words
     none                     nothing: the student's own prompt
 
@@ -32,9 +33,11 @@ from dasd.teacher.templates import TEACHER_TEMPLATES
 Row = Mapping[str, Any]
 
 COLUMNS = {
-    "solution": "solution", "answer": "answer", "hint": "hint", "solution_else_peer": "solution", "truncated": "solution",
+    "solution": "solution", "answer": "answer", "hint": "hint", "solution_else_peer": "solution",
+    "peer_else_solution": "solution", "truncated": "solution",
     "other_problem": "solution", "wrong_answer": "answer", "length_matched": "solution",
 }  # fmt: skip
+_PEERS = ("peer", "solution_else_peer", "peer_else_solution")
 KINDS = (*TEACHER_TEMPLATES, "none")
 
 
@@ -67,7 +70,7 @@ class PrivilegedContext:
 
     @property
     def needs_peers(self) -> bool:
-        return self.kind in ("peer", "solution_else_peer")
+        return self.kind in _PEERS
 
     @property
     def column(self) -> str | None:
@@ -77,8 +80,9 @@ class PrivilegedContext:
     def prompt(self, row: Row, peers: Sequence[str] = (), others: Sequence[Row] = (), choice: int = 0) -> Prompt | None:
         """The teacher's prompt for a dataset row with `prompt` and the context's column; None where there is no context.
 
-        peers   texts of other rollouts of this problem that the verifier accepts, in order of preference
-        others  rows to take another problem's context from; `choice` picks another of them
+        peers   texts of other rollouts of this problem (that the verifier accepts), in order of preference
+        others  rows to take another problem's context from
+        choice  0 is the first of peers or others, 1 the next, and so on
 
         Raises KeyError for a row without the column, ValueError for a conversation without a user message.
         """
@@ -101,8 +105,8 @@ class PrivilegedContext:
         if self.kind in ("other_problem", "wrong_answer"):
             return self._of_another(row, others, choice)
         own = _cell(row, self.column) if self.column else None
-        if own is None and self.needs_peers:
-            return next((peer for peer in peers if peer.strip()), None)
+        if self.needs_peers and (own is None or self.kind == "peer_else_solution"):
+            return next(itertools.islice((peer for peer in peers if peer.strip()), choice, None), own)
         if own is not None and self.kind == "truncated":
             words = re.findall(r"\S+\s*", own)  # each with the space after it: solutions are written in lines, too
             return "".join(words[: max(1, math.floor(self.fraction * len(words)))]).rstrip()
@@ -110,11 +114,24 @@ class PrivilegedContext:
             return " ".join(itertools.islice(itertools.cycle(_problem_text(row).split()), len(own.split())))
         return own
 
-    def wrong(self) -> PrivilegedContext:
-        """The same kind of context, of another problem. Raises ValueError for kinds that have no such counterpart."""
+    def wrong(self, hints_from: str = "other_problems") -> PrivilegedContext:
+        """A wrong hint in the same words: context of `other_problems`, or `failed_rollouts`, which come as `peers`.
+
+        Raises ValueError for kinds that have no such counterpart.
+        """
+        if hints_from == "failed_rollouts":
+            if self.kind not in ("solution", *_PEERS):
+                raise ValueError(
+                    f"wrong hints from failed rollouts stand in for a solution, context is {self.kind!r}: take context "
+                    f"solution, {', '.join(_PEERS)}, or hints_from other_problems"
+                )
+            return replace(self, kind="peer", template=self.text)
         kinds = {"solution": "other_problem", "answer": "wrong_answer"}
         if self.kind not in kinds:
-            raise ValueError(f"wrong hints are made for context {' or '.join(kinds)}, got {self.kind!r}")
+            raise ValueError(
+                f"wrong hints from other problems are made for context {' or '.join(kinds)}, got {self.kind!r}: take one of "
+                "these, or hints_from failed_rollouts"
+            )
         return replace(self, kind=kinds[self.kind])
 
     def _of_another(self, row: Row, others: Sequence[Row], choice: int) -> str | None:
@@ -149,10 +166,16 @@ class PrivilegedContext:
         return re.sub(r"\{problem\}|\{context\}", lambda match: values[match[0]], self.text if template is None else template)
 
 
-def choose_peers(texts: Sequence[str], correct: Sequence[bool], index: int, group: range) -> list[str]:
-    """Accepted rollouts of `index`'s group whose text differs from its own, the next ones first."""
+def wrong_hints(context: PrivilegedContext, method: Any) -> PrivilegedContext | None:
+    """What the teacher is told wrongly under a method that contrasts hints, None under others. Raises ValueError as `wrong`."""
+    plain = getattr(method, "method", method)  # under a control
+    return context.wrong(getattr(plain, "hints_from", "other_problems")) if "contrast_logps" in method.needs else None
+
+
+def choose_peers(texts: Sequence[str], fitting: Sequence[bool], index: int, group: range) -> list[str]:
+    """Fitting (accepted, say) rollouts of `index`'s group whose text differs from its own, the next ones first."""
     following = [*range(index + 1, group.stop), *range(group.start, index)]
-    return [texts[i] for i in following if correct[i] and texts[i] != texts[index]]
+    return [texts[i] for i in following if fitting[i] and texts[i] != texts[index]]
 
 
 def _problem_text(row: Row) -> str:

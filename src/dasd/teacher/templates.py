@@ -8,6 +8,7 @@ TEACHER_TEMPLATES = {
     "hint": "{problem}\nHint: {context}",
     "peer": _REFERENCE,
     "solution_else_peer": _REFERENCE,
+    "peer_else_solution": _REFERENCE,
     # controls: worded like the real thing, so that only the information differs
     "other_problem": _REFERENCE,
     "wrong_answer": "{problem}\nThe answer is: {context}",

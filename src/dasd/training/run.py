@@ -34,7 +34,7 @@ from dasd.progress import track
 from dasd.prompts import tokenize_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import Problem, Task
-from dasd.teacher.context import PrivilegedContext
+from dasd.teacher.context import PrivilegedContext, wrong_hints
 from dasd.training.arguments import place_reporters, too_few_problems, trainer_arguments
 from dasd.training.callbacks import Done, MetricsWriter, ReportWriter, StopWhenDone
 from dasd.training.cards import CardWriter, write_run_card
@@ -171,8 +171,10 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
         lengths = [len(tokenize_prompt(tokenizer, row["prompt"], **template))]
         for kind in contexts:
             if (told := kind.prompt(row, ["a peer"], rows)) is not None:
-                peer = config.training.max_completion_length if kind.needs_peers and kind.context(row) is None else 0
+                peer = config.training.max_completion_length if kind.context(row, ["a peer"], rows) == "a peer" else 0
                 lengths.append(len(tokenize_prompt(tokenizer, told, **teacher_template)) + peer)
+            if (alone := kind.prompt(row, (), rows)) is not None:
+                lengths.append(len(tokenize_prompt(tokenizer, alone, **teacher_template)))
         return max(lengths)
 
     limit = getattr(model.config, "max_position_embeddings", None)
@@ -194,7 +196,7 @@ def method_and_contexts(config: RunConfig) -> tuple[Method, list[PrivilegedConte
         method = make_method(config.method.name, config.method.settings)
         context = privileged_context(config)
         contexts = [context] if "teacher_logps" in method.needs else []
-        contexts += [context.wrong()] if "contrast_logps" in method.needs else []
+        contexts += [wrong] if (wrong := wrong_hints(context, method)) is not None else []
     except (ValueError, TypeError) as error:
         raise BadInput(str(error)) from None
     return method, contexts

@@ -25,7 +25,7 @@ from dasd.analysis.token_classes import TokenClasses, class_ratios
 from dasd.credit import Credit, Method, TokenSignals, assign_credit, make_method, ratios
 from dasd.credit.signals import high_entropy
 from dasd.prompts import Prompt, tokenize_prompt
-from dasd.teacher.context import PrivilegedContext, choose_peers
+from dasd.teacher.context import PrivilegedContext, choose_peers, wrong_hints
 from dasd.teacher.weights import TeacherWeights
 from dasd.training.cards import write_trainer_card
 from dasd.training.passes import has_learned_positions
@@ -33,6 +33,7 @@ from dasd.training.trl_adapter import Batch, Scores, TokenCreditTrainer
 
 logger = logging.getLogger("dasd")
 TEACHER_FILE, STATE_FILE = "teacher.safetensors", "credit_state.json"
+_TOTAL = "batch_total/"  # a batch's numbers for `TokenSignals.batch_totals`
 
 
 @dataclass
@@ -100,7 +101,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         self.method = method or make_method(args.method, args.method_settings)
         self.needs = frozenset(getattr(self.method, "needs", {"teacher_logps", "entropies"}))
         self.context = PrivilegedContext(args.context, args.context_template, args.context_fraction)
-        self.wrong_context = self.context.wrong() if "contrast_logps" in self.needs else None
+        self.wrong_context = wrong_hints(self.context, self.method) if "contrast_logps" in self.needs else None
         self.compares_distributions = "teacher_distribution" in self.needs
         self.max_resamples = args.max_resamples
         self._teacher_entropy_history: list[float] = []
@@ -132,10 +133,12 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         correct = batch["rewards"] >= self.args.success_threshold  # False where the grader failed (NaN)
         if not self.has_teacher:
             return {"correct": correct}
-        prompts = self._teacher_prompts(rows, batch, correct)
-        wrong = self._wrong_prompts(rows) if self.wrong_context else []
-        taught = [all(column[i] is not None for column in (prompts, *wrong)) for i in range(len(rows))]
-        has_teacher = torch.tensor(taught, device=device)
+        prompts = self._prompts(self.context, rows, batch, correct)
+        failed = batch["rewards"] < self.args.success_threshold
+        wrong = [self._prompts(self.wrong_context, rows, batch, failed, choice) for choice in range(self._wrong_hints)]
+        known = torch.tensor([[prompt is not None for prompt in column] for column in (prompts, *wrong)], device=device)
+        has_contrast = known[0] & known[1:]  # (W, B)
+        has_teacher = has_contrast.any(0) if wrong else known[0]
         self.add_totals({"rollouts": torch.tensor(len(rows)), "skipped": (~has_teacher).sum()})
 
         def padded(column: Sequence[Prompt | None]) -> tuple[Tensor, Tensor]:
@@ -146,12 +149,21 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         prompt_ids, prompt_mask = padded(prompts)
         extra: Batch = {"correct": correct, "has_teacher": has_teacher}
         if self.compares_distributions:
+            taught = self.loss_mask(batch) * has_teacher[:, None]
+            extra |= self._summed({"taught_tokens": taught.sum(), "taught_rollouts": taught.any(1).sum()})
+            if "batch_totals" in self.needs:  # of all rollouts, before the first of them is learnt from
+                scores = self._as_teacher(prompt_ids, prompt_mask, batch | extra)
+                extra |= self._batch_totals(batch | extra | _teachers(scores))
             return extra | {"teacher_prompt_ids": prompt_ids, "teacher_prompt_mask": prompt_mask}
         scores = self._as_teacher(prompt_ids, prompt_mask, batch | extra)
         extra |= _teachers(scores)
         if wrong:
-            others = [self._as_teacher(*padded(column), batch | extra).logps for column in wrong]
+            wanted = [batch | {"has_teacher": row} for row in has_contrast]
+            others = [self._as_teacher(*padded(column), part).logps for column, part in zip(wrong, wanted, strict=True)]
             extra["contrast_logps"] = torch.stack(others, dim=1)  # (B, W, T): rows first, for TRL's shuffling
+            extra["has_contrast"] = has_contrast.T
+        if "batch_totals" in self.needs:
+            extra |= self._batch_totals(batch | extra)
         if "teacher_entropy_history" in self.needs and self.model.training:
             median = self._median(scores.entropies, self.loss_mask(batch) * has_teacher[:, None])
             if math.isfinite(median):  # NaN where no rollout has a teacher
@@ -165,25 +177,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
 
     def credit(self, batch: Batch, student_logps: Tensor, entropies: Tensor) -> Credit:
         """Credit of every token under the method; where there is no teacher the gap is 0."""
-        student_logps, old = student_logps.float(), batch.get("old_per_token_logps")
-        has_teacher = batch.get("has_teacher")
-        teacher_logps = student_logps
-        if has_teacher is not None:
-            teacher_logps = torch.where(has_teacher[:, None], batch["teacher_logps"], student_logps)
-        contrast = batch.get("contrast_logps")
-        signals = TokenSignals(
-            student_logps=student_logps,
-            teacher_logps=teacher_logps,
-            entropies=entropies,
-            completion_mask=self.loss_mask(batch),
-            advantages=batch["advantages"],
-            correct=batch["correct"],
-            teacher_entropies=batch.get("teacher_entropies"),
-            contrast_logps=None if contrast is None else contrast.transpose(0, 1),
-            ratio=None if old is None else (student_logps - old).clamp(-20.0, 20.0).exp(),
-            has_teacher=has_teacher,
-            teacher_entropy_history=self._teacher_entropy_history,
-        )
+        signals = self._signals(batch, student_logps.float(), entropies)
         credit = assign_credit(signals, self.method, self.state.global_step)
         self.add_totals(credit.totals)
         if self.token_classes is not None:
@@ -193,6 +187,40 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             self.add_totals({"taught": signals.taught.sum(), "agreed": agreed.sum()})
             self.add_totals({"taught_forks": forks.sum(), "agreed_forks": (agreed & forks).sum()})
         return credit
+
+    def _signals(self, batch: Batch, student_logps: Tensor, entropies: Tensor) -> TokenSignals:
+        has_teacher, old = batch.get("has_teacher"), batch.get("old_per_token_logps")
+        teacher_logps = student_logps
+        if has_teacher is not None:
+            teacher_logps = torch.where(has_teacher[:, None], batch["teacher_logps"], student_logps)
+        contrast, has_contrast = batch.get("contrast_logps"), batch.get("has_contrast")
+        totals = {name.removeprefix(_TOTAL): float(value) for name, value in batch.items() if name.startswith(_TOTAL)}
+        return TokenSignals(
+            student_logps=student_logps,
+            teacher_logps=teacher_logps,
+            entropies=entropies,
+            completion_mask=self.loss_mask(batch),
+            advantages=batch["advantages"],
+            correct=batch["correct"],
+            teacher_entropies=batch.get("teacher_entropies"),
+            contrast_logps=None if contrast is None else contrast.transpose(0, 1),
+            has_contrast=None if has_contrast is None else has_contrast.T,
+            ratio=None if old is None else (student_logps - old).clamp(-20.0, 20.0).exp(),
+            has_teacher=has_teacher,
+            teacher_entropy_history=self._teacher_entropy_history,
+            batch_totals=totals or None,
+        )
+
+    def _batch_totals(self, batch: Batch) -> Batch:
+        """What the method sums over all rollouts of a batch, on all processes, whatever parts it is learnt from in."""
+        logps = batch["teacher_logps"]
+        totals = getattr(self.method, "method", self.method).batch_totals(self._signals(batch, logps, torch.zeros_like(logps)))
+        return self._summed({_TOTAL + name: total for name, total in totals.items()})
+
+    def _summed(self, totals: Mapping[str, Tensor]) -> Batch:
+        """Each number's sum over all processes, as a tensor without dimensions, which TRL gives to each part of a batch."""
+        values = torch.stack([total.double() for total in totals.values()])
+        return dict(zip(totals, self.accelerator.reduce(values, reduction="sum").unbind(), strict=True))
 
     @property
     def tokenizer(self) -> Any:
@@ -236,26 +264,27 @@ class SelfDistillationTrainer(TokenCreditTrainer):
                 scores.head = scores.head.cloned()  # the gathered weights are the student's again after this
             return scores
 
-    def _teacher_prompts(self, rows: Sequence[Mapping[str, Any]], batch: Batch, correct: Tensor) -> list[Prompt | None]:
-        if not self.context.needs_peers:
-            return [self.context.prompt(row, others=self._other_rows) for row in rows]
+    def _prompts(
+        self, context: PrivilegedContext, rows: Sequence[Mapping[str, Any]], batch: Batch, fitting: Tensor, choice: int = 0
+    ) -> list[Prompt | None]:
+        """What the teacher is told of each row; a peer is one of the `fitting` (B,) rollouts of its group."""
+        if not context.needs_peers:
+            return [context.prompt(row, others=self._other_rows, choice=choice) for row in rows]
         ids = [row[mask.bool()] for row, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)]
         # A group may lie on two processes.
         texts = gather_object(self.tokenizer.batch_decode(ids, skip_special_tokens=True))
-        accepted = self.accelerator.gather(correct).tolist()
+        fits = self.accelerator.gather(fitting).tolist()
         size, first = self.group_size, self.accelerator.process_index * len(rows)
         prompts = []
         for index, row in enumerate(rows, start=first):
             group = range(index // size * size, (index // size + 1) * size)
-            prompts.append(self.context.prompt(row, peers=choose_peers(texts, accepted, index, group)))
+            prompts.append(context.prompt(row, peers=choose_peers(texts, fits, index, group), choice=choice))
         return prompts
 
-    def _wrong_prompts(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Prompt | None]]:
-        """One list of prompts for each wrong hint."""
-        assert self.wrong_context is not None
-        count = getattr(getattr(self.method, "method", self.method), "wrong_hints", 1)
-        others = self._other_rows
-        return [[self.wrong_context.prompt(row, others=others, choice=choice) for row in rows] for choice in range(count)]
+    @property
+    def _wrong_hints(self) -> int:
+        """How many wrong hints the teacher may be given."""
+        return getattr(getattr(self.method, "method", self.method), "wrong_hints", 1) if self.wrong_context else 0
 
     @property
     def _other_rows(self) -> Any:

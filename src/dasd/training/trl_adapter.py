@@ -234,7 +234,7 @@ class TokenCreditTrainer(GRPOTrainer):
             rows, batch = self._replace_idle_groups(rows, batch)
         batch |= self.score_rollouts(rows, batch)
         if "old_per_token_logps" in batch and not self.compares_distributions:
-            batch["advantages"] = self.credit(batch, batch["old_per_token_logps"], batch["old_entropies"]).advantages
+            batch["advantages"] = _in_the_loss(self.credit(batch, batch["old_per_token_logps"], batch["old_entropies"]))
         return batch
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], Any, dict[str, Any]]:
@@ -276,13 +276,20 @@ class TokenCreditTrainer(GRPOTrainer):
         assert teacher.hidden is not None
         assert teacher.head is not None
         hidden = self._of_completion(states[0], inputs["completion_ids"])
-        total = divergence_loss(credit.terms, hidden, self._head(), teacher.hidden, teacher.head)
-        # As TRL's "dapo" averages: over the tokens of one optimisation step, on all processes.
-        normalizer = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
-        if self.model.training:
+        for term in credit.terms:
+            total = divergence_loss([term], hidden, self._head(), teacher.hidden, teacher.head)
+            loss = loss + total / self._normalizer(inputs, term.average)
+            self.add_totals({"divergence": total})
+        self.add_totals({"divergence_tokens": self.loss_mask(inputs).sum()})
+        return loss
+
+    def _normalizer(self, inputs: Batch, average: str) -> Tensor:
+        """As TRL's "dapo" averages: over the tokens (or what else is counted) of one optimisation step, on all processes."""
+        counted = {"tokens": "num_items_in_batch", "taught": "taught_tokens", "rollouts": "taught_rollouts"}[average]
+        normalizer = inputs[counted].float().clamp(min=1.0) / self.accelerator.num_processes
+        if self.model.training:  # the numbers are of a batch of rollouts, which several steps may share
             normalizer = normalizer * self.current_gradient_accumulation_steps / self.args.steps_per_generation
-        self.add_totals({"divergence": total, "divergence_tokens": self.loss_mask(inputs).sum()})
-        return loss + total / normalizer
+        return normalizer
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, compute_entropy: bool = False, **kwargs: Any) -> tuple:
         passes = self._recorded_passes
@@ -293,7 +300,7 @@ class TokenCreditTrainer(GRPOTrainer):
         elif self._batch_awaiting_credit is not None:
             batch, self._batch_awaiting_credit = self._batch_awaiting_credit, None
             self._credit = self.credit(batch, scores[0].detach(), scores[1].detach())
-            batch["advantages"] = self._credit.advantages
+            batch["advantages"] = _in_the_loss(self._credit)
         return scores
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -472,6 +479,11 @@ class _Progress(TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.found_nothing = state.global_step == self._before
+
+
+def _in_the_loss(credit: Credit) -> Tensor:
+    """(B, T) advantages as TRL's loss takes them, in which a token that counts twice has twice the advantage."""
+    return credit.advantages if credit.loss_weights is None else credit.advantages * credit.loss_weights
 
 
 def _add_first_choice(model: Any, temperature: float, in_float32: bool) -> None:
