@@ -80,7 +80,8 @@ def test_wrong_hints_are_failed_rollouts_of_the_same_problem(hear, tiny_model, t
     """Groups of four with three right, two, one and none: a rollout's teacher is told two failed ones of the others at most."""
     marks = [1, 1, 1, 0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0]
     trainer = hear(
-        method, method_settings={"wrong_hints": 2}, context="solution", reward=lambda completions, **_: marks[: len(completions)],
+        method, method_settings={"wrong_hints": 2}, context="solution",
+        reward=lambda completions, **_: marks[: len(completions)],
         per_device_train_batch_size=16, max_completion_length=8, max_steps=1,
     )  # fmt: skip
     (heard,) = trainer.heard
