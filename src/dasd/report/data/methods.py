@@ -26,10 +26,18 @@ METHODS = {
         "no teacher.",
     ),
     "forking": ("Forking tokens", "GRPO that learns from the tokens of highest entropy only; there is no teacher."),
+    "hepo": (
+        "High-entropy policy gradient (HEPO)",
+        "GRPO that learns from the tokens of highest entropy in each answer only; there is no teacher.",
+    ),
+    "opsa": (
+        "On-policy self-adaptation (OPSA)",
+        "The tokens that the model itself found least likely are made less likely still; no teacher and no verifier.",
+    ),
     "rlsd": ("RLSD", f"The verifier decides the direction; {_TEACHER} decides how much of it each token gets."),
     "rlrt": (
         "RLRT",
-        f"In right answers, tokens that {_TEACHER} finds unlikely get more of the verifier's credit.",
+        "In right answers, tokens that a teacher with another right answer finds unlikely get more of the verifier's credit.",
     ),
     "antisd": (
         "Anti-self-distillation",
@@ -38,6 +46,18 @@ METHODS = {
     "rlcsd": (
         "Contrastive self-distillation (RLCSD)",
         "A token gains where the right hint makes it likelier than wrong hints do; the verifier's sign is kept.",
+    ),
+    "sipo": (
+        "SIPO",
+        "A token gains where the reference makes it likelier than a failed answer does, even where the verifier says nothing.",
+    ),
+    "egrsd": (
+        "Entropy-guided self-distillation (EGRSD)",
+        f"The verifier decides the direction; {_TEACHER} decides the size, less where that teacher is itself undecided.",
+    ),
+    "distilled_rl": (
+        "Distilled RL",
+        f"In answers better than their group, tokens that {_TEACHER} likes get more of the verifier's credit.",
     ),
     "opsd": ("On-policy self-distillation (OPSD)", f"The student imitates the distributions of {_TEACHER}; no verifier."),
     "opsd_sampled": (
