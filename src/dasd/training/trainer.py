@@ -135,7 +135,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             return {"correct": correct}
         prompts = self._prompts(self.context, rows, batch, correct)
         failed = batch["rewards"] < self.args.success_threshold
-        wrong = [self._prompts(self.wrong_context, rows, batch, failed, choice) for choice in range(self._wrong_hints)]
+        wrong = [self._prompts(told, rows, batch, failed, choice) for told, choice in self._wrong_hints]
         known = torch.tensor([[prompt is not None for prompt in column] for column in (prompts, *wrong)], device=device)
         has_contrast = known[0] & known[1:]  # (W, B)
         has_teacher = has_contrast.any(0) if wrong else known[0]
@@ -214,7 +214,8 @@ class SelfDistillationTrainer(TokenCreditTrainer):
     def _batch_totals(self, batch: Batch) -> Batch:
         """What the method sums over all rollouts of a batch, on all processes, whatever parts it is learnt from in."""
         logps = batch["teacher_logps"]
-        totals = getattr(self.method, "method", self.method).batch_totals(self._signals(batch, logps, torch.zeros_like(logps)))
+        method: Any = getattr(self.method, "method", self.method)  # under a control
+        totals: dict[str, Tensor] = method.batch_totals(self._signals(batch, logps, torch.zeros_like(logps)))
         return self._summed({_TOTAL + name: total for name, total in totals.items()})
 
     def _summed(self, totals: Mapping[str, Tensor]) -> Batch:
@@ -282,9 +283,10 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         return prompts
 
     @property
-    def _wrong_hints(self) -> int:
-        """How many wrong hints the teacher may be given."""
-        return getattr(getattr(self.method, "method", self.method), "wrong_hints", 1) if self.wrong_context else 0
+    def _wrong_hints(self) -> list[tuple[PrivilegedContext, int]]:
+        """The wrong context and a choice of it, for as many wrong hints as the teacher may be given."""
+        count = getattr(getattr(self.method, "method", self.method), "wrong_hints", 1)
+        return [] if self.wrong_context is None else [(self.wrong_context, choice) for choice in range(count)]
 
     @property
     def _other_rows(self) -> Any:
