@@ -50,8 +50,8 @@ class Case:
         T_ = torch.where(self.has_teacher[:, None], self.chosen(self.teacher), S)
         signals = TokenSignals(
             S, T_, self.entropy(self.student), self.mask, self.advantages, correct=torch.tensor(CORRECT),
-            teacher_entropies=self.entropy(self.teacher), ratio=(S - self.old).clamp(-20, 20).exp(), has_teacher=self.has_teacher,
-            teacher_entropy_history=[1.0] * 6,
+            teacher_entropies=self.entropy(self.teacher), ratio=(S - self.old).clamp(-20, 20).exp(),
+            has_teacher=self.has_teacher, teacher_entropy_history=[1.0] * 6,
         )  # fmt: skip
         credit = assign_credit(signals, METHODS[name])
         taught = self.mask & self.has_teacher[:, None]
@@ -194,8 +194,12 @@ def test_divergences_agree_with_the_twin_at_the_hostile_tokens():
     case = Case(0)
     for name in ("opsd", "sdpo", "sdft", "eopd", "srpo"):
         divergence = METHODS[name].divergence
-        settings = {field: getattr(divergence, field) for field in ("kind", "mixture", "summand_cap", "top_k", "support", "tail")}
+        settings = {
+            field: getattr(divergence, field) for field in ("kind", "mixture", "summand_cap", "top_k", "support", "tail")
+        }
         for at in ((1, 0), (1, 1), (1, 2), (3, 4)):
             found = divergence(case.student[at][None], case.teacher[at][None]).item()
-            wanted = divergence_twin.divergence(case.student[at].double().tolist(), case.teacher[at].double().tolist(), **settings)
+            wanted = divergence_twin.divergence(
+                case.student[at].double().tolist(), case.teacher[at].double().tolist(), **settings
+            )
             assert found == pytest.approx(wanted, rel=1e-4, abs=2e-6), (name, at)

@@ -70,3 +70,18 @@ class StopWhenDone(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step >= state.max_steps:
             raise Done
+
+
+class Passes(TrainerCallback):
+    """Did training begin at step 0, and did its last pass over the data give anything?"""
+
+    started_at, found_nothing, _before = 0, False, 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.started_at = state.global_step
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._before = state.global_step
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.found_nothing = state.global_step == self._before

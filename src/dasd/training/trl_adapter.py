@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback
 from trl import GRPOTrainer
 from trl.generation import vllm_generation
 from trl.kernels import chunked_logprob
@@ -36,6 +35,7 @@ from dasd.config import RunFailed
 from dasd.credit import Credit
 from dasd.models import LanguageModelHead, keep_head_input_contiguous, refuse_changed_head
 from dasd.prompts import tokenize_prompt
+from dasd.training.callbacks import Passes
 from dasd.training.checkpoints import keep_newest, saving
 from dasd.training.distributions import divergence_loss
 from dasd.training.dynamic_sampling import idle_groups, merge_rows
@@ -101,7 +101,7 @@ class TokenCreditTrainer(GRPOTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As TRL's. Raises RunFailed where no step was made, or the data ended before the steps did."""
-        progress = _Progress()
+        progress = Passes()
         self.add_callback(progress)
         result = super().train(*args, **kwargs)
         self.remove_callback(progress)
@@ -464,21 +464,6 @@ class TokenCreditTrainer(GRPOTrainer):
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randint(len(self.train_dataset), (count,), generator=generator)
         return [self.train_dataset[int(index)] for index in chosen]
-
-
-class _Progress(TrainerCallback):
-    """Did training begin at step 0, and did its last pass over the data give anything?"""
-
-    started_at, found_nothing, _before = 0, False, 0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.started_at = state.global_step
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._before = state.global_step
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.found_nothing = state.global_step == self._before
 
 
 def _in_the_loss(credit: Credit) -> Tensor:
