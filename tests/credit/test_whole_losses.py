@@ -84,9 +84,9 @@ def same(ours, theirs):
 
 @pytest.fixture(scope="module")
 def trl():
-    with pytest.warns(match="trl.experimental"):
-        from trl.experimental.gkd import GKDTrainer
-        from trl.experimental.sdpo import loss_utils
+    from trl.experimental.gkd import GKDTrainer
+    from trl.experimental.sdpo import loss_utils
+
     return {"sdpo": loss_utils, "gkd": GKDTrainer}
 
 
