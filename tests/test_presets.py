@@ -146,6 +146,9 @@ def typed(tmp_path, monkeypatch, capfd):
     return say
 
 
+_ONE_PROBLEM = ["--data.limit", "1", "--training.rollouts_per_step", "8", "--training.micro_batch_size", "8"]
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
@@ -159,19 +162,10 @@ def typed(tmp_path, monkeypatch, capfd):
         (["--method.name", "grpo", "--method.control", "permuted_gap"], ["permuted_gap changes nothing", "teacher_logps"]),
         (["--teacher.context", "hint"], ["no problem has a hint", "set data.columns.hint"]),
         (
-            [
-                "--method.name",
-                "rlcsd",
-                "--method.hints_from",
-                "other_problems",
-                "--teacher.context",
-                "solution",
-                "--data.limit",
-                "1",
-            ],
+            ["--method.name", "rlcsd", "--method.hints_from", "other_problems", "--teacher.context", "solution", *_ONE_PROBLEM],
             ["other_problem finds nothing in these 1 problems"],
         ),
-        (["--teacher.context", "wrong_answer", "--data.limit", "1"], ["wrong_answer finds nothing in these 1 problems"]),
+        (["--teacher.context", "wrong_answer", *_ONE_PROBLEM], ["wrong_answer finds nothing in these 1 problems"]),
         (["--training.trl.generation_batch_size", "12"], ["generation_batch_size"]),
         (["--method.beta.start", "0.5", "--method.beta.end", "0.1"], ["needs start, end and steps"]),
         (["--method.beta.start", "0.5", "--method.beta.end", "0.1", "--method.beta.stepps", "3"], ["did you mean 'steps'"]),
@@ -211,7 +205,8 @@ def test_doctor_shows_the_teachers_prompt_of_every_context(tmp_path, capsys, kin
         for p in load_problems(load("--data.limit", "5").data)
     ))  # fmt: skip
     config = {
-        "output": str(tmp_path / "run"), "teacher": {"context": kind}, "training": {"max_completion_length": 96},
+        "output": str(tmp_path / "run"), "teacher": {"context": kind},
+        "training": {"max_completion_length": 96, "rollouts_per_step": 8, "micro_batch_size": 8},
         "data": {"source": str(tmp_path / "rows.jsonl"), "columns": {"hint": "hint"}},
     }  # fmt: skip
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
