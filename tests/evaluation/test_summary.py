@@ -44,6 +44,7 @@ def test_every_figure_by_hand():
         "truncated": 1 / 4,
         "loops": 2 / 4,
         "leakage": 1 / 4,
+        "undecided": 0.0,
         "no_answer": 1 / 3,  # the grader's own failure is nobody's silence
         "claims_true": 1 / 2,
         "distinct_at_2": 1 / 2,

@@ -21,6 +21,17 @@ def make(answer):
         (r"\boxed{\textbf{B}}", "B"),
         (r"\boxed{b}", "B"),
         (r"\boxed{B) 42}", "B"),
+        (r"\boxed{\text{Option B}}", "B"),
+        (r"\boxed{\text{option (b)}}", "B"),
+        (r"\boxed{Option B: 42}", "B"),
+        (r"\boxed{\text{The answer is B}}", "B"),
+        (r"\boxed{\text{Answer: B}}", "B"),
+        (r"\boxed{**B**}", "B"),
+        (r"\boxed{\textcolor{red}{B}}", "B"),
+        (r"\boxed{B;}", "B"),
+        (r"\boxed{Ｂ}", "B"),  # noqa: RUF001
+        (r"\boxed{\text{Option B or C}}", "B,C"),
+        (r"\boxed{\text{no option}}", None),
         (r"\boxed{B. 42 m/s}", "B"),
         (r"\boxed{\text{B: mitochondria}}", "B"),
         (r"First \boxed{A}. Wait, no: \boxed{C}", "C"),
@@ -101,3 +112,11 @@ def test_equations_are_steps():
 
 def test_it_has_a_name():
     assert make_task("choice") == TASK
+
+
+def test_without_a_box_there_is_no_letter_where_a_box_was_asked_for():
+    asking = Problem(id="x", problem="Which? Put the letter in \\boxed{}.\n(A) 1 (B) 2", answer="B")
+    assert make_task("choice").grade(asking, "The answer is B.") == Grade(GradeStatus.NO_ANSWER)
+    assert make_task("choice", "last").grade(asking, "The answer is B.").correct
+    assert make_task("choice", "boxed").grade(make("B"), "The answer is B.") == Grade(GradeStatus.NO_ANSWER)
+    assert make_task("choice").grade(asking, "\\boxed{B}").correct

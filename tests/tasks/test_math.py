@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dasd.tasks import make_task
 from dasd.tasks import math as math_task
-from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck
+from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck, grade_completions
 from dasd.tasks.math import MathTask
 
 CORRECT, INCORRECT, NO_ANSWER = GradeStatus.CORRECT, GradeStatus.INCORRECT, GradeStatus.NO_ANSWER
@@ -64,11 +65,95 @@ def test_right_answers_in_any_form(answer, completion):
         ("0.5", "\\boxed{\\frac{1}{3}}"),
         ("(1, 2)", "\\boxed{(2, 1)}"),
         ("x^2+1", "\\boxed{(x+1)^2}"),
-        ("3", "\\boxed{٣}"),
     ],
 )
 def test_wrong_answers(answer, completion):
     assert status(answer, completion) is INCORRECT
+
+
+@pytest.mark.parametrize(
+    ("answer", "completion"),
+    [
+        ("3", "\\boxed{٣}"),
+        ("7 \\text{ apples}", "\\boxed{7 \\text{ pears}}"),
+        ("p \\equiv 1 \\pmod 4", "\\boxed{4k + 1}"),
+        ("101_2", "\\boxed{5}"),
+        ("3\\text{:}30 \\text{ PM}", "\\boxed{3:30}"),
+    ],
+)
+def test_what_the_grader_cannot_decide_is_neither_right_nor_wrong(answer, completion):
+    assert status(answer, completion) is GradeStatus.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("???", "it says nothing"),
+        ("nan", "it says nothing"),
+        ("", "it is empty"),
+        ("\\frac{", "brackets"),
+        ("\\frac{1}{}", "lacks a part"),
+        ("about forty or so", "vague"),
+        ("The train that leaves the station first", "a sentence of 7 words"),
+        ("5", None),
+        ("\\text{No solution}", None),
+        ("p \\equiv 1 \\pmod 4", None),
+        ("\\begin{cases} x & x > 0 \\\\ -x & x \\le 0 \\end{cases}", None),
+        ("3 \\text{ m}, 4 \\text{ m}", None),
+        ("(-\\infty, 2) \\cup (3, 4]", None),
+        ("ABCD", None),
+        ("3:4", None),
+        ("10:30 \\text{ a.m.}", None),
+    ],
+)
+def test_gold_answers_that_nothing_can_be_compared_with(answer, reason):
+    [found] = TASK.unreadable([answer])
+    assert (found is None) if reason is None else (found is not None and reason in found)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("\\frac{1}{2}", "0.5", True),
+        ("1/2", "0.5", True),
+        ("x = 3 \\text{ or } x = 4", "4, 3", True),
+        ("3, 4", "x = 4 \\text{ or } x = 3", True),
+        ("2", "3", False),
+        ("3 \\text{ m}", "3 \\text{ cm}", False),
+        ("7 \\text{ apples}", "7 \\text{ pears}", False),
+    ],
+)
+def test_two_answers_are_one_answer(first, second, same):
+    assert TASK.same_answers([(first, second), (second, first)]) == [same, same]
+
+
+def test_a_comparison_that_takes_for_ever_is_none():
+    assert HASTY.same_answers([("4", POWER_TOWER), ("4", "4.0")]) == [None, True]
+
+
+ASKS_FOR_A_BOX = Problem(id="x", problem="What is 15 squared less 176? Put the answer in \\boxed{}.", answer="49")
+
+
+@pytest.mark.parametrize(
+    ("answer_format", "problem", "expected"),
+    [
+        ("auto", ASKS_FOR_A_BOX, NO_ANSWER),
+        ("auto", make("49"), CORRECT),
+        ("boxed", make("49"), NO_ANSWER),
+        ("last", ASKS_FOR_A_BOX, CORRECT),
+    ],
+)
+def test_without_a_box_there_is_no_answer_where_one_was_asked_for(answer_format, problem, expected):
+    task = make_task("math", answer_format)
+    assert task.grade(problem, "so 225 - 176 = 49").status is expected
+    assert task.grade(problem, "so 225 - 176 = \\boxed{49}").status is CORRECT
+    assert task.grade(problem, "so 225 - 176 = \\boxed{49").status is expected  # cut off inside the box
+
+
+def test_a_completion_that_was_cut_off_has_no_answer_unless_it_is_in_a_box():
+    texts = ["so 225 - 176 = 49", "so \\boxed{49}. Let me check: 225 - 17", "so it is 49"]
+    grades = grade_completions(TASK, [(make("49"), text) for text in texts], [True, True, False])
+    assert [grade.status for grade in grades] == [NO_ANSWER, CORRECT, CORRECT]
 
 
 @pytest.mark.parametrize("completion", ["", "I cannot tell.", "\\boxed{}", " \n\0"])
@@ -169,7 +254,7 @@ def test_an_empty_batch():
 
 
 def test_the_golden_answers():
-    """Expected by mathematics. `disagrees` says why math-verify judges otherwise: drop the key when it no longer does."""
+    """Expected by mathematics. `disagrees` says why the grader judges otherwise: drop the key when it no longer does."""
     rows = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
     assert sum(row["status"] != CORRECT for row in rows) >= len(rows) / 2
     grades = TASK.grade_all([(make(row["gold"]), row["completion"]) for row in rows])

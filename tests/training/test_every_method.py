@@ -29,7 +29,7 @@ def one_in_three(completions, **_):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_two_steps_on_the_bundled_model(name, base, tmp_path, monkeypatch):
-    monkeypatch.setattr(rewards, "make_reward", lambda task: one_in_three)
+    monkeypatch.setattr(rewards, "make_reward", lambda task, ends=(): one_in_three)
     overrides = {
         "output": tmp_path / "run", "data.limit": 16, "method.name": name, "training.steps": 2,
         "training.rollouts_per_step": 16, "training.group_size": 4, "training.micro_batch_size": 8,
@@ -59,7 +59,7 @@ def test_two_steps_on_the_bundled_model(name, base, tmp_path, monkeypatch):
 
 def test_an_adapter_is_trained_saved_and_loaded(base, tmp_path, monkeypatch):
     """With its adapter off the model is the base: the teacher costs no memory."""
-    monkeypatch.setattr(rewards, "make_reward", lambda task: one_in_three)
+    monkeypatch.setattr(rewards, "make_reward", lambda task, ends=(): one_in_three)
     overrides = {
         "output": tmp_path / "run", "data.limit": 16, "training.steps": 2, "training.rollouts_per_step": 16,
         "training.group_size": 4, "training.micro_batch_size": 8, "training.learning_rate": 1e-2,

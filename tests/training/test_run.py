@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dasd.assets import BASE_MODEL
 from dasd.config import BadInput, RunConfig, validate
+from dasd.tasks.math import MathTask
 from dasd.training import callbacks, checkpoints, rewards, run
 
 
@@ -159,4 +160,23 @@ def test_a_failed_grader_gives_no_reward_instead_of_zero():
     columns = {name: ["a", "b"] for name in ("id", "problem", "answer", "solution")}
     completions = [[{"content": "x"}], [{"content": "y"}]]
     assert reward(completions=completions, **columns) == [None, 1.0]  # a dataset without hints
+    logged = {}
+    reward(completions=completions, **columns, log_metric=logged.__setitem__)
+    assert logged == {"grades/no_answer": 0.0, "grades/undecided": 0.0, "grades/grader_error": 0.5}
     assert reward(completions=completions, **columns, hint=[None, "h"]) == [None, 1.0]
+
+
+def test_what_was_cut_off_or_cannot_be_decided_earns_nothing():
+    reward = rewards.make_reward(MathTask(), ends={9})
+    columns = {name: [text] * 4 for name, text in (("id", "a"), ("problem", "How many?"), ("answer", r"7 \text{ apples}"))}
+    texts = ["so 7", "so 7", r"\boxed{7 \text{ pears}}", r"\boxed{7}"]
+    completions, logged = [[{"content": text}] for text in texts], {}
+    ids = [[1, 9], [1, 2], [1, 9], [1, 2]]
+    assert reward(completions=completions, completion_ids=ids, log_metric=logged.__setitem__, **columns) == [
+        1.0,
+        0.0,
+        None,
+        1.0,
+    ]
+    assert logged == {"grades/no_answer": 0.25, "grades/undecided": 0.25, "grades/grader_error": 0.0}
+    assert reward(completions=completions, **columns) == [1.0, 1.0, None, 1.0]  # token ids are not known

@@ -25,7 +25,7 @@ from dasd.models import LanguageModelHead, load_model
 from dasd.progress import track
 from dasd.prompts import Prompt, tokenize_prompt
 from dasd.tasks import make_task
-from dasd.tasks.base import GradeStatus, Problem, Task
+from dasd.tasks.base import Problem, Task, grade_completions
 from dasd.teacher.context import PrivilegedContext
 
 RECORDS = "probe.jsonl"
@@ -35,7 +35,7 @@ Record = dict[str, Any]
 
 def run_probe(config: ProbeConfig, output: Path) -> list[Record]:
     """Probes with a progress bar and returns one record for each rollout and context. Raises BadInput."""
-    problems, task = load_problems(config.data), make_task(config.data.task)
+    problems, task = load_problems(config.data), make_task(config.data.task, config.data.answer_format)
     model, tokenizer = load_model(config.model)
     claim(output, config)
     prober = Prober(model, tokenizer, task, problems, config)
@@ -157,9 +157,9 @@ class Prober:
 
     def _grade(self, problem: Problem, completion: list[int]) -> dict[str, float]:
         text = self.tokenizer.decode(completion, skip_special_tokens=True)
-        steps = self.task.check_steps(problem, text)
+        steps, cut_off = self.task.check_steps(problem, text), not completion or completion[-1] not in self.ends
         return {
-            "correct": float(self.task.grade(problem, text).status is GradeStatus.CORRECT),
+            "correct": float(grade_completions(self.task, [(problem, text)], [cut_off])[0].correct),
             "steps_right": steps.right,
             "steps_checked": steps.checked,
             "epistemic": count_phrases(text, EPISTEMIC_MARKERS),

@@ -22,7 +22,7 @@ from dasd.models import load_model
 from dasd.progress import track
 from dasd.prompts import tokenize_prompt
 from dasd.tasks import make_task
-from dasd.tasks.base import GradeStatus, Problem
+from dasd.tasks.base import GradeStatus, Problem, grade_completions
 from dasd.teacher.context import PrivilegedContext, wrong_hints
 
 Checkpoint = Literal["base", "final"]
@@ -71,7 +71,7 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
     Raises BadInput.
     """
     method, context = _method_and_context(config)
-    problems, task = load_problems(config.data), make_task(config.data.task)
+    problems, task = load_problems(config.data), make_task(config.data.task, config.data.answer_format)
     model, tokenizer = load_model(config.model)
     frozen = config.teacher.weights == "frozen" and base is not None and base != config.model
     teacher = load_model(base)[0] if frozen and base is not None else None
@@ -87,7 +87,8 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
     with track("Reading rollouts", len(shown) * config.rollouts) as advance:
         for problem in shown:
             samples = _sample(sampler, problem, config, params)
-            grades = task.grade_all([(problem, sample.text) for sample in samples])
+            cut_off = [sample.finish_reason == "length" for sample in samples]
+            grades = grade_completions(task, [(problem, sample.text) for sample in samples], cut_off)
             rewards = [float(grade.status is GradeStatus.CORRECT) for grade in grades]
             advantages = group_advantages(rewards, config.scale_advantages)
             for sample, grade, advantage in zip(samples, grades, advantages, strict=True):

@@ -49,6 +49,10 @@ class DataConfig(Section):
     split: str = Field("train", description="split of the dataset")
     columns: ColumnsConfig = ColumnsConfig()
     prompt: str | None = Field(None, description="what is asked, with {problem} in it; null: the problem as it stands")
+    answer_format: Literal["auto", "boxed", "last"] = Field(
+        "auto",
+        description="where an answer counts: in \\boxed{} only, as the last expression too; auto: boxed if the prompt asks",
+    )
     subset: str | None = Field(None, description="hub: name of the dataset's configuration")
     revision: str | None = Field(None, description="hub: commit or tag of the dataset")
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first ones only")

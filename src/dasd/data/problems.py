@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dasd.config import BUNDLED, BadInput, DataConfig, nearest
-from dasd.tasks.base import GradeStatus, Problem, Task
+from dasd.tasks.base import GradeStatus, Problem, ReadsAnswers, Task
 from dasd.tasks.countdown import SPLIT_SHARES, make_problems
 
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
@@ -152,7 +152,13 @@ def check_problems(problems: Sequence[Problem], task: Task, context_column: str 
 def gold_faults(problems: Sequence[Problem], task: Task) -> list[tuple[Problem, str]]:
     """The problems whose own gold answer is not graded as right, each with the reason."""
     golds, faults = [], []
-    for problem in problems:
+    reasons = (
+        task.unreadable([problem.answer for problem in problems]) if isinstance(task, ReadsAnswers) else [None] * len(problems)
+    )
+    for problem, reason in zip(problems, reasons, strict=True):
+        if reason is not None:
+            faults.append((problem, f"the grader cannot read {problem.answer[:80]!r}: {reason}"))
+            continue
         try:
             golds.append((problem, task.gold_completion(problem)))
         except ValueError as error:  # the text is no problem of this task

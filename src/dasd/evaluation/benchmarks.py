@@ -10,7 +10,7 @@ import hashlib
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from pydantic import Field
 
 from dasd.config import BUNDLED, BadInput, DataConfig, EvalConfig, Section, nearest, validate
 from dasd.data.problems import READERS, load_problems, load_rows
-from dasd.tasks.base import Problem
+from dasd.tasks.base import AnswerFormat, Problem
 from dasd.tasks.countdown_suites import SUITES
 
 COUNTDOWN = "countdown/"
@@ -37,8 +37,8 @@ PROMPTS = {
 class Suite:
     """Problems that can be sampled and graded.
 
-    `task` grades, `prompt` is what is said, with `{problem}` in it, `defaults` are settings of EvalConfig that hold where the
-    user set none, `source` says where the problems come from.
+    `task` grades what stands where `answer_format` says, `prompt` is what is said, with `{problem}` in it, `defaults` are
+    settings of EvalConfig that hold where the user set none, `source` says where the problems come from.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Suite:
     prompt: str = "{problem}"
     defaults: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
+    answer_format: AnswerFormat = "auto"
 
     @property
     def fingerprint(self) -> str:
@@ -120,7 +121,13 @@ def load_suites(config: EvalConfig) -> list[Suite]:
 def data_suite(data: DataConfig) -> Suite:
     """The problems of a `data` section, asked as they stand."""
     name = "countdown" if data.source == BUNDLED else Path(data.source).name
-    return Suite(f"{name}:{data.split}", data.task, load_problems(data), source=data.model_dump(mode="json"))
+    return Suite(
+        f"{name}:{data.split}",
+        data.task,
+        load_problems(data),
+        source=data.model_dump(mode="json"),
+        answer_format=data.answer_format,
+    )
 
 
 def load_suite(name: str, data_dir: str | None = None) -> Suite:
@@ -144,11 +151,11 @@ def load_suite(name: str, data_dir: str | None = None) -> Suite:
     problems = [_problem(name, index, row, benchmark.columns) for index, row in enumerate(rows)]
     golds = _digest(*(f"{problem.id}\0{problem.problem}\0{problem.answer}" for problem in problems))
     source = {**where, "split": benchmark.split, "rows": len(problems), "fingerprint": golds}
-    return Suite(name, benchmark.task, problems, PROMPTS[benchmark.task], benchmark.defaults, source)
+    return Suite(name, benchmark.task, problems, PROMPTS[benchmark.task], benchmark.defaults, source, "boxed")
 
 
 def _first(suite: Suite, limit: int | None) -> Suite:
-    return Suite(suite.name, suite.task, suite.problems[:limit], suite.prompt, suite.defaults, suite.source)
+    return replace(suite, problems=suite.problems[:limit])
 
 
 def _local_file(name: str, data_dir: str) -> Path:

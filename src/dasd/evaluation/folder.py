@@ -1,7 +1,8 @@
 """What is on file of an evaluation, and whose is it?
 
 One folder for each model and suite: `eval.json` says what decides the samples, `samples.jsonl` (or one file for each shard)
-holds them, `problems.jsonl` what was asked, `summary.json` is there once all samples are.
+holds them, `problems.jsonl` what was asked; once all samples are there, `answers.json` says which answers are the same
+(`dasd.evaluation.answers`) and `summary.json` the figures.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dasd.files import read_lines, write_json, write_text
 from dasd.tasks.base import Problem
 
 SAMPLES, IDENTITY, SUMMARY, PROBLEMS = "samples.jsonl", "eval.json", "summary.json", "problems.jsonl"
+ANSWERS = "answers.json"
 Record = dict[str, Any]
 
 
@@ -125,8 +127,14 @@ def sample_files(output: Path) -> list[Path]:
 
 
 def read_samples(output: Path) -> dict[tuple[str, int], Record]:
-    """(problem id, sample) -> record, over all sample files of a folder."""
-    return {(r["problem_id"], r["sample"]): r for path in sample_files(output) for r in read_lines(path)}
+    """(problem id, sample) -> record, over all sample files of a folder; `answer` names the class of the extracted answer."""
+    path = output / ANSWERS
+    classes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    records = [record for path in sample_files(output) for record in read_lines(path)]
+    for record in records:
+        extracted = record["extracted"]
+        record["answer"] = classes.get(record["problem_id"], {}).get(extracted, extracted)
+    return {(record["problem_id"], record["sample"]): record for record in records}
 
 
 def model_slug(model: str) -> str:

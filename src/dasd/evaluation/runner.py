@@ -19,9 +19,11 @@ from typing import Any
 
 from dasd.config import BadInput, EvalConfig
 from dasd.data.problems import gold_faults
+from dasd.evaluation.answers import answer_classes
 from dasd.evaluation.benchmarks import Suite, data_suite, load_suites
 from dasd.evaluation.estimators import macro_averages
 from dasd.evaluation.folder import (
+    ANSWERS,
     SUMMARY,
     WHOLE,
     Evaluation,
@@ -39,7 +41,7 @@ from dasd.files import append_lines, read_lines, repair_lines, write_text
 from dasd.folders import sole_writer
 from dasd.progress import Advance, track
 from dasd.tasks import make_task
-from dasd.tasks.base import GradeStatus, Problem, Task, TellsSolutionsApart
+from dasd.tasks.base import GradeStatus, Problem, Task, TellsSolutionsApart, grade_completions
 from dasd.teacher.context import PrivilegedContext
 
 logger = logging.getLogger("dasd")
@@ -126,7 +128,7 @@ def _missing(evaluation: Evaluation, shard: Shard) -> list[tuple[Problem, int]]:
 
 def _sample(evaluation: Evaluation, sampler: Sampler, label: str, shard: Shard) -> None:
     config, suite = evaluation.config, evaluation.suite
-    task, prompts = make_task(suite.task), {problem.id: _prompt(suite, problem, config) for problem in suite.problems}
+    task, prompts = _task(suite), {problem.id: _prompt(suite, problem, config) for problem in suite.problems}
     _check_length(sampler, list(prompts.values()), config)
     params = SamplingParams(config.max_completion_length, config.temperature, config.top_p)
     path, known = evaluation.output / shard.file, set(evaluation.ids)
@@ -182,7 +184,7 @@ def regrade_samples(evaluation: Evaluation) -> Finished | None:
     files = sample_files(evaluation.output)
     if not files:
         raise BadInput(f"--regrade: {evaluation.output} holds no samples; leave out --regrade to make them")
-    task, by_id = make_task(evaluation.suite.task), {problem.id: problem for problem in evaluation.suite.problems}
+    task, by_id = _task(evaluation.suite), {problem.id: problem for problem in evaluation.suite.problems}
     for path in files:
         _regrade_file(path, by_id, task)
     write_problems(evaluation)
@@ -196,7 +198,8 @@ def _regrade_file(path: Path, by_id: dict[str, Problem], task: Task) -> None:
             for start in range(0, len(records), GRADED_AT_ONCE):
                 batch = records[start : start + GRADED_AT_ONCE]
                 pairs = [(by_id[record["problem_id"]], record["text"]) for record in batch]
-                for record, grades in zip(batch, _grades(pairs, task), strict=True):
+                reasons = [record["finish_reason"] for record in batch]
+                for record, grades in zip(batch, _grades(pairs, reasons, task), strict=True):
                     record |= grades
                 advance(len(batch))
         write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
@@ -204,7 +207,7 @@ def _regrade_file(path: Path, by_id: dict[str, Problem], task: Task) -> None:
 
 def sound(suite: Suite, skip_unsound: bool) -> Suite:
     """The suite if every gold answer grades as right, or if `skip_unsound` without the others. Raises BadInput."""
-    faults = gold_faults(suite.problems, make_task(suite.task))
+    faults = gold_faults(suite.problems, _task(suite))
     if not faults:
         return suite
     if skip_unsound and len(faults) < len(suite.problems):
@@ -217,6 +220,10 @@ def sound(suite: Suite, skip_unsound: bool) -> Suite:
         f"{suite.name}: {len(faults)} of {len(suite.problems)} gold answers do not grade as right, first problem {problem.id}: "
         f"{why}. Mend or drop them, or leave them out with --skip_unsound true"
     )
+
+
+def _task(suite: Suite) -> Task:
+    return make_task(suite.task, suite.answer_format)
 
 
 def completion_seed(seed: int, suite: str, problem_id: str, sample: int) -> int:
@@ -247,6 +254,8 @@ def _finish(evaluation: Evaluation) -> Finished | None:
     records, num_samples = evaluation.records(), evaluation.config.num_samples
     if len(records) < len(evaluation.pairs):
         return None
+    write_shared(evaluation.output / ANSWERS, answer_classes(records, _task(evaluation.suite)))
+    records = evaluation.records()
     sums = metric_sums(evaluation.ids, records, num_samples)
     head = {"model": evaluation.config.model.path, "benchmark": evaluation.suite.name}
     summary = {**head, **summarize(sums, num_samples), "statuses": dict(Counter(r["status"] for r in records))}
@@ -278,7 +287,8 @@ def _prompt(suite: Suite, problem: Problem, config: EvalConfig) -> list[dict[str
 
 
 def _records(batch: Sequence[tuple[Problem, int]], written: Sequence[Sampled], task: Task) -> list[Record]:
-    grades = _grades([(problem, sampled.text) for (problem, _), sampled in zip(batch, written, strict=True)], task)
+    pairs = [(problem, sampled.text) for (problem, _), sampled in zip(batch, written, strict=True)]
+    grades = _grades(pairs, [sampled.finish_reason for sampled in written], task)
     return [
         {
             "problem_id": problem.id,
@@ -292,9 +302,9 @@ def _records(batch: Sequence[tuple[Problem, int]], written: Sequence[Sampled], t
     ]
 
 
-def _grades(pairs: Sequence[tuple[Problem, str]], task: Task) -> list[Record]:
-    graded = []
-    for (problem, text), grade in zip(pairs, task.grade_all(pairs), strict=True):
+def _grades(pairs: Sequence[tuple[Problem, str]], finish_reasons: Sequence[str], task: Task) -> list[Record]:
+    graded, cut_off = [], [reason == "length" for reason in finish_reasons]
+    for (problem, text), grade in zip(pairs, grade_completions(task, pairs, cut_off), strict=True):
         steps = task.check_steps(problem, text)
         record = {
             "status": GradeStatus(grade.status).value,

@@ -90,6 +90,7 @@ def metric_sums(ids: Sequence[str], records: Iterable[Record], num_samples: int)
         "loops": (total["loops"], samples),
         "leakage": (total["leakage"], samples),
         "no_answer": (total["no_answer"], total["graded"]),
+        "undecided": (total["undecided"], total["graded"]),
         "claims_true": (correct, correct + total["incorrect"]),
     }
     if groups:
@@ -102,9 +103,9 @@ def metric_sums(ids: Sequence[str], records: Iterable[Record], num_samples: int)
 
 
 COUNTED = (
-    "samples", "correct", "incorrect", "no_answer", "graded", "steps_right", "steps_checked", "with_steps", "step_share",
-    "flawless", "first_wrong", "epistemic", "epistemic_substrings", "backtracks", "revised", "leakage", "words", "tokens",
-    "truncated", "loops",
+    "samples", "correct", "incorrect", "no_answer", "undecided", "graded", "steps_right", "steps_checked", "with_steps",
+    "step_share", "flawless", "first_wrong", "epistemic", "epistemic_substrings", "backtracks", "revised", "leakage", "words",
+    "tokens", "truncated", "loops",
 )  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def _counts(record: Record) -> dict[str, float]:
     right, checked = record["steps_right"], record["steps_checked"]
     return {
         "samples": 1,
-        **{name: status == name for name in ("correct", "incorrect", "no_answer")},
+        **{name: status == name for name in ("correct", "incorrect", "no_answer", "undecided")},
         "graded": status != GradeStatus.GRADER_ERROR,
         "steps_right": right,
         "steps_checked": checked,
@@ -143,16 +144,21 @@ def _mean_of_ratios(tops: np.ndarray, bottoms: np.ndarray) -> tuple[np.ndarray, 
 
 
 def votes(records: Iterable[Record]) -> tuple[list[tuple[int, int]], int]:
-    """For each answer of one problem: how often it was given and judged right; and how many samples gave none."""
+    """For each answer of one problem: how often it was given and judged right; and how many samples gave none.
+
+    An answer is the class that `record["answer"]` names (`dasd.evaluation.answers`), without it the extracted text.
+    """
     given: Counter[str] = Counter()
     right: Counter[str] = Counter()
     silent = 0
     for record in records:
-        if record["extracted"] is None:
+        extracted: str | None = record["extracted"]
+        if extracted is None:
             silent += 1
-        else:
-            given[record["extracted"]] += 1
-            right[record["extracted"]] += record["status"] == GradeStatus.CORRECT
+            continue
+        answer: str = record.get("answer") or extracted
+        given[answer] += 1
+        right[answer] += record["status"] == GradeStatus.CORRECT
     return [(count, right[answer]) for answer, count in given.items()], silent
 
 

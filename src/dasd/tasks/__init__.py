@@ -1,11 +1,11 @@
 """Problems, their verifiers, their step checkers."""
 
-from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck, Task
+from dasd.tasks.base import AnswerFormat, Grade, GradeStatus, Problem, StepCheck, Task
 
 __all__ = ["Grade", "GradeStatus", "Problem", "StepCheck", "Task", "make_task"]
 
 
-def make_task(name: str) -> Task:
+def make_task(name: str, answer_format: AnswerFormat = "auto") -> Task:
     """The task of this name: `countdown`, `math` or `choice`. Raises KeyError for another."""
     if name == "countdown":
         from dasd.tasks.countdown import CountdownTask
@@ -14,9 +14,9 @@ def make_task(name: str) -> Task:
     if name == "math":
         from dasd.tasks.math import MathTask
 
-        return MathTask()
+        return MathTask(answer_format)
     if name == "choice":
         from dasd.tasks.choice import ChoiceTask
 
-        return ChoiceTask()
+        return ChoiceTask(answer_format)
     raise KeyError(name)

@@ -9,15 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
+
+AnswerFormat = Literal[
+    "auto", "boxed", "last"
+]  # where an answer counts: in a box if the problem asks for one, only there, anywhere
 
 
 class GradeStatus(StrEnum):
-    """Outcome of grading one completion. Only `CORRECT` earns reward; `GRADER_ERROR` is a fault of ours, counted apart."""
+    """Outcome of grading one completion. Only `CORRECT` earns reward.
+
+    `UNDECIDED`: an answer is there, but the grader cannot tell whether it is right. `GRADER_ERROR`: it failed, or ran out of
+    time. Both are counted apart, as neither says anything about the completion.
+    """
 
     CORRECT = "correct"
     INCORRECT = "incorrect"
     NO_ANSWER = "no_answer"
+    UNDECIDED = "undecided"
     GRADER_ERROR = "grader_error"
 
 
@@ -67,6 +76,22 @@ class StepCheck:
         return cls(sum(verdicts), len(verdicts), first_wrong)
 
 
+def wants_box(problem: Problem, answer_format: AnswerFormat) -> bool:
+    """Whether only a boxed answer counts: `auto` goes by the problem's own words."""
+    return answer_format == "boxed" or (answer_format == "auto" and "\\boxed" in problem.problem)
+
+
+def grade_completions(task: Task, pairs: Sequence[tuple[Problem, str]], cut_off: Sequence[bool]) -> list[Grade]:
+    """Grades in order. A completion that ran out of tokens before it stated its answer has none, whatever it stopped at."""
+    states = task.states_answer if isinstance(task, StatesAnswer) else lambda _: True
+    return [
+        Grade(GradeStatus.NO_ANSWER)
+        if cut and not states(completion) and grade.status is not GradeStatus.GRADER_ERROR
+        else grade
+        for (_, completion), grade, cut in zip(pairs, task.grade_all(pairs), cut_off, strict=True)
+    ]
+
+
 class Task(Protocol):
     """A family of problems: grades a completion against its problem and checks the steps it can check."""
 
@@ -84,6 +109,26 @@ class Task(Protocol):
         ...
 
     def check_steps(self, problem: Problem, completion: str) -> StepCheck: ...
+
+
+@runtime_checkable
+class StatesAnswer(Protocol):
+    """A task that knows an answer that was given from a text that merely stops at something like one."""
+
+    def states_answer(self, completion: str) -> bool: ...
+
+
+@runtime_checkable
+class ReadsAnswers(Protocol):
+    """A task that compares answers by their meaning."""
+
+    def unreadable(self, answers: Sequence[str]) -> list[str | None]:
+        """Why no completion can be compared with each of these gold answers, None where one can."""
+        ...
+
+    def same_answers(self, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
+        """Whether two extracted answers are one answer; None where the comparison failed."""
+        ...
 
 
 @runtime_checkable

@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck
+from dasd.tasks.base import AnswerFormat, Grade, GradeStatus, Problem, StepCheck, wants_box
 from dasd.tasks.equations import check_equations
-from dasd.tasks.math_judge import last_boxed
+from dasd.tasks.math_notation import last_boxed, tidy
 
 LETTERS = "ABCDEFGHIJ"
 MAX_CHARS = 20_000  # the final answer is looked for in the completion's last characters
@@ -27,13 +27,18 @@ _STATED = re.compile(
     rf"(?:(?i:option|choice|letter) )?{_NAMED}"
 )
 _ALONE = re.compile(rf"[\s*_$]*{_LETTER}[\s*_.$]*")
+_BEFORE = re.compile(r"(?:(?:the )?(?:correct |right |best )?(?:answer|option|choice|letter)(?: is|:)?\s*)+", re.IGNORECASE)
 _DRESS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathbb|mathsf|bf|rm)(?![a-z])\s*|[{}$*]|\\[ ,;!]")
 
 
 @dataclass(frozen=True)
 class ChoiceTask:
-    """Grades the letter of a completion against `Problem.answer`, a letter such as `B` or `(B)`."""
+    """Grades the letter of a completion against `Problem.answer`, a letter such as `B` or `(B)`.
 
+    `answer_format`: `boxed` takes boxes only, `last` takes every way to name a letter, `auto` goes by the problem's words.
+    """
+
+    answer_format: AnswerFormat = "auto"
     name: str = "choice"
 
     def gold_completion(self, problem: Problem) -> str:
@@ -46,13 +51,16 @@ class ChoiceTask:
         gold = read_letter(problem.answer)
         if gold is None:
             return Grade(GradeStatus.GRADER_ERROR)
-        answer = read_choice(completion)
+        answer = read_choice(completion, wants_box(problem, self.answer_format))
         if answer is None:
             return Grade(GradeStatus.NO_ANSWER)
         return Grade(GradeStatus.CORRECT if answer == gold else GradeStatus.INCORRECT, answer)
 
     def grade_all(self, pairs: Sequence[tuple[Problem, str]]) -> list[Grade]:
         return [self.grade(problem, completion) for problem, completion in pairs]
+
+    def states_answer(self, completion: str) -> bool:
+        return last_boxed(completion[-MAX_CHARS:]) is not None
 
     def check_steps(self, problem: Problem, completion: str) -> StepCheck:
         """Every equation between numbers is a step; see `dasd.tasks.equations` for those that are left alone."""
@@ -65,12 +73,15 @@ def read_letter(text: str) -> str | None:
     return match[1] if match else None
 
 
-def read_choice(completion: str) -> str | None:
+def read_choice(completion: str, boxed_only: bool = False) -> str | None:
     """The letter a completion settles on, several joined by a comma where it names several, None where it names none."""
     completion = completion[-MAX_CHARS:]
     boxed = last_boxed(completion)
     if boxed is not None:
-        return read_letter(boxed) or _listed(_DRESS.sub("", boxed).strip())
+        content = _BEFORE.sub("", _DRESS.sub("", tidy(boxed)).strip())
+        return read_letter(content) or _listed(content)
+    if boxed_only:
+        return None
     stated = list(_STATED.finditer(completion))
     if stated:
         return _listed(completion[stated[-1].start(1) :])

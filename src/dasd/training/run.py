@@ -27,6 +27,7 @@ from dasd.adapters import is_adapter
 from dasd.config import BadInput, RunConfig, RunFailed
 from dasd.credit import Method, make_method
 from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems
+from dasd.evaluation.samplers.transformers import end_tokens
 from dasd.files import repair_lines, write_json
 from dasd.folders import CONFIG, claim, sole_writer
 from dasd.models import load_model, model_path
@@ -146,7 +147,7 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
     _, contexts = method_and_contexts(config)
     arguments = trainer_arguments(config)
     check_vllm(arguments)
-    problems, task = load_problems(config.data), make_task(config.data.task)
+    problems, task = load_problems(config.data), make_task(config.data.task, config.data.answer_format)
     column = contexts[0].column if contexts and not contexts[0].needs_peers else None
     findings = check_problems(problems, task, column)
     if few := too_few_problems(len(problems), arguments, config.training):
@@ -210,7 +211,7 @@ def build_trainer(
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         trainer = SelfDistillationTrainer(
-            model, rewards(task, config), trainer_arguments(config),
+            model, rewards(task, config, end_tokens(model, tokenizer)), trainer_arguments(config),
             train_dataset=as_dataset(problems), processing_class=tokenizer, peft_config=adapter(config, model),
         )  # fmt: skip
     except ValueError as error:

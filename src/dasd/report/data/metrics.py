@@ -72,6 +72,7 @@ METRICS = (
     Metric("truncated", "Truncated", RATE, "responses that ran out of tokens", -1),
     Metric("loops", "Loops", RATE, "responses that end in a repetition loop", -1),
     Metric("no_answer", "No answer", RATE, "gradable responses without an answer", -1),
+    Metric("undecided", "Undecided", RATE, "gradable responses that the grader could not decide", -1),
     Metric("leakage", "Leakage", RATE, "responses that speak of a reference solution", -1),
 )  # fmt: skip
 

@@ -21,7 +21,13 @@ UNIT = 10_000  # numbers are whole multiples of 1 / UNIT on the page: short, and
 MAX_TOKENS = 20_000  # of one rollout
 MAX_BYTES = 4_500_000  # of all data, so that the page stays below 5 MB
 COLUMNS = ("omega", "entropy", "gap", "credit")
-_STATUSES = {"correct": "correct", "incorrect": "incorrect", "no_answer": "no answer", "grader_error": "grader error"}
+_STATUSES = {
+    "correct": "correct",
+    "incorrect": "incorrect",
+    "no_answer": "no answer",
+    "undecided": "undecided",
+    "grader_error": "grader error",
+}
 # Controls, direction overrides, zero-width characters, separators and lone surrogates; not newline and tab.
 _ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _IN_SCRIPT = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}

@@ -14,9 +14,16 @@ from dasd.report.data.rollouts import inert
 TEXT_BYTES, PROBLEM_BYTES, ANSWER_BYTES = 6000, 2500, 400  # of one text, as the page holds it
 OUTCOMES = {
     "gained": "only B is right", "lost": "only A is right", "both": "both are right", "neither": "neither is right",
-    "correct": "right", "incorrect": "wrong", "no_answer": "no answer", "grader_error": "grader error",
+    "correct": "right", "incorrect": "wrong", "no_answer": "no answer", "undecided": "undecided",
+    "grader_error": "grader error",
 }  # fmt: skip
-_MARKS = {"correct": "✓ right", "incorrect": "✗ wrong", "no_answer": "○ no answer", "grader_error": "! grader error"}
+_MARKS = {
+    "correct": "✓ right",
+    "incorrect": "✗ wrong",
+    "no_answer": "○ no answer",
+    "undecided": "? undecided",
+    "grader_error": "! grader error",
+}
 
 
 @dataclass(frozen=True)
