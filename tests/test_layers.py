@@ -16,7 +16,7 @@ LAYERS = [
     {"data"},
     {"training", "evaluation", "analysis"},
     {"quickstart", "doctor", "merge"},
-    {"commands"},
+    {"commands", "recipe_files"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -6,18 +6,22 @@ Exit codes: 0 done, 1 the run failed, 2 bad input. Bad input gets one message an
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 from dasd import processes
-from dasd.commands import compare, doctor, eval, merge, probe, quickstart, report, tokens, train
+from dasd.commands import compare, doctor, eval, init, merge, methods, probe, quickstart, report, tokens, train
 from dasd.config import BadInput, RunFailed, nearest
+from dasd.files import finite
 
-COMMANDS = (quickstart, train, eval, compare, probe, tokens, merge, report, doctor)  # in the order of the help
+COMMANDS = (quickstart, init, doctor, train, eval, compare, probe, tokens, report, merge, methods)  # in the order of the help
 SECONDS_FOR_MAIN = 5.0  # other processes wait this long for process 0 to fail of the same cause, which it then says
 
 
@@ -29,6 +33,10 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code."""
     try:
         parser = build_parser()
+        if "_ARGCOMPLETE" in os.environ:
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
         known, overrides = parser.parse_known_args(arguments)
         if not hasattr(known, "command"):
             parser.print_help()
@@ -38,7 +46,13 @@ def run(arguments: Sequence[str]) -> int:
             raise BadInput(
                 f"a launcher started {processes.count()} processes, and only dasd train runs on several: leave it out"
             )
-        return known.command(known, overrides) or 0
+        with _only_figures() if getattr(known, "json", False) else nullcontext():
+            done = known.command(known, overrides)
+        if not isinstance(done, Mapping):
+            return done or 0
+        if known.json and processes.is_main():
+            print(json.dumps(finite(done), ensure_ascii=False, default=asdict))
+        return 0
     except BadInput as error:
         return _fail(str(error), 2)
     except RunFailed as error:
@@ -50,6 +64,18 @@ def run(arguments: Sequence[str]) -> int:
         if error.filename is None and error.errno is None:
             raise
         return _fail(f"{error.strerror}: {error.filename or ''}; what was written before is intact", 1)
+
+
+@contextmanager
+def _only_figures() -> Iterator[None]:
+    """Tables, progress and messages go to standard error, so that what is printed after it stands alone on standard output."""
+    from dasd.progress import console
+
+    console.file = sys.stderr
+    try:
+        yield
+    finally:
+        console.file = None  # type: ignore[assignment]  # standard output again, whatever it is by then
 
 
 def build_parser() -> argparse.ArgumentParser:

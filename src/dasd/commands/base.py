@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -18,17 +19,25 @@ Commands = Any  # argparse's object for subcommands, whose class has no public n
 
 def declare(
     commands: Commands, name: str, run: Callable, help: str, settings: type[BaseModel] | None = None, *,
-    defaults: BaseModel | None = None, several_processes: bool = False,
+    defaults: BaseModel | None = None, several_processes: bool = False, figures: bool = False,
 ) -> argparse.ArgumentParser:  # fmt: skip
     """The command's parser; its help lists every setting, with the values of `defaults` where the command has its own.
 
-    `run(known, overrides)` gets the parsed arguments and the rest of the command line, and may return an exit code.
+    `run(known, overrides)` gets the parsed arguments and the rest of the command line. It returns an exit code, or nothing, or
+    of a command that prints `figures` a mapping of them, which `--json` prints alone.
     """
-    epilog = f"settings, given as --key VALUE:\n{list_settings(settings, defaults=defaults)}" if settings else None
+    epilog = f"settings, given as --key VALUE:\n{list_settings(defaults or settings())}" if settings else None
     child: argparse.ArgumentParser = commands.add_parser(
         name, help=help, description=help, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     child.set_defaults(command=run, several_processes=several_processes)
+    if figures:
+        child.add_argument(
+            "--json", action="store_true", help="print the figures as JSON on standard output, all else on error"
+        )
+    if settings and "_ARGCOMPLETE" in os.environ:  # a shell asks what may come next
+        for setting in walk(defaults or settings()):
+            child.add_argument(f"--{setting.key}", help=setting.description, choices=setting.choices)
     return child
 
 
@@ -45,16 +54,32 @@ def no_overrides(overrides: list[str]) -> None:
         raise BadInput(f"unexpected argument {overrides[0]!r}")
 
 
-def list_settings(section: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None) -> str:
-    """One line for each setting, nested ones with their dots, each with its default as it could be typed."""
-    lines, values = [], defaults or section()
-    for name, field in section.model_fields.items():
-        inner, default = field.annotation, getattr(values, name)
-        if isinstance(default, BaseModel):
-            lines.append(list_settings(type(default), f"{prefix}{name}.", default))
-            continue
-        choices = f" ({', '.join(map(str, get_args(inner)))})" if str(inner).startswith("typing.Literal") else ""
-        lines.append(f"  --{prefix + name:<34} {field.description}{choices} [{_typed(default)}]")
+class Setting(NamedTuple):
+    """One setting of a config: its dotted key, and its value there."""
+
+    key: str
+    value: Any
+    description: str
+    choices: tuple[Any, ...] | None
+
+
+def walk(config: BaseModel, prefix: str = "") -> Iterator[Setting]:
+    """Every setting of a config, nested ones with their dots."""
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            yield from walk(value, f"{prefix}{name}.")
+        else:
+            choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else None
+            yield Setting(prefix + name, value, field.description or "", choices)
+
+
+def list_settings(config: BaseModel) -> str:
+    """One line for each setting, with its default as it could be typed."""
+    lines = []
+    for key, value, description, choices in walk(config):
+        one_of = f" ({', '.join(map(str, choices))})" if choices else ""
+        lines.append(f"  --{key:<34} {description}{one_of} [{_typed(value)}]")
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from dasd.commands.base import Commands, declare, no_overrides, path
 
 
 def add(commands: Commands) -> None:
-    child = declare(commands, "compare", run, "compare two evaluated runs, problem by problem")
+    child = declare(commands, "compare", run, "compare two evaluated runs, problem by problem", figures=True)
     child.add_argument("run_a", type=path, help="folder that dasd eval wrote for one model")
     child.add_argument("run_b", type=path, help="another one, on the same benchmarks")
     child.add_argument(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from dasd.commands.base import Commands, declare, path
 from dasd.config import EvalConfig, load_config
 
 
 def add(commands: Commands) -> None:
-    child = declare(commands, "eval", run, "sample a model on test problems, grade, summarise", EvalConfig)
+    child = declare(commands, "eval", run, "sample a model on test problems, grade, summarise", EvalConfig, figures=True)
     child.add_argument("model", nargs="+", help="'bundled', a model folder, or a hub id")
     child.add_argument("--config", type=path, help="YAML file with settings")
     child.add_argument("--output", type=path, help="folder: OUTPUT/MODEL/BENCHMARK/samples.jsonl (default: runs/eval)")
@@ -18,7 +19,7 @@ def add(commands: Commands) -> None:
     child.add_argument("--regrade", action="store_true", help="grade the samples on file again; no model is loaded")
 
 
-def run(known: argparse.Namespace, overrides: list[str]) -> None:
+def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     config = load_config(EvalConfig, known.config, overrides)
     from dasd.evaluation.compare import one_run, read_run
     from dasd.evaluation.examples import examples
@@ -48,3 +49,4 @@ def run(known: argparse.Namespace, overrides: list[str]) -> None:
             for summary in result["benchmarks"].values():
                 console.print(summary_table(model, summary))
     console.print(f"Samples and summary: {output}", soft_wrap=True)
+    return results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from dasd.commands.base import Commands, declare, path
 from dasd.config import ProbeConfig, load_config
@@ -11,8 +12,9 @@ from dasd.config import ProbeConfig, load_config
 
 def add(commands: Commands) -> None:
     child = declare(
-        commands, "probe", run, "where would this teacher help this student? an intervention study before training", ProbeConfig
-    )
+        commands, "probe", run, "where would this teacher help this student? an intervention study before training",
+        ProbeConfig, figures=True,
+    )  # fmt: skip
     child.add_argument("model", help="'bundled', a model folder, or a hub id")
     child.add_argument("--config", type=path, help="YAML file with the same settings")
     child.add_argument(
@@ -20,7 +22,7 @@ def add(commands: Commands) -> None:
     )
 
 
-def run(known: argparse.Namespace, overrides: list[str]) -> None:
+def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     config = load_config(ProbeConfig, known.config, ["--model.path", known.model, *overrides])
     from dasd.analysis.probe import run_probe
     from dasd.analysis.probe_summary import probe_tables, summarize_probe
@@ -39,3 +41,4 @@ def run(known: argparse.Namespace, overrides: list[str]) -> None:
         console.print(f"\n{context}", style="bold")
         console.print("\n".join(found["verdict"]), soft_wrap=True)
     console.print(f"\nPage: {page}", soft_wrap=True)
+    return summary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from dasd.assets import QUICKSTART
 from dasd.commands.base import Commands, declare
@@ -12,12 +13,12 @@ from dasd.config import RunConfig, load_config
 def add(commands: Commands) -> None:
     declare(
         commands, "quickstart", run, "evaluate the bundled model, train it, evaluate again, report", RunConfig,
-        defaults=load_config(RunConfig, QUICKSTART),
+        defaults=load_config(RunConfig, QUICKSTART), figures=True,
     )  # fmt: skip
 
 
-def run(known: argparse.Namespace, overrides: list[str]) -> None:
+def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     config = load_config(RunConfig, QUICKSTART, overrides)
     from dasd.quickstart import quickstart
 
-    quickstart(config)
+    return quickstart(config)

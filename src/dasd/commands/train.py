@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from dasd import processes
 from dasd.commands.base import Commands, declare, path
 from dasd.config import BadInput, RunConfig, load_config
+from dasd.files import read_lines
 
 
 def add(commands: Commands) -> None:
-    child = declare(commands, "train", run, "train as a YAML config says", RunConfig, several_processes=True)
+    child = declare(commands, "train", run, "train as a YAML config says", RunConfig, several_processes=True, figures=True)
     child.add_argument("config", type=path, help="YAML file")
     child.add_argument(
         "--dry-run", "--dry_run", action="store_true", help="check the settings and estimate memory; writes nothing"
@@ -23,7 +26,7 @@ def add(commands: Commands) -> None:
     plan.add_argument("--prompt_length", type=int, metavar="TOKENS", help="of the longest prompt (default: 512)")
 
 
-def run(known: argparse.Namespace, overrides: list[str]) -> int | None:
+def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any] | int:
     config = load_config(RunConfig, known.config, overrides)
     names = ("gpu_memory", "processes", "sharding", "prompt_length")
     planned = {name: value for name in names if (value := getattr(known, name)) is not None}
@@ -35,7 +38,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> int | None:
         raise BadInput(f"--{next(iter(planned))} belongs to --dry-run; a run takes the GPUs that accelerate launch gives it")
     from dasd.progress import console
     from dasd.report import build_report
-    from dasd.training.run import Result, train
+    from dasd.training.run import METRICS, Result, train
 
     final = train(config)
     if processes.is_main():
@@ -46,4 +49,6 @@ def run(known: argparse.Namespace, overrides: list[str]) -> int | None:
         else:
             said = f"Trained model: {final}"
         console.print(said, soft_wrap=True, markup=False)
-    return None
+        figures = {"output": config.output, "final": str(final), **(asdict(result) if result else {})}
+        return figures | {"last_step": (read_lines(Path(config.output) / METRICS) or [{}])[-1]}
+    return 0

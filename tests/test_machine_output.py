@@ -1,0 +1,72 @@
+"""Can a script use the command line: figures as JSON, completion of a shell, a list of methods?"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dasd.cli import COMMANDS, build_parser, run
+from dasd.credit import METHODS
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """Standard output and error of an evaluation with --json."""
+    folder = tmp_path_factory.mktemp("eval")
+    command = ["eval", "bundled", "--data.limit", "2", "--num_samples", "2", "--max_completion_length", "16", "--json"]
+    return subprocess.run(
+        [sys.executable, "-m", "dasd", *command, "--output", str(folder)], capture_output=True, text=True, check=True
+    )
+
+
+def test_json_stands_alone_on_standard_output(evaluated):
+    figures = json.loads(evaluated.stdout)
+    (summary,) = figures["bundled"]["benchmarks"].values()
+    assert summary["num_problems"] == 2
+    assert 0 <= summary["avg_at_2"] <= 1
+    assert "Avg@2" in evaluated.stderr  # the table goes on
+
+
+def test_every_command_that_prints_figures_takes_json():
+    parser = build_parser()
+    children = next(action.choices for action in parser._actions if action.choices and "eval" in action.choices)
+    with_json = {name for name, child in children.items() if any("--json" in a.option_strings for a in child._actions)}
+    assert with_json >= {"quickstart", "train", "eval", "compare", "probe", "methods"}
+    assert set(children) == {module.__name__.rpartition(".")[2] for module in COMMANDS}
+
+
+def test_methods_are_listed_each_with_its_settings(capsys):
+    assert run(["methods", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures.keys() == METHODS.keys()
+    assert figures["dasd"]["settings"]["rho"] == 0.8
+    assert run(["methods", "rlsd"]) == 0
+    text = capsys.readouterr().out
+    assert "--method.lam" in text
+    assert "A_t = A * ((1 - lam)" in text
+    assert "--teacher.weights" in text
+    assert run(["methods", "rlds"]) == 2
+    assert "did you mean 'rlsd'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("dasd ev", {"eval"}),
+        ("dasd eval bundled --data.li", {"--data.limit"}),
+        ("dasd train x.yaml --training.lo", {"--training.lora_rank", "--training.lora_embeddings", "--training.loss_type"}),
+        ("dasd train x.yaml --teacher.weights fro", {"frozen"}),
+    ],
+)
+def test_a_shell_completes_commands_settings_and_choices(line, expected, tmp_path):
+    found = tmp_path / "found"
+    environment = {
+        **os.environ, "_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "COMP_LINE": line, "COMP_POINT": str(len(line)),
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(found), "_ARGCOMPLETE_SUPPRESS_SPACE": "1", "_ARGCOMPLETE_SHELL": "bash",
+    }  # fmt: skip
+    subprocess.run([sys.executable, "-m", "dasd"], env=environment, check=True, capture_output=True)
+    words = {word.strip() for word in found.read_text().split("\n")}
+    assert expected <= words
+    assert all(word.startswith(line.split()[-1]) for word in words)
