@@ -158,7 +158,15 @@ def test_a_dumped_config_loads_as_itself(written):
     config = load("--training.learning_rate", "3e-7", "--method.beta", "0.2", "--data.limit", "5", "--output", "läufe/七")
     assert load(path=written(dump_config(config))) == config
     assert yaml.safe_load(dump_config(config))["training"]["learning_rate"] == 3e-7
-    assert list(yaml.safe_load(dump_config(config))) == ["output", "model", "data", "teacher", "method", "training", "validation"]
+    assert list(yaml.safe_load(dump_config(config))) == [
+        "output",
+        "model",
+        "data",
+        "teacher",
+        "method",
+        "training",
+        "validation",
+    ]
 
 
 def test_a_config_cannot_be_changed():

@@ -47,19 +47,8 @@ def test_it_overwrites_nothing_and_knows_its_names(tmp_path, capsys):
 
 def test_the_wheel_brings_the_recipes(tmp_path):
     root = Path(__file__).parents[1]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-        str(root),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(root)], check=True, capture_output=True)
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
     assert {f"dasd/recipes/{name}.yaml" for name in recipes()} <= names
     assert {"dasd/py.typed", "dasd/recipes/countdown/base.yaml"} <= names  # base.yaml: others extend it
