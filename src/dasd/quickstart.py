@@ -73,7 +73,6 @@ def _run(config: RunConfig, output: Path) -> dict[str, Any]:
     _, after = run_evaluation(trained, output / "after", "Evaluating the trained model")
     ids = [problem.id for problem in problems]
     sums_before, sums_after = (metric_sums(ids, records, NUM_SAMPLES) for records in (before, after))
-    differences = compare(sums_before, sums_after, NUM_SAMPLES)
     _write_rollouts(output, config, problems, before)
     return {
         "method": config.method.name,
@@ -81,7 +80,7 @@ def _run(config: RunConfig, output: Path) -> dict[str, Any]:
         "num_samples": NUM_SAMPLES,
         "before": summarize(sums_before, NUM_SAMPLES),
         "after": summarize(sums_after, NUM_SAMPLES),
-        "difference": {name: {"mean": d.mean, "ci95": d.ci95} for name, d in differences.items()},
+        "difference": compare(sums_before, sums_after),
         "wall_s": round(clock.save(), 1),
     }
 
@@ -93,7 +92,7 @@ def show(summary: dict[str, Any]) -> None:
         table.add_column(heading, justify="left" if not heading else "right")
     rows = {row.name: row for row in result_rows(summary)}
     for row in map(rows.__getitem__, SHOWN):
-        table.add_row(row.label, row.plain("before"), row.plain("after"), f"{row.change()}  {row.interval('difference')}")
+        table.add_row(row.label, row.plain(0), row.plain(1), f"{row.change()}  {row.change_interval()}")
     console.print(table)
     console.print("; ".join(f"{rows[name].label}: {rows[name].meaning}" for name in SHOWN) + ".", style="dim")
 

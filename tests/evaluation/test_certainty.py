@@ -11,6 +11,7 @@ from dasd.evaluation.estimators import (
     Draws,
     differences_of_ratios,
     draws_of,
+    holm,
     macro_average,
     macro_difference,
     mean_of_seeds,
@@ -124,9 +125,14 @@ def test_the_draws_p_value_agrees_with_their_interval():
         assert (difference.p_value < 0.05) == (estimate.low > 0 or estimate.high < 0)
 
 
-def test_draws_of_different_sizes_do_not_pair():
-    with pytest.raises(ValueError, match="same problems"):
-        mean_of_seeds([draws_of({"x": problems(count, 1)})["x"] for count in (3, 4)])
+def test_holm_is_worked_out_on_paper():
+    """Smallest times 3, next times 2, last times 1, never falling, never above 1; what is unknown does not count."""
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1, 1]
+    assert holm([0.04]) == [0.04]
+    corrected = holm([np.nan, 0.02, 0.03])
+    assert np.isnan(corrected[0])
+    assert corrected[1:] == pytest.approx([0.04, 0.04])
 
 
 def test_a_difference_undoes_itself():

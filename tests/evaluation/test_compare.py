@@ -11,9 +11,10 @@ import pytest
 from dasd.cli import run
 from dasd.config import BadInput
 from dasd.evaluation.benchmarks import load_suite
-from dasd.evaluation.compare import as_csv, comparison, read_run
+from dasd.evaluation.compare import as_csv, comparison
 from dasd.evaluation.estimators import difference_of_ratios, pass_at_k, swap_p_value
 from dasd.evaluation.examples import examples
+from dasd.evaluation.readers import read_run
 
 SUITES = ("countdown/in_distribution", "countdown/larger_targets")
 
@@ -45,7 +46,8 @@ def correct(folder):
 def test_every_difference_is_that_of_the_files(runs):
     result = comparison(*runs)
     assert [entry["name"] for entry in result["benchmarks"]] == list(SUITES)
-    assert (result["only_in_a"], result["only_in_b"]) == ([], [])
+    assert [run["name"] for run in result["runs"]] == ["a", "b"]
+    assert result["missing"] == {}
     means = []
     for entry in result["benchmarks"]:
         a, b = (correct(path / entry["name"]) for path in runs)
@@ -56,33 +58,38 @@ def test_every_difference_is_that_of_the_files(runs):
         for k in (1, 2, 3):
             pairs = [(pass_at_k(3, counts, k), np.ones(8)) for counts in (a, b)]
             expected, entry_k = difference_of_ratios(*pairs), entry["curves"]["pass_at_k"][str(k)]
-            assert entry_k["difference"] == {"mean": expected.mean, "low": expected.low, "high": expected.high}
-            assert entry_k["p_value"] == swap_p_value([pairs[0]], [pairs[1]])
+            difference, p_value = entry_k["differences"][0], swap_p_value([pairs[0]], [pairs[1]])
+            assert [difference[end] for end in ("mean", "low", "high")] == [expected.mean, expected.low, expected.high]
+            assert (difference["p_value"], difference["p_holm"]) == (p_value, p_value)
         figure = entry["figures"]["avg_at_3"]
-        assert figure["a"]["mean"] == a.sum() / 24
-        assert figure["difference"]["mean"] == pytest.approx((b.sum() - a.sum()) / 24)
+        assert figure["values"][0]["mean"] == a.sum() / 24
+        assert figure["differences"][0]["mean"] == pytest.approx((b.sum() - a.sum()) / 24)
         means.append(figure)
     macro = result["macro"]["avg_at_3"]
-    for side in ("a", "b", "difference"):
-        assert macro[side]["mean"] == pytest.approx(np.mean([figure[side]["mean"] for figure in means]))
-    assert macro["difference"]["low"] <= macro["difference"]["mean"] <= macro["difference"]["high"]
-    assert 0 < macro["p_value"] <= 1
+    for kind, place in (("values", 0), ("values", 1), ("differences", 0)):
+        assert macro[kind][place]["mean"] == pytest.approx(np.mean([figure[kind][place]["mean"] for figure in means]))
+    difference = macro["differences"][0]
+    assert difference["low"] <= difference["mean"] <= difference["high"]
+    assert 0 < difference["p_value"] <= 1
 
 
 def test_a_run_does_not_differ_from_itself_and_sides_can_be_changed(runs):
     same = comparison(runs[0], runs[0])
     for entry in same["benchmarks"]:
         for values in entry["figures"].values():
-            mean, low, high = (values["difference"][end] for end in ("mean", "low", "high"))
+            (difference,) = values["differences"]
+            mean, low, high = (difference[end] for end in ("mean", "low", "high"))
             assert mean in (0, None)
             assert low is None or low == pytest.approx(-high)  # on so few problems another set might set them apart
             assert low is None or 0 < high < 1
-            assert values["p_value"] in (1.0, None)
+            assert difference["p_value"] in (1.0, None)
+    assert [run["name"] for run in same["runs"]] == ["a/bundled", "a/bundled (2)"]
     there, back = comparison(*runs), comparison(*reversed(runs))
     for name, values in there["macro"].items():
-        if values["difference"]["mean"] is not None:
-            assert back["macro"][name]["difference"]["mean"] == pytest.approx(-values["difference"]["mean"])
-            assert back["macro"][name]["p_value"] == pytest.approx(values["p_value"])
+        (one,), (other,) = values["differences"], back["macro"][name]["differences"]
+        if one["mean"] is not None:
+            assert other["mean"] == pytest.approx(-one["mean"])
+            assert other["p_value"] == pytest.approx(one["p_value"])
 
 
 def test_the_comparison_is_plain_json_and_a_table(runs):
@@ -90,10 +97,11 @@ def test_the_comparison_is_plain_json_and_a_table(runs):
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     rows = list(csv.DictReader(as_csv(result).splitlines()))
     assert {row["benchmark"] for row in rows} == {*SUITES, "macro"}
-    (row,) = (r for r in rows if (r["benchmark"], r["figure"]) == (SUITES[1], "pass_at_2"))
+    first, row = (r for r in rows if (r["benchmark"], r["figure"]) == (SUITES[1], "pass_at_2"))
     values = result["benchmarks"][1]["figures"]["pass_at_2"]
-    assert float(row["difference"]) == values["difference"]["mean"]
-    assert float(row["b_low"]) == values["b"]["low"]
+    assert (first["run"], first["difference"], row["run"]) == ("a", "", "b")
+    assert float(row["difference"]) == values["differences"][0]["mean"]
+    assert float(row["low"]) == values["values"][1]["low"]
 
 
 def test_only_what_both_have_is_compared(copies):
@@ -101,9 +109,9 @@ def test_only_what_both_have_is_compared(copies):
     shutil.rmtree(b / SUITES[0])
     result = comparison(a, b)
     assert [entry["name"] for entry in result["benchmarks"]] == [SUITES[1]]
-    assert (result["only_in_a"], result["only_in_b"]) == ([SUITES[0]], [])
+    assert result["missing"] == {"b": [SUITES[0]]}
     assert comparison(a / SUITES[1], b)["benchmarks"] == result["benchmarks"]  # a benchmark's own folder is a run too
-    with pytest.raises(BadInput, match=f"no benchmark in common: the first has {SUITES[0]}, the second {SUITES[1]}"):
+    with pytest.raises(BadInput, match=f"no benchmark in common: .* has {SUITES[0]}; b has {SUITES[1]}"):
         comparison(a / SUITES[0], b)
 
 
@@ -125,7 +133,7 @@ def spoil(folder, change):
 
 def test_runs_that_cannot_be_compared(copies, tmp_path):
     a, b = copies
-    with pytest.raises(BadInput, match="is not a folder"):
+    with pytest.raises(BadInput, match="does not exist"):
         read_run(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="holds no evaluation"):
@@ -157,11 +165,11 @@ def test_the_command_writes_table_summary_and_csv(runs, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "countdown/larger_targets: 8 problems" in text
     assert "mean of 2 benchmarks" in text
-    assert "seed differs, 0 and 1" in text
+    assert "seed differs: 0, 1" in text
     assert json.loads((output / "summary.json").read_text()) == comparison(*runs)
     assert (output / "comparison.csv").read_text() == as_csv(comparison(*runs))
     page = (output / "comparison.html").read_text()
-    difference = comparison(*runs)["macro"]["avg_at_3"]["difference"]["mean"]
+    difference = comparison(*runs)["macro"]["avg_at_3"]["differences"][0]["mean"]
     assert f"{100 * difference:+.1f} points".replace("-", "\N{MINUS SIGN}") in page
     assert page.count('<details class="sample ') == 48  # few enough to show all
     assert "<script" not in page
@@ -181,7 +189,7 @@ def test_examples_pair_the_same_sample_and_hold_every_outcome(runs):
     found = examples(a, b)
     texts = [{(r["problem_id"], r["sample"]): r for r in run.benchmarks[SUITES[0]].records} for run in (a, b)]
     asked = {problem.id: problem for problem in load_suite(SUITES[0]).problems}
-    outcomes = {(True, True): "both", (False, False): "neither", (False, True): "gained", (True, False): "lost"}
+    outcomes = {(True, True): "all", (False, False): "none", (False, True): "gained", (True, False): "lost"}
     shown = [each for each in found["shown"] if each["benchmark"] == SUITES[0]]
     for each in shown:
         records = [side[each["problem_id"], each["sample"]] for side in texts]
@@ -204,7 +212,7 @@ def test_examples_pair_the_same_sample_and_hold_every_outcome(runs):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["compare", "nowhere", "nowhere"], "nowhere is not a folder"),
+        (["compare", "nowhere", "nowhere"], "nowhere does not exist"),
         (["compare", "nowhere", "nowhere", "--x", "1"], "unexpected argument '--x'"),
         (["eval", "bundled", "--benchmarks", "countdown/larger_target"], "did you mean 'countdown/larger_targets'?"),
         (["eval", "bundled", "--benchmarks", "amc23", "--data_dir", "nowhere"], "amc23 is not in --data_dir nowhere"),

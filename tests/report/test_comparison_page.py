@@ -27,7 +27,18 @@ def ends(mean: float, width: float = 0.05) -> dict[str, float]:
 
 
 def entry(a: float, b: float, p_value: float | None = 0.0123) -> dict[str, Any]:
-    return {"a": ends(a), "b": ends(b), "difference": ends(b - a), "p_value": p_value}
+    return {"values": [ends(a), ends(b)], "differences": [ends(b - a) | {"p_value": p_value, "p_holm": p_value}]}
+
+
+def run(name: str, *seeds: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "model": name,
+        "paths": [name] * max(1, len(seeds)),
+        "method": name,
+        "seeds": seeds,
+        "date": "2026-11-25",
+    }
 
 
 def comparison(name: str = "suite", text: str = "model", benchmarks: int = 2) -> dict[str, Any]:
@@ -41,8 +52,7 @@ def comparison(name: str = "suite", text: str = "model", benchmarks: int = 2) ->
     }
     curve = {"1": figures["pass_at_1"], "2": entry(0.4, 0.5), "4": figures["pass_at_4"]}
     return {
-        "a": {"model": f"{text}-a", "path": text},
-        "b": {"model": f"{text}-b", "path": text},
+        "runs": [run(f"{text}-a"), run(f"{text}-b")],
         "benchmarks": [
             {
                 "name": f"{name}{index}", "num_problems": 200, "num_samples": [4, 4], "figures": figures,
@@ -51,13 +61,12 @@ def comparison(name: str = "suite", text: str = "model", benchmarks: int = 2) ->
             for index in range(benchmarks)
         ],
         "macro": figures,
-        "only_in_a": [text],
-        "only_in_b": [],
+        "missing": {f"{text}-b": [text]},
     }  # fmt: skip
 
 
 def examples(names: list[str], text: str, count: int = 4, status: str = "correct") -> dict[str, Any]:
-    outcomes = ("gained", "lost", "both", "neither")
+    outcomes = ("gained", "lost", "all", "none")
     side = {
         "status": status,
         "extracted": text,
@@ -74,7 +83,7 @@ def examples(names: list[str], text: str, count: int = 4, status: str = "correct
         }
         for index in range(count)
     ]  # fmt: skip
-    return {"shown": shown, "counts": {name: {"gained": 10, "neither": 1000} for name in names}}
+    return {"shown": shown, "counts": {name: {"gained": 10, "none": 1000} for name in names}}
 
 
 def build(folder: Path, text: str, count: int = 4, name: str = "suite") -> Page:
@@ -100,8 +109,8 @@ def test_numbers_on_the_page_are_those_of_the_data(page: Page) -> None:
     )
     assert "Zero or unknown everywhere: Truncated." in page.words
     assert f"{SHORT} differs: {SHORT} in A, 2 in B." in page.words  # once, not for each benchmark
-    assert f"Only A has {SHORT}" in page.words
-    assert "4 of 2,020 pairs" in page.words
+    assert f"{SHORT}-b has no {SHORT}: not compared." in page.words
+    assert "4 of 2,020 times one sample of each run" in page.words
     assert "only B is right 20" in page.words
     assert "12 tokens, cut off, 1 of 4 samples of this problem are right" in page.words
 
@@ -119,26 +128,26 @@ def test_filters_hide_what_they_say(page: Page) -> None:
     rules = dict(re.findall(r"main:has\(#(\S+):checked\) (\.sample:not\(.*\)) \{ display: none; \}", page.source))
     assert rules["b-1"] == '.sample:not([data-b="1"])'
     assert rules["o-gained"] == ".sample:not(.gained)"
-    assert rules["o-changed"] == ".sample:not(.gained, .lost)"
+    assert rules["o-changed"] == ".sample:not(.gained, .lost, .some)"
     samples = [(attrs["class"], attrs["data-b"]) for tag, attrs in page.tags if tag == "details" and "data-b" in attrs]
-    assert samples == [("sample gained", "0"), ("sample lost", "1"), ("sample both", "0"), ("sample neither", "1")]
-    shown = re.findall(r"main:has\(#b-(\d):checked\):has\(#o-(\w+):checked\) \.none", page.source)
+    assert samples == [("sample gained", "0"), ("sample lost", "1"), ("sample all", "0"), ("sample none", "1")]
+    shown = re.findall(r"main:has\(#b-(\d):checked\):has\(#o-(\w+):checked\) \.absent\.none", page.source)
     assert ("1", "gained") in shown  # nothing left: said
     assert ("0", "gained") not in shown
     assert ("1", "changed") not in shown
 
 
 def test_a_single_run_has_one_side_and_no_differences(tmp_path: Path) -> None:
-    figures = {name: {"b": values["b"]} for name, values in comparison()["macro"].items()}
+    figures = {name: {"values": each["values"][1:], "differences": []} for name, each in comparison()["macro"].items()}
     entry = {"name": "suite", "num_problems": 200, "num_samples": [4], "figures": figures, "curves": {"pass_at_k": {}}}
-    result = {"b": {"model": "org/model"}, "benchmarks": [entry], "macro": figures}
+    result = {"runs": [run("org/model") | {"name": ""}], "benchmarks": [entry], "macro": figures, "missing": {}}
     shown = examples(["suite"], SHORT, 1)
     shown["shown"][0] |= {"outcome": "correct", "sides": shown["shown"][0]["sides"][:1]}
     page = Page(build_comparison(result, shown | {"counts": {"suite": {"correct": 7}}}, tmp_path / "page.html"))
     assert "Evaluation org/model" in page.words
     assert "Step accuracy checkable steps that are right 80.0 % [75.0, 85.0]" in page.words
     assert "1 of 7 samples" in page.words
-    assert "No curve: there is one sample a problem." in page.words
+    assert "No curve: there is one sample a problem, or its score is no right or wrong." in page.words
     assert "points" not in page.words
     assert ">A<" not in page.source
 

@@ -6,6 +6,8 @@ import importlib
 import re
 from pathlib import Path
 
+import pytest
+
 from dasd.report.data.metrics import METRICS, RATE, describe, in_order
 from dasd.report.data.results import comparison_row, main_figures, without_lower_ks
 
@@ -24,7 +26,7 @@ def test_a_key_is_described_with_its_number() -> None:
 
 
 def test_every_key_has_one_line_and_every_label_is_its_own() -> None:
-    keys = [metric.pattern.replace(r"(\d+)", "8") for metric in METRICS]
+    keys = [metric.pattern.replace(r"(\d+)", "8").replace("(.+)", "acc") for metric in METRICS]
     for key, metric in zip(keys, METRICS, strict=True):
         assert [other.pattern for other in METRICS if re.fullmatch(other.pattern, key)] == [metric.pattern]
     assert len({describe(key).label for key in keys}) == len(METRICS)
@@ -40,21 +42,40 @@ def test_the_order_is_the_tables_and_lower_ks_are_left_out() -> None:
 
 def test_a_row_of_a_comparison() -> None:
     value = {"mean": 0.25, "low": 0.2, "high": 0.3}
-    row = comparison_row("loops", {"a": value, "b": value | {"mean": 0.5}, "difference": value, "p_value": 0.00001})
-    assert (row.unit, row.plain("before"), row.plain("after"), row.p) == (RATE, "25.0 %", "50.0 %", "<0.0001")
-    assert (row.change(), row.interval("difference"), row.change_class) == ("+25.0 points", "[+20.0, +30.0]", "clear worse")
-    alone = comparison_row("loops", {"b": value})
-    assert (alone.before.known, alone.difference.known, alone.p) == (False, False, "\N{EN DASH}")
+    other = value | {"mean": 0.5}
+    row = comparison_row("loops", {"values": [value, other], "differences": [value | {"p_value": 0.00001}]})
+    assert (row.unit, row.plain(0), row.plain(1), row.difference.p) == (RATE, "25.0 %", "50.0 %", "<0.0001")
+    assert (row.change(), row.change_interval(), row.change_class()) == ("+25.0 points", "[+20.0, +30.0]", "clear worse")
+    alone = comparison_row("loops", {"values": [value]})
+    assert (alone.plain(), alone.difference.known, alone.difference.p) == ("25.0 %", False, "\N{EN DASH}")
+
+
+@pytest.mark.parametrize(
+    ("low", "p", "holm", "clear"),
+    [
+        (0.001, 0.0526, None, False),  # the interval leaves out 0, the test does not
+        (0.001, 0.02, 0.06, False),  # one of several comparisons
+        (0.001, 0.02, 0.04, True),
+        (-0.001, 0.02, 0.02, False),
+        (0.001, None, None, True),  # no test was made
+        (None, 0.01, 0.01, False),
+    ],
+)
+def test_a_difference_is_clear_where_interval_and_test_agree(low, p, holm, clear) -> None:
+    difference = {"mean": 0.03, "low": low, "high": 0.06, "p_value": p, "p_holm": holm}
+    row = comparison_row("avg_at_4", {"values": [{}, {}], "differences": [difference]})
+    assert row.difference.clear == clear
+    assert row.change_class() == ("clear better" if clear else "")
 
 
 def test_the_document_has_every_figure_and_names_code_that_is_there() -> None:
     text = (DOCS / "metrics.md").read_text(encoding="utf-8")
     for metric in METRICS:
-        key = metric.pattern.replace(r"(\d+)", "k")
+        key = metric.pattern.replace(r"(\d+)", "k").replace("(.+)", "NAME")
         assert f"`{key}`" in text, key
     places = re.findall(r"`(\w+)\.py::(\w+)`", text)
     assert len(places) >= 8
     for module, function in places:
-        homes = [f"dasd.{package}.{module}" for package in ("evaluation", "tasks", "report.data")]
+        homes = [f"dasd.{package}.{module}" for package in ("evaluation", "evaluation.readers", "tasks", "report.data")]
         found = [home for home in homes if importlib.util.find_spec(home)]
         assert any(hasattr(importlib.import_module(home), function) for home in found), f"{module}.py::{function}"

@@ -21,9 +21,10 @@ def add(commands: Commands) -> None:
 
 def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     config = load_config(EvalConfig, known.config, overrides)
-    from dasd.evaluation.compare import one_run, read_run
+    from dasd.evaluation.compare import one_run
     from dasd.evaluation.examples import examples
     from dasd.evaluation.folder import Shard, model_slug
+    from dasd.evaluation.readers import read_run
     from dasd.evaluation.runner import run_models
     from dasd.evaluation.tables import overview_table, summary_table
     from dasd.progress import console

@@ -1,106 +1,73 @@
-"""Is one run better than another? Two folders of evaluations, compared on the same problems.
+"""Is one run better than another? Any number of runs, each one model or several seeds of it, on the same problems.
 
-Reads `eval.json`, `summary.json` and the samples that `dasd eval` wrote. Each difference is B minus A, with a 95 % interval
-from a paired bootstrap and a p-value from swapping the runs problem by problem.
+Every run is compared with the first: its difference has a 95 % interval from a bootstrap that draws the same problems for
+both, and a p-value. Of single runs that is a test which swaps them problem by problem; of several seeds it comes from the
+draws, which hold the noise of the seeds. With several comparisons p-values are also given as Holm's correction has them.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dasd.config import BadInput
-from dasd.evaluation.estimators import (
-    Estimate,
-    differences_of_ratios,
-    macro_averages,
-    macro_difference,
-    ratios_of_sums,
-    swap_p_value,
-)
-from dasd.evaluation.folder import IDENTITY, SUMMARY, read_samples
-from dasd.evaluation.summary import Record, Sums, headline, metric_sums
+from dasd.evaluation.estimators import Draws, draws_of, holm, macro_draws, mean_of_seeds, swap_p_value
+from dasd.evaluation.groups import Group, read_groups
+from dasd.evaluation.readers import OnFile
+from dasd.evaluation.summary import Record, Sums, headline
 from dasd.tasks.base import GradeStatus
 
-CSV_COLUMNS = ("benchmark", "figure", "a", "a_low", "a_high", "b", "b_low", "b_high", "difference", "low", "high", "p_value")
+CSV_COLUMNS = (
+    "benchmark", "figure", "run", "mean", "low", "high", "difference", "difference_low", "difference_high", "p_value", "p_holm",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class OnFile:
-    """One finished evaluation as it was read."""
-
-    folder: Path
-    identity: Record
-    ids: list[str]
-    num_samples: int
-    records: list[Record]
-
-    @cached_property
-    def sums(self) -> Sums:
-        return metric_sums(self.ids, self.records, self.num_samples)
+def comparison(*folders: Path) -> dict[str, Any]:
+    """`compare_runs` of folders. Raises BadInput."""
+    return compare_runs(read_groups([str(folder) for folder in folders]))
 
 
-@dataclass(frozen=True)
-class Run:
-    """The evaluations of one model, by benchmark."""
+def compare_runs(groups: Sequence[Group]) -> dict[str, Any]:
+    """Everything the runs say about each other, as JSON-able data. Raises BadInput where they cannot be compared.
 
-    path: Path
-    benchmarks: dict[str, OnFile]
-
-    @property
-    def who(self) -> Record:
-        models = {finished.identity["settings"]["model"]["path"] for finished in self.benchmarks.values()}
-        return {"path": str(self.path), "model": ", ".join(sorted(models))}
-
-
-def comparison(run_a: Path, run_b: Path) -> dict[str, Any]:
-    """`compare_runs` of two folders. Raises BadInput."""
-    return compare_runs(read_run(run_a), read_run(run_b))
-
-
-def compare_runs(a: Run, b: Run) -> dict[str, Any]:
-    """Everything two runs say about each other, as JSON-able data. Raises BadInput where they cannot be compared.
-
-    `a`, `b`                 folder and model
-    `benchmarks`             one entry for each benchmark that both have: `name`, `num_problems`, `num_samples` (of each run),
-                             `settings_differ` (setting -> both values), `figures`, `curves`, `problems`
-      `figures`              figure -> `a`, `b`, `difference` (each `mean`, `low`, `high`) and `p_value`; null if undefined
-      `curves`               `pass_at_k` -> k (text) -> the same
-      `problems`             each problem's `id`, `samples` and `correct` of both runs, as [a, b]
-    `macro`                  figure -> the same as in `figures`, the mean over benchmarks, for figures that all of them have
-    `only_in_a`, `only_in_b` benchmarks that the other run lacks
+    `runs`        `name`, `model`, `paths`, `method`, `seeds`, `date` of each, in the order given; the first is the baseline
+    `benchmarks`  one entry for each benchmark that all have: `name`, `num_problems`, `num_samples` (of each run),
+                  `settings_differ` (setting -> the value of each run), `figures`, `curves`, `problems`
+      `figures`   figure -> `values` (of each run: `mean`, `low`, `high`) and `differences` (of each run but the first from
+                  the first: the same, `p_value` and `p_holm`); null if undefined
+      `curves`    `pass_at_k` -> k (text) -> the same
+      `problems`  each problem's `id`, and `samples` and `correct` of each run
+    `macro`       figure -> the same as in `figures`, the mean over benchmarks, for figures that all of them have
+    `missing`     run -> benchmarks that it lacks and another has
     """
-    names = [name for name in a.benchmarks if name in b.benchmarks]
+    every = list(dict.fromkeys(name for group in groups for name in group.benchmarks))
+    names = [name for name in every if all(name in group.benchmarks for group in groups)]
     if not names:
-        raise BadInput(
-            f"{a.path} and {b.path} have no benchmark in common: the first has {', '.join(a.benchmarks)}, the second "
-            f"{', '.join(b.benchmarks)}"
+        has = "; ".join(
+            f"{group.name} has {', '.join(group.benchmarks) or 'none that all its seeds share'}" for group in groups
         )
-    benchmarks = [_benchmark(name, a.benchmarks[name], b.benchmarks[name]) for name in names]
+        raise BadInput(f"these runs have no benchmark in common: {has}")
+    benchmarks = [_benchmark(name, groups) for name in names]
     shown = [figure for figure in benchmarks[0]["figures"] if all(figure in entry["figures"] for entry in benchmarks)]
+    missing = {group.name: [name for name in every if name not in group.benchmarks] for group in groups}
     return {
-        "a": a.who,
-        "b": b.who,
+        "runs": [group.who for group in groups],
         "benchmarks": benchmarks,
-        "macro": _macro(shown, *([run.benchmarks[name].sums for name in names] for run in (a, b))),
-        "only_in_a": [name for name in a.benchmarks if name not in b.benchmarks],
-        "only_in_b": [name for name in b.benchmarks if name not in a.benchmarks],
+        "macro": _macro(shown, names, groups),
+        "missing": {name: lacks for name, lacks in missing.items() if lacks},
     }
 
 
 def one_run(overview: Record) -> dict[str, Any]:
-    """A single model's `summary.json` in the shape of `compare_runs`, as side b with no side a."""
+    """A single model's `summary.json` in the shape of `compare_runs`, with no differences."""
 
     def entry(mean: float, ends: Sequence[float]) -> Record:
-        return {"b": {"mean": _known(mean), "low": _known(ends[0]), "high": _known(ends[1])}}
+        return {"values": [{"mean": _known(mean), "low": _known(ends[0]), "high": _known(ends[1])}], "differences": []}
 
     def figures(values: Record) -> Record:
         return {name: entry(values[name], ends) for name, ends in values["ci95"].items()}
@@ -115,37 +82,20 @@ def one_run(overview: Record) -> dict[str, Any]:
         }
         for name, summary in overview["benchmarks"].items()
     ]
-    return {"b": {"model": overview["model"]}, "benchmarks": benchmarks, "macro": figures(overview["macro"])}
-
-
-def read_run(folder: Path) -> Run:
-    """The evaluations in `folder` and below, by benchmark. Raises BadInput: nothing there, unfinished, several models."""
-    if not folder.is_dir():
-        raise BadInput(f"{folder} is not a folder; give one that dasd eval has written")
-    found: dict[str, OnFile] = {}
-    for path in sorted(folder.rglob(IDENTITY)):
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if "identity" not in facts:
-            raise BadInput(f"{path} was not written by this version of dasd eval: evaluate again into a new folder")
-        name = facts["identity"]["suite"]
-        if name in found:
-            raise BadInput(
-                f"{folder} holds {name} twice, in {found[name].folder} and {path.parent}: give the folder of one model"
-            )
-        found[name] = _read(path.parent)
-    if not found:
-        raise BadInput(f"{folder} holds no evaluation (no {IDENTITY}); make one with: dasd eval MODEL --output {folder}")
-    return Run(folder, found)
+    who = {"name": "", "model": overview["model"], "paths": [], "method": None, "seeds": [], "date": ""}
+    return {"runs": [who], "benchmarks": benchmarks, "macro": figures(overview["macro"]), "missing": {}}
 
 
 def table_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     """The comparison as flat rows with CSV_COLUMNS, the means over benchmarks last under the name `macro`."""
     parts = [(benchmark["name"], benchmark["figures"]) for benchmark in result["benchmarks"]]
     rows = []
-    for name, figures in [*parts, ("macro", result["macro"])]:
-        for figure, values in figures.items():
-            numbers = [values[side][key] for side in ("a", "b", "difference") for key in ("mean", "low", "high")]
-            rows.append(dict(zip(CSV_COLUMNS, (name, figure, *numbers, values["p_value"]), strict=True)))
+    for benchmark, figures in [*parts, ("macro", result["macro"])]:
+        for figure, entry in figures.items():
+            for run, value, difference in zip(result["runs"], entry["values"], [{}, *entry["differences"]], strict=True):
+                cells = [value[end] for end in ("mean", "low", "high")]
+                cells += [difference.get(key) for key in ("mean", "low", "high", "p_value", "p_holm")]
+                rows.append(dict(zip(CSV_COLUMNS, (benchmark, figure, run["name"], *cells), strict=True)))
     return rows
 
 
@@ -157,69 +107,96 @@ def as_csv(result: dict[str, Any]) -> str:
     return text.getvalue()
 
 
-def _read(folder: Path) -> OnFile:
-    facts = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
-    summary_path, ids = folder / SUMMARY, facts["problems"]
-    found = read_samples(folder)
-    if not summary_path.exists():
-        needed = len(ids) * facts["num_samples"]
-        raise BadInput(f"{folder} is not finished ({len(found)} of {needed} samples): give its dasd eval command again")
-    num_samples = json.loads(summary_path.read_text(encoding="utf-8"))["num_samples"]
-    records = [found[name, sample] for name in ids for sample in range(num_samples) if (name, sample) in found]
-    if len(records) < len(ids) * num_samples:
-        raise BadInput(f"{folder} has lost samples since its {SUMMARY} was written: give its dasd eval command again")
-    return OnFile(folder, facts["identity"], ids, num_samples, records)
-
-
-def _benchmark(name: str, a: OnFile, b: OnFile) -> dict[str, Any]:
-    if a.identity["fingerprint"] != b.identity["fingerprint"]:
-        raise BadInput(
-            f"{name}: {a.folder} ({len(a.ids)} problems) and {b.folder} ({len(b.ids)}) asked different problems, so they "
-            "cannot be paired: evaluate both on the same data"
-        )
-    settings = [{**run.identity["settings"], "model": None} for run in (a, b)]
-    fewest = min(a.num_samples, b.num_samples)
-    figures = _figures(a.sums, b.sums)
+def _benchmark(name: str, groups: Sequence[Group]) -> dict[str, Any]:
+    files = [group.of(name) for group in groups]
+    _check(name, [each for seeds in files for each in seeds], groups)
+    settings = [{**seeds[0].identity["settings"], "model": None} for seeds in files]
+    every = dict.fromkeys(key for each in settings for key in each)
+    values = {key: [each.get(key) for each in settings] for key in every}
+    figures = _figures([[each.sums for each in seeds] for seeds in files])
+    fewest = min(seeds[0].num_samples for seeds in files)
     shown = set(headline(figures, fewest))
-    curve = {figure.removeprefix("pass_at_"): values for figure, values in figures.items() if figure.startswith("pass_at_")}
-    right = [Counter(r["problem_id"] for r in run.records if r["status"] == GradeStatus.CORRECT) for run in (a, b)]
+    curve = {figure.removeprefix("pass_at_"): entry for figure, entry in figures.items() if figure.startswith("pass_at_")}
+    right = [Counter(r["problem_id"] for each in seeds for r in each.records if _right(r)) for seeds in files]
+    samples = [sum(each.num_samples for each in seeds) for seeds in files]
     return {
         "name": name,
-        "num_problems": len(a.ids),
-        "num_samples": [a.num_samples, b.num_samples],
-        "settings_differ": {k: [v, settings[1].get(k)] for k, v in settings[0].items() if v != settings[1].get(k)},
-        "figures": {figure: values for figure, values in figures.items() if figure in shown},
+        "num_problems": len(files[0][0].ids),
+        "num_samples": [seeds[0].num_samples for seeds in files],
+        "settings_differ": {key: given for key, given in values.items() if any(value != given[0] for value in given)},
+        "figures": {figure: entry for figure, entry in figures.items() if figure in shown},
         "curves": {"pass_at_k": curve},
-        "problems": [
-            {"id": id, "samples": [a.num_samples, b.num_samples], "correct": [right[0][id], right[1][id]]} for id in a.ids
+        "problems": [{"id": id, "samples": samples, "correct": [each[id] for each in right]} for id in files[0][0].ids],
+    }
+
+
+def _check(name: str, files: Sequence[OnFile], groups: Sequence[Group]) -> None:
+    first = files[0]
+    for other in files[1:]:
+        if other.identity["fingerprint"] != first.identity["fingerprint"] or set(other.ids) != set(first.ids):
+            raise BadInput(
+                f"{name}: {first.folder} ({len(first.ids)} problems) and {other.folder} ({len(other.ids)}) asked different "
+                "problems, so they cannot be paired: evaluate both on the same data"
+            )
+        if other.ids != first.ids:
+            raise BadInput(f"{name}: {first.folder} and {other.folder} hold the same problems in another order")
+    for group in groups:
+        if len(counts := {each.num_samples for each in group.of(name)}) > 1:
+            raise BadInput(f"{name}: the seeds of {group.name} have {' and '.join(map(str, sorted(counts)))} samples a problem")
+
+
+def _figures(groups: list[list[Sums]]) -> dict[str, Any]:
+    """Every figure that all runs of one benchmark have. `groups`: for each run its seeds."""
+    names = [name for name in groups[0][0] if all(name in sums for seeds in groups for sums in seeds)]
+    drawn = [[draws_of({name: sums[name] for name in names}) for sums in seeds] for seeds in groups]
+    return {
+        name: _entry(
+            [[draws[name] for draws in seeds] for seeds in drawn], [[[sums[name]] for sums in seeds] for seeds in groups]
+        )
+        for name in names
+    }
+
+
+def _macro(figures: list[str], benchmarks: list[str], groups: Sequence[Group]) -> dict[str, Any]:
+    """Means over benchmarks."""
+    sums = [[[run.benchmarks[name].sums for name in benchmarks] for run in group.runs] for group in groups]
+    drawn = [
+        [macro_draws([{name: each[name] for name in figures} for each in run]) for run in seeds] if figures else []
+        for seeds in sums
+    ]
+    return {
+        name: _entry(
+            [[draws[name] for draws in seeds] for seeds in drawn],
+            [[[each[name] for each in run] for run in seeds] for seeds in sums],
+        )
+        for name in figures
+    }
+
+
+def _entry(drawn: list[list[Draws]], pairs: list[list[list[Any]]]) -> dict[str, Any]:
+    """One figure: the value of each run, and each difference from the first. `pairs`: run, seed, benchmark."""
+    means = [mean_of_seeds(seeds, stream) for stream, seeds in enumerate(drawn)]
+    differences, p_values = [mean - means[0] for mean in means[1:]], []
+    for difference, seeds in zip(differences, pairs[1:], strict=True):
+        single = len(seeds) == len(pairs[0]) == 1
+        p_values.append(swap_p_value(pairs[0][0], seeds[0]) if single else difference.p_value)
+    corrected = holm(p_values)
+    return {
+        "values": [_ends(mean) for mean in means],
+        "differences": [
+            _ends(difference) | {"p_value": _known(p), "p_holm": _known(q)}
+            for difference, p, q in zip(differences, p_values, corrected, strict=True)
         ],
     }
 
 
-def _figures(a: Sums, b: Sums) -> dict[str, Any]:
-    """Every figure of both runs of one benchmark."""
-    mine, theirs, differences = ratios_of_sums(a), ratios_of_sums(b), differences_of_ratios(a, b)
-    return {
-        name: _entry(mine[name], theirs[name], difference, swap_p_value([a[name]], [b[name]]))
-        for name, difference in differences.items()
-    }
+def _ends(draws: Draws) -> dict[str, Any]:
+    estimate = draws.estimate
+    return {"mean": _known(estimate.mean), "low": _known(estimate.low), "high": _known(estimate.high)}
 
 
-def _macro(figures: list[str], a: list[Sums], b: list[Sums]) -> dict[str, Any]:
-    """Means over benchmarks."""
-    means = [macro_averages([{name: sums[name] for name in figures} for sums in side]) for side in (a, b)]
-    entries = {}
-    for name in figures:
-        before, after = ([sums[name] for sums in side] for side in (a, b))
-        difference = macro_difference(before, after)
-        entries[name] = _entry(means[0][name], means[1][name], difference, swap_p_value(before, after))
-    return entries
-
-
-def _entry(a: Estimate, b: Estimate, difference: Estimate, p_value: float) -> dict[str, Any]:
-    parts = {"a": a, "b": b, "difference": difference}
-    ends = {side: {"mean": _known(e.mean), "low": _known(e.low), "high": _known(e.high)} for side, e in parts.items()}
-    return {**ends, "p_value": _known(p_value)}
+def _right(record: Record) -> bool:
+    return record["status"] == GradeStatus.CORRECT
 
 
 def _known(value: float) -> float | None:

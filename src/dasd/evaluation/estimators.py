@@ -184,11 +184,9 @@ def mean_of_seeds(runs: Sequence[Draws], stream: int = 0) -> Draws:
 
     To the draws of the problems comes what seeds do: the standard error of the mean over runs times Student's t with one
     degree of freedom less than there are runs. `stream` sets the noise of two groups apart, which makes their difference that
-    of Behrens and Fisher. A single run has no such noise: it stands for itself. Raises ValueError where problems differ.
+    of Behrens and Fisher. A single run has no such noise: it stands for itself.
     """
-    if len({run.problems for run in runs}) > 1:
-        raise ValueError(f"seeds must cover the same problems, got {[run.problems for run in runs]}")
-    mean, count = _mean(runs, runs[0].problems), len(runs)
+    mean, count = _mean(runs, min(run.problems for run in runs)), len(runs)
     if count < 2:
         return mean
     error = float(np.std([run.value for run in runs], ddof=1)) / math.sqrt(count)
@@ -259,6 +257,20 @@ def macro_difference(before: Sequence[Pair], after: Sequence[Pair], seed: int = 
     """`after` minus `before`, averaged over benchmarks, paired by problem within each."""
     parts = [draws_of({"a": a, "b": b}, seed + i) for i, (a, b) in enumerate(zip(before, after, strict=True))]
     return mean_of_benchmarks([part["b"] - part["a"] for part in parts]).estimate
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of several tests, corrected so that all that stay below a level are false at once no more often than it says.
+
+    The smallest is multiplied by how many there are, the next by one less, never falling below the one before (Holm 1979). NaN
+    stays, and is not counted.
+    """
+    corrected, largest = [math.nan] * len(p_values), 0.0
+    order = sorted((p, index) for index, p in enumerate(p_values) if not math.isnan(p))
+    for place, (p, index) in enumerate(order):
+        largest = max(largest, min(1.0, p * (len(order) - place)))
+        corrected[index] = largest
+    return corrected
 
 
 def swap_p_value(before: Sequence[Pair], after: Sequence[Pair], seed: int = 0) -> float:

@@ -6,30 +6,29 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from dasd.evaluation.compare import OnFile, Run
-from dasd.evaluation.folder import PROBLEMS
+from dasd.evaluation.readers import OnFile, Run
 from dasd.evaluation.summary import Record
-from dasd.files import read_lines
 from dasd.tasks.base import GradeStatus
 
 MOST = 240  # on one page, over all benchmarks and outcomes
 
 
 def examples(*runs: Run, most: int = MOST) -> dict[str, Any]:
-    """Samples of one run, or of two with the same number side by side, from the benchmarks that all of them have.
+    """Samples of one run, or of several with the same number side by side, from the benchmarks that all of them have.
 
     `shown`   `benchmark`, `problem_id`, `problem` and `answer` (null where the folder does not tell), `sample`, `outcome`, and
               for each run in `sides`: `status`, `extracted`, `text`, `tokens`, `finish_reason`, and of the problem how many
               `samples` there are and how many are `correct`
     `counts`  benchmark -> outcome -> how many there are on file
-    An outcome is a status of one run; of two it is both, neither, gained (only B is right) or lost (only A is).
+    An outcome is a status of one run; of two it is all, none, gained (only the second is right) or lost (only the first is); of
+    more it is all, none or some.
     """
     names = [name for name in runs[0].benchmarks if all(name in run.benchmarks for run in runs)]
     shown, counts = [], {}
     for name in names:
         by_outcome = _by_outcome([run.benchmarks[name] for run in runs])
         counts[name] = {outcome: len(pairs) for outcome, pairs in by_outcome.items()}
-        room = max(1, most // (len(names) * len(by_outcome)))
+        room = max(1, most // (len(names) * len(runs) // min(2, len(runs)) * len(by_outcome)))
         chosen = [(outcome, pair) for outcome, pairs in by_outcome.items() for pair in _evenly(pairs, room)]
         shown += _described(name, [run.benchmarks[name] for run in runs], chosen)
     return {"shown": shown, "counts": counts}
@@ -48,8 +47,10 @@ def _by_outcome(files: Sequence[OnFile]) -> dict[str, list[tuple[Record, ...]]]:
 def _outcome(pair: Sequence[Record]) -> str:
     if len(pair) == 1:
         return pair[0]["status"]
-    before, after = (record["status"] == GradeStatus.CORRECT for record in pair)
-    return {(True, True): "both", (False, False): "neither", (False, True): "gained", (True, False): "lost"}[before, after]
+    right = [record["status"] == GradeStatus.CORRECT for record in pair]
+    if all(right) or not any(right):
+        return "all" if right[0] else "none"
+    return "some" if len(pair) > 2 else "gained" if right[1] else "lost"
 
 
 def _evenly(pairs: list[tuple[Record, ...]], room: int) -> list[tuple[Record, ...]]:
@@ -58,13 +59,13 @@ def _evenly(pairs: list[tuple[Record, ...]], room: int) -> list[tuple[Record, ..
 
 
 def _described(name: str, files: Sequence[OnFile], chosen: Sequence[tuple[str, tuple[Record, ...]]]) -> list[Record]:
-    asked = {row["id"]: row for row in read_lines(files[0].folder / PROBLEMS)}
+    asked = files[0].asked
     right = [Counter(r["problem_id"] for r in file.records if r["status"] == GradeStatus.CORRECT) for file in files]
     place = {problem_id: index for index, problem_id in enumerate(files[0].ids)}
 
     def side(file: OnFile, correct: Counter[str], record: Record) -> Record:
         kept = {key: record[key] for key in ("status", "extracted", "text", "finish_reason")}
-        tokens = None if record["token_ids"] is None else len(record["token_ids"])
+        tokens = record.get("num_tokens") if record["token_ids"] is None else len(record["token_ids"])
         return {**kept, "tokens": tokens, "correct": correct[record["problem_id"]], "samples": file.num_samples}
 
     described = []

@@ -18,6 +18,7 @@ from dasd.evaluation.estimators import (
     majority_at_k,
     pass_at_k,
     ratios_of_sums,
+    swap_p_value,
 )
 from dasd.evaluation.health import (
     BACKTRACKS,
@@ -48,10 +49,12 @@ def summarize(sums: Sums, num_samples: int) -> Record:
     }
 
 
-def compare(before: Sums, after: Sums, num_samples: int) -> dict[str, Estimate]:
-    """`after` minus `before` for every figure, paired by problem."""
-    differences = differences_of_ratios(before, after)
-    return {name: differences[name] for name in headline(differences, num_samples)}
+def compare(before: Sums, after: Sums) -> Record:
+    """`after` minus `before` for every figure, those over each k too, paired by problem: `mean`, `ci95` and `p_value`."""
+    return {
+        name: {"mean": difference.mean, "ci95": difference.ci95, "p_value": swap_p_value([before[name]], [after[name]])}
+        for name, difference in differences_of_ratios(before, after).items()
+    }
 
 
 def metric_sums(ids: Sequence[str], records: Iterable[Record], num_samples: int) -> Sums:

@@ -41,7 +41,7 @@ def read_run(run_dir: Path) -> RunFiles:
         run=_json_object(run_dir / "run.json"),
         series=_metrics(run_dir / "metrics.jsonl"),
         summary=_json_object(run_dir / "summary.json"),
-        rollouts=_json_object(run_dir / "rollouts.json"),
+        rollouts=_json_object(run_dir / "rollouts.json") or _json_object(run_dir / "tokens" / "rollouts.json"),
         result=_json_object(run_dir / "result.json"),
         validation=_records(run_dir / "validation.jsonl"),
     )

@@ -1,4 +1,4 @@
-"""What changed from before to after? `summary.json` as rows of figures with 95 % intervals, and how each is written."""
+"""What are the figures, and how do they differ? Summaries as rows of figures with 95 % intervals, and how each is written."""
 
 from __future__ import annotations
 
@@ -27,20 +27,36 @@ class Value:
     def bounded(self) -> bool:
         return self.known and not math.isnan(self.low) and not math.isnan(self.high)
 
+
+@dataclass(frozen=True)
+class Difference(Value):
+    """From the first side, paired by problem. `p_value` as tested; `p_holm` corrected for the number of sides."""
+
+    p_value: float = math.nan
+    p_holm: float = math.nan
+
     @property
-    def excludes_zero(self) -> bool:
-        return self.bounded and (self.low > 0 or self.high < 0)
+    def p_used(self) -> float:
+        return self.p_value if math.isnan(self.p_holm) else self.p_holm
+
+    @property
+    def clear(self) -> bool:
+        """The interval leaves out 0, and so does the test where there is one (p below 0.05)."""
+        return self.bounded and (self.low > 0 or self.high < 0) and not self.p_used >= 0.05
+
+    @property
+    def p(self) -> str:
+        p = self.p_used
+        return UNKNOWN if math.isnan(p) else f"{p:.4f}" if p >= 0.0001 else "<0.0001"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of two evaluations (before and after training, or runs A and B); `difference` is paired by problem."""
+    """One figure of one or more sides (before and after training, or runs): their values, and how all but the first differ."""
 
     name: str
-    before: Value
-    after: Value
-    difference: Value
-    p_value: float = math.nan
+    values: tuple[Value, ...]
+    differences: tuple[Difference, ...] = ()
 
     @property
     def label(self) -> str:
@@ -59,26 +75,33 @@ class Row:
         return describe(self.name).main
 
     @property
-    def change_class(self) -> str:
-        """How the change is shown: nothing where its interval has 0 in it."""
-        if not self.difference.excludes_zero:
+    def difference(self) -> Difference:
+        """Of the second side; unknown where there is none."""
+        return self.differences[0] if self.differences else Difference(math.nan, math.nan, math.nan)
+
+    def change_class(self, index: int = 0) -> str:
+        """How a change is shown: nothing where it is not clear."""
+        difference = self.differences[index]
+        if not difference.clear:
             return ""
-        direction = describe(self.name).better * self.difference.mean
+        direction = describe(self.name).better * difference.mean
         return "clear better" if direction > 0 else "clear worse" if direction < 0 else "clear"
 
-    @property
-    def p(self) -> str:
-        return UNKNOWN if math.isnan(self.p_value) else f"{self.p_value:.4f}" if self.p_value >= 0.0001 else "<0.0001"
-
-    def plain(self, side: str) -> str:
-        value = getattr(self, side)
+    def plain(self, side: int = -1) -> str:
+        value = self.values[side]
         return self.unit.write(value.mean) + (self.unit.suffix if value.known else "")
 
-    def change(self) -> str:
-        return self.unit.write(self.difference.mean, sign=True) + (self.unit.difference_suffix if self.difference.known else "")
+    def interval(self, side: int = -1) -> str:
+        return self._ends(self.values[side], sign=False)
 
-    def interval(self, side: str) -> str:
-        value, sign = getattr(self, side), side == "difference"
+    def change(self, index: int = 0) -> str:
+        mean = self.differences[index].mean
+        return self.unit.write(mean, sign=True) + ("" if math.isnan(mean) else self.unit.difference_suffix)
+
+    def change_interval(self, index: int = 0) -> str:
+        return self._ends(self.differences[index], sign=True)
+
+    def _ends(self, value: Value, sign: bool) -> str:
         return f"[{self.unit.write(value.low, sign)}, {self.unit.write(value.high, sign)}]" if value.bounded else ""
 
 
@@ -103,25 +126,31 @@ def without_lower_ks(names: list[str]) -> list[str]:
     return [name for name in in_order(names) if name in last or not re.fullmatch(r"(pass|maj)_at_\d{1,9}", name)]
 
 
-def pass_at_k_rows(summary: dict[str, Any]) -> list[tuple[int, Row]]:
-    """(k, figure) for every k of `pass_at_k`, ascending."""
-    curves = [mapping(mapping(summary.get(side)).get("pass_at_k")) for side in ("before", "after")]
+def over_k_rows(summary: dict[str, Any], prefix: str) -> list[tuple[int, Row]]:
+    """(k, figure) for every k of `pass_at_k` or `maj_at_k`, ascending."""
+    curves = [mapping(mapping(summary.get(side)).get(f"{prefix}k")) for side in ("before", "after")]
     ks = {
         int(k)
         for curve in curves
         for k, value in curve.items()
         if re.fullmatch(r"\d{1,9}", k) and not math.isnan(number(value))
     }
-    return [(k, _row(summary, f"pass_at_{k}")) for k in sorted(ks)]
+    return [(k, _row(summary, f"{prefix}{k}")) for k in sorted(ks)]
 
 
-def comparison_row(name: str, values: dict[str, Any]) -> Row:
-    """One figure of `dasd compare`: run A before, run B after. A single run has `b` alone."""
-    before, after, difference = (
-        Value(*(number(mapping(values.get(side)).get(end)) for end in ("mean", "low", "high")))
-        for side in ("a", "b", "difference")
+def comparison_row(name: str, entry: dict[str, Any]) -> Row:
+    """One figure of `dasd compare`: `values` of the runs, `differences` of all but the first from it."""
+    values = tuple(Value(*_known(value)) for value in entry.get("values") or [])
+    differences = tuple(
+        Difference(*_known(each), number(mapping(each).get("p_value")), number(mapping(each).get("p_holm")))
+        for each in entry.get("differences") or []
     )
-    return Row(name, before, after, difference, number(values.get("p_value")))
+    return Row(name, values, differences)
+
+
+def _known(value: Any) -> tuple[float, float, float]:
+    mean, low, high = (number(mapping(value).get(end)) for end in ("mean", "low", "high"))
+    return mean, low, high
 
 
 def main_figures(names: list[str]) -> list[str]:
@@ -136,16 +165,17 @@ def _row(summary: dict[str, Any], name: str) -> Row:
     mean = number(difference.get("mean"))
     if math.isnan(mean):
         mean = after.mean - before.mean
-    return Row(name, before, after, Value(mean, *_bounds(difference.get("ci95"))))
+    p_value = number(difference.get("p_value"))
+    return Row(name, (before, after), (Difference(mean, *_bounds(difference.get("ci95")), p_value),))
 
 
 def _value(side: dict[str, Any], name: str) -> Value:
-    k = name.removeprefix("pass_at_")
+    curve, _, k = name.rpartition("_")
     mean, ci95 = number(side.get(name)), mapping(side.get("ci95")).get(name)
-    if math.isnan(mean) and k != name:
-        mean = number(mapping(side.get("pass_at_k")).get(k))
-    if ci95 is None and k != name:
-        ci95 = mapping(side.get("pass_at_k_ci95")).get(k)
+    if math.isnan(mean):
+        mean = number(mapping(side.get(f"{curve}_k")).get(k))
+    if ci95 is None:
+        ci95 = mapping(side.get(f"{curve}_k_ci95")).get(k)
     return Value(mean, *_bounds(ci95))
 
 

@@ -13,7 +13,8 @@ from dasd.report.data.rollouts import inert
 
 TEXT_BYTES, PROBLEM_BYTES, ANSWER_BYTES = 6000, 2500, 400  # of one text, as the page holds it
 OUTCOMES = {
-    "gained": "only B is right", "lost": "only A is right", "both": "both are right", "neither": "neither is right",
+    "gained": "only B is right", "lost": "only A is right", "all": "all are right", "some": "some are right",
+    "none": "none is right",
     "correct": "right", "incorrect": "wrong", "no_answer": "no answer", "undecided": "undecided",
     "grader_error": "grader error",
 }  # fmt: skip
@@ -48,8 +49,8 @@ class Sample:
     sides: list[Side]
 
 
-def show_samples(shown: list[dict[str, Any]], benchmarks: list[str]) -> list[Sample]:
-    return [_sample(mapping(each), benchmarks) for each in shown if mapping(each).get("benchmark") in benchmarks]
+def show_samples(shown: list[dict[str, Any]], benchmarks: list[str], letters: list[str]) -> list[Sample]:
+    return [_sample(mapping(each), benchmarks, letters) for each in shown if mapping(each).get("benchmark") in benchmarks]
 
 
 def cut(value: Any, most: int) -> tuple[Markup, int]:
@@ -65,11 +66,11 @@ def cut(value: Any, most: int) -> tuple[Markup, int]:
         keep //= 2
 
 
-def _sample(example: dict[str, Any], benchmarks: list[str]) -> Sample:
+def _sample(example: dict[str, Any], benchmarks: list[str], letters: list[str]) -> Sample:
     outcome = example.get("outcome")
     listed = example.get("sides")
     sides = [mapping(side) for side in listed] if isinstance(listed, list) else []
-    names = ("A", "B") if len(sides) == 2 else ("",)
+    names = letters if len(sides) > 1 else [""]
     return Sample(
         benchmark=benchmarks.index(example["benchmark"]),
         title=cut(f"{example.get('problem_id')}, sample {example.get('sample')}", ANSWER_BYTES)[0],

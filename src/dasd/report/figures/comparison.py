@@ -1,4 +1,4 @@
-"""How do two evaluations, or one, look benchmark by benchmark? Bars of Avg@k, and a small panel for each health figure."""
+"""How do evaluations look benchmark by benchmark? Bars of Avg@k, and a small panel for each health figure."""
 
 from __future__ import annotations
 
@@ -11,47 +11,43 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from dasd.report.data.metrics import RATE
 from dasd.report.data.results import Row
 from dasd.report.figures.panel import Key, Panel, percent
-from dasd.report.figures.results import pair_of_dots
+from dasd.report.figures.results import marks, sides_in_words
 from dasd.report.parts.svg import COLORS, SMALL, WIDE, draw
 
 Named = Sequence[tuple[str, Row]]  # benchmark, its figure
-SIDES = (("before", "before"), ("after", "accent"))  # side of a Row, its colour
 LONGEST_NAME = 26
 
 
-def bars_panel(rows: Named, keys: tuple[Key, ...]) -> Panel:
-    """Avg@k of every benchmark with its interval, and their mean where there are several."""
-    sides = [side for side in SIDES if any(getattr(row, side[0]).known for _, row in rows)]
-    height = 0.74 / len(sides)
+def bars_panel(rows: Named, keys: Sequence[Key], title: str) -> Panel:
+    """A figure of every benchmark with its interval, and their mean where there are several."""
+    height = 0.78 / len(keys)
 
     def paint(axes: Axes) -> None:
         for index, (_, row) in enumerate(rows):
-            for number, (side, color) in enumerate(sides):
-                value, place = getattr(row, side), index + (number - (len(sides) - 1) / 2) * height
-                if not value.known:
-                    continue
-                axes.barh(place, 100 * value.mean, height * 0.92, color=COLORS[color], alpha=0.85)
+            for number, (value, key) in enumerate(zip(row.values, keys, strict=True)):
+                place = index + (number - (len(keys) - 1) / 2) * height
+                if value.known:
+                    axes.barh(place, 100 * value.mean, height * 0.9, color=COLORS[key.color], alpha=0.85)
                 if value.bounded:
                     axes.plot([100 * value.low, 100 * value.high], [place, place], color=COLORS["ink"], linewidth=1.4)
         axes.set_xlim(left=0)
         _benchmark_axis(axes, rows)
         axes.xaxis.set_major_formatter(FuncFormatter(percent))
 
-    size = (WIDE[0] * 2, 60 + (22 + 12 * len(sides)) * len(rows))
-    return Panel(
-        "Avg@k by benchmark", "Samples that are right; dark lines are 95 % intervals over problems.",
-        draw("avg", "Avg@k by benchmark", paint, size), keys,
-    )  # fmt: skip
+    size = (WIDE[0], max(120, 46 + (16 + 13 * len(keys)) * len(rows)))
+    caption = "Bars are means, dark lines 95 % intervals."
+    svg = draw("avg", f"{title} by benchmark. {_spoken(rows, keys)}", paint, size)
+    return Panel(f"{title} by benchmark", caption, svg, tuple(keys) if len(keys) > 1 else ())
 
 
-def small_multiple(rows: Named, keys: tuple[Key, ...], index: int) -> Panel:
-    """One figure over the benchmarks: dots, intervals, and the paired difference in figures."""
+def small_multiple(rows: Named, keys: Sequence[Key], index: int) -> Panel:
+    """One figure over the benchmarks: marks, intervals, and of two runs the paired difference in figures."""
     row = rows[0][1]
 
     def paint(axes: Axes) -> None:
         for place, (_, each) in enumerate(rows):
-            pair_of_dots(axes, place, each, each.unit.scale)
-            if each.difference.known:
+            marks(axes, place, each, keys, each.unit.scale, down=True)
+            if len(keys) == 2 and each.difference.known:
                 axes.annotate(
                     each.unit.write(each.difference.mean, sign=True), (1.02, place), xycoords=("axes fraction", "data"),
                     va="center", annotation_clip=False, color=COLORS[_color(each)],
@@ -64,13 +60,15 @@ def small_multiple(rows: Named, keys: tuple[Key, ...], index: int) -> Panel:
         if row.unit is RATE:
             axes.xaxis.set_major_formatter(FuncFormatter(percent))
 
-    svg = draw(f"health-{index}", f"{row.label} by benchmark", paint, (SMALL[0], 58 + 24 * len(rows)))
-    return Panel(row.label, f"{row.meaning[:1].upper()}{row.meaning[1:]}".rstrip("…, ") + ".", svg, keys)
+    size = (SMALL[0], 58 + (12 + 8 * len(keys)) * len(rows))
+    svg = draw(f"health-{index}", f"{row.label} by benchmark. {_spoken(rows, keys)}", paint, size)
+    caption = f"{row.meaning[:1].upper()}{row.meaning[1:]}".rstrip("…, ") + "."
+    return Panel(row.label, caption, svg, tuple(keys) if len(keys) > 1 else ())
 
 
 def silent(rows: Named) -> bool:
     """Nothing to draw: zero, or unknown, for every benchmark."""
-    return all(not getattr(row, side).known or getattr(row, side).mean == 0 for _, row in rows for side, _ in SIDES)
+    return all(not value.known or value.mean == 0 for _, row in rows for value in row.values)
 
 
 def _benchmark_axis(axes: Axes, rows: Named) -> None:
@@ -85,5 +83,9 @@ def _benchmark_axis(axes: Axes, rows: Named) -> None:
     axes.tick_params(axis="y", labelcolor=COLORS["ink"])
 
 
+def _spoken(rows: Named, keys: Sequence[Key]) -> str:
+    return "; ".join(f"{name}: {sides_in_words(row, keys)}" for name, row in rows)
+
+
 def _color(row: Row) -> str:
-    return {"clear better": "accent", "clear worse": "repel", "clear": "ink"}.get(row.change_class, "muted")
+    return {"clear better": "accent", "clear worse": "repel", "clear": "ink"}.get(row.change_class(), "muted")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dasd.report.data.curves import binned, smooth
 from dasd.report.data.inputs import Series
+from dasd.report.data.metrics import MINUS
 from dasd.report.parts.svg import COLORS, SMALL, draw
 
 FEW = 60  # points that are drawn as dots too
@@ -20,11 +21,26 @@ FEW = 60  # points that are drawn as dots too
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of a legend. `mark` is line, dash, area or dot."""
+    """One entry of a legend. `mark` is line, dash, area or a shape of SHAPES."""
 
     label: str
     color: str
     mark: str = "line"
+
+
+# What tells sides apart, the same in every figure of a page: colour, and shape for those who do not see colours.
+SIDE_COLORS = ("before", "accent", "attract", "repel", "violet", "rose")
+SHAPES = {"dot": "o", "square": "s", "diamond": "D", "up": "^", "down": "v", "plus": "P", "cross": "X"}
+
+
+def side_keys(labels: Sequence[str]) -> tuple[Key, ...]:
+    """A colour and a shape for each side, in their order. A side that stands alone has the accent's."""
+    start, shapes = (1 if len(labels) == 1 else 0), list(SHAPES)
+    places = range(start, start + len(labels))
+    return tuple(
+        Key(label, SIDE_COLORS[place % len(SIDE_COLORS)], shapes[place % len(shapes)])
+        for label, place in zip(labels, places, strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -80,4 +96,4 @@ def step_axis(axes: Axes, steps: NDArray[np.float64]) -> None:
 
 
 def percent(value: float, position: int | None = None) -> str:
-    return f"{value:.3g} %"
+    return f"{value:.3g} %".replace("-", MINUS)

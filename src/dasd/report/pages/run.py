@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from dasd.report.data.curves import bin_width, edges, mean
+from dasd.report.data.facts import run_facts
 from dasd.report.data.inputs import RunFiles, Series, mapping, method_settings, number, read_run
 from dasd.report.data.methods import describe_method
-from dasd.report.data.metrics import MINUS, UNKNOWN
-from dasd.report.data.results import Row, pass_at_k_rows, result_rows
+from dasd.report.data.metrics import MINUS, RATE, UNKNOWN
+from dasd.report.data.results import Row, over_k_rows, result_rows
 from dasd.report.data.rollouts import inert, spelled
-from dasd.report.figures.results import comparison_panels, pass_at_k_panel
+from dasd.report.figures.panel import Panel, side_keys
+from dasd.report.figures.results import comparison_panels, over_k_panel
 from dasd.report.figures.teacher import class_rows, gap_panels, pressure_panels
 from dasd.report.figures.training import training_panels, validation_panels
 from dasd.report.pages.tokens import map_content
@@ -22,6 +24,12 @@ from dasd.report.parts.render import write_page
 
 PAGE = "report.html"
 SECONDS_TO_RELOAD = 10
+LABELS = ("before", "after", "difference")
+OVER_K = (
+    ("pass_at_", "Pass@k", "Problems solved by at least one of k samples; curves that meet at large k suggest a surer model, "
+     "not a more able one."),
+    ("maj_at_", "Maj@k", "Problems whose most frequent answer of k samples is right; ties share."),
+)  # fmt: skip
 MAP_BYTES = 3_000_000  # of the token map's data in the report, which has figures too
 
 
@@ -52,16 +60,24 @@ def _content(files: RunFiles) -> dict[str, Any]:
     name = str(method.get("name", ""))
     title, explanation = describe_method(name)
     summary, series = files.summary or {}, files.series
-    rows, curve = result_rows(summary), pass_at_k_rows(summary)
+    rows, about = result_rows(summary), _evaluated(summary)
     return {
         "title": title,
         "explanation": explanation,
         "settings": {key: value for key, value in method.items() if key != "name"},
-        "headline": _headline(rows, summary),
-        "evaluated": _evaluated(summary),
+        "facts": run_facts(files),
+        "contents": [
+            ("result", "Result"), ("comparison", "Before and after"), ("training", "Training"),
+            ("gap", "What the teacher says"), ("rollouts", "Rollouts, token by token"), ("provenance", "Make it again"),
+        ],
+        "headline": _headline(rows),
+        "evaluated": about,
         "unlearnt": _unlearnt(files.result or {}),
         "cards": [row for row in rows if row.card],
+        "share": teacher_share(series),
         "rows": rows,
+        "labels": LABELS,
+        "tested": any(row.difference.p_used == row.difference.p_used for row in rows),
         "num_steps": 0 if series is None else len(series["step"]),
         "steps_a_point": 0 if series is None else bin_width(len(series["step"])),
         "validation": validation_panels(files.validation or []),
@@ -69,15 +85,33 @@ def _content(files: RunFiles) -> dict[str, Any]:
         "gaps": [] if series is None else gap_panels(series) + pressure_panels(series),
         "classes": [] if series is None else class_rows(series),
         "metric_lines": [] if series is None else _metric_lines(series),
-        "comparison": comparison_panels(rows),
-        "pass_at_k": pass_at_k_panel(curve),
-        "curve": curve,
+        "comparison": _panels(rows, summary, about),
+        "curve": over_k_rows(summary, "pass_at_"),
         "rollouts_note": inert((files.rollouts or {}).get("note") or ""),
         "commands": _commands(files.run or {}),
         "revision": _revision(files.run or {}),
         "run": [(key, _lines(value)) for key, value in (files.run or {}).items()],
         "config": files.config,
-    }
+    }  # fmt: skip
+
+
+def _panels(rows: list[Row], summary: dict[str, Any], about: str) -> list[Panel]:
+    """Shares, counts, and the figures over k."""
+    keys = side_keys(LABELS[:2])
+    panels: list[Panel | None] = [*comparison_panels(rows, keys, about)]
+    for prefix, title, caption in OVER_K:
+        caption = f"{caption} Bands are 95 % intervals.{f' {about}.' if about else ''}"
+        panels.append(over_k_panel(over_k_rows(summary, prefix), keys, title, caption, prefix.replace("_", "-") + "k"))
+    return [panel for panel in panels if panel is not None]
+
+
+def teacher_share(series: Series | None) -> tuple[str, str, str] | None:
+    """The teacher's share of all credit: over the run, and over its first and last tenth; None where it was not logged."""
+    if series is None or "credit/teacher" not in series:
+        return None
+    values, parts = series["credit/teacher"], edges(len(series["step"]))
+    whole, first, last = (RATE.write(number) + RATE.suffix for number in (mean(values), *(mean(values[p]) for p in parts)))
+    return whole, first, last
 
 
 def _commands(run: dict[str, Any]) -> list[tuple[str, str]]:
@@ -101,20 +135,21 @@ def _revision(run: dict[str, Any]) -> str:
     return f"Made with {'; '.join(parts)}." if parts else ""
 
 
-def _headline(rows: list[Row], summary: dict[str, Any]) -> str:
-    """The first figure in one sentence; it says "rose" or "fell" only where the interval of the difference excludes 0."""
+def _headline(rows: list[Row]) -> str:
+    """The first figure in one sentence; it says "rose" or "fell" only where interval and test are clear of no change."""
     row = rows[0] if rows else None
-    if row is None or not (row.before.known and row.after.known):
+    if row is None or not all(value.known for value in row.values):
         return ""
-    verb = "went"
-    if row.difference.excludes_zero:
-        verb = "rose" if row.difference.mean > 0 else "fell"
+    verb, difference = "went", row.difference
+    if difference.clear:
+        verb = "rose" if difference.mean > 0 else "fell"
     change = row.change()
-    if row.difference.bounded:
-        change += f", 95 % interval {row.interval('difference')}"
-        if not row.difference.excludes_zero:
-            change += ", which includes 0"
-    return f"{row.label} {verb} from {row.plain('before')} to {row.plain('after')} ({change})."
+    if difference.bounded:
+        change += f", 95 % interval {row.change_interval()}"
+        change += f", p = {difference.p}".replace("= <", "< ") if difference.p != UNKNOWN else ""
+        if not difference.clear:
+            change += ", not told from no change"
+    return f"{row.label} {verb} from {row.plain(0)} to {row.plain(1)} ({change})."
 
 
 def _unlearnt(result: dict[str, Any]) -> str:
@@ -125,13 +160,10 @@ def _unlearnt(result: dict[str, Any]) -> str:
 
 
 def _evaluated(summary: dict[str, Any]) -> str:
-    """On what, and how long it took, as far as the summary tells."""
-    problems, samples, wall = (number(summary.get(key)) for key in ("num_problems", "num_samples", "wall_s"))
-    parts = [
-        f"{problems:,.0f} problems" if problems == problems else "",
-        f"{samples:,.0f} samples each" if samples == samples else "",
-    ]
-    parts.append(f"the whole job took {wall:,.0f} s" if wall == wall else "")
+    """On what, as far as the summary tells."""
+    problems, samples = (number(summary.get(key)) for key in ("num_problems", "num_samples"))
+    parts = [f"{problems:,.0f} problems" if problems == problems else ""]
+    parts.append(f"{samples:,.0f} samples each" if samples == samples else "")
     return ", ".join(part for part in parts if part)
 
 

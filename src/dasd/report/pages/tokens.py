@@ -25,7 +25,17 @@ def build_token_map(folder: Path) -> Path:
 def _content(files: RunFiles) -> dict[str, Any]:
     rollouts = files.rollouts or {}
     title, explanation = describe_method(str(rollouts.get("method") or method_settings(files).get("name") or ""))
-    return {"title": title, "explanation": explanation, "note": rollouts.get("note") or "", **map_content(files)}
+    return {
+        "title": title,
+        "explanation": explanation,
+        "note": rollouts.get("note") or "",
+        "facts": _facts(rollouts),
+        **map_content(files),
+    }
+
+
+def _facts(rollouts: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(name, str(rollouts[name])) for name in ("model", "data", "made") if rollouts.get(name)]
 
 
 def map_content(files: RunFiles, max_bytes: int = MAX_BYTES) -> dict[str, Any]:

@@ -9,9 +9,11 @@ import re
 from collections.abc import Callable
 
 import matplotlib
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+from dasd.report.data.rollouts import inert
 
 SMALL = (300, 190)  # in points; a point is about a pixel of the page
 WIDE = (400, 245)
@@ -63,7 +65,7 @@ def _for_page(svg: str, name: str, label: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
     opening, rest = svg.split(">", 1)
     view = re.search(r'viewBox="[^"]*"', opening)
-    svg = f'<svg {view[0] if view else ""} role="img" aria-label="{escape(label)}">{rest}'
+    svg = f'<svg {view[0] if view else ""} role="img" aria-label="{inert(label)}">{rest}'
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'href="#', f'href="#{name}-', svg)
     svg = re.sub(r"url\(#", f"url(#{name}-", svg)

@@ -1,0 +1,53 @@
+"""What is this run about? Model, data, date and state in a line each, for the top of a page and for a table of runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from dasd.report.data.inputs import RunFiles, mapping, number
+
+
+def run_facts(files: RunFiles) -> list[tuple[str, str]]:
+    """Label and value of what is known."""
+    config, run = settings(files), files.run or {}
+    training, model = mapping(config.get("training")), mapping(config.get("model"))
+    steps = 0 if files.series is None else int(files.series["step"][-1])
+    planned = number(training.get("steps"))
+    wall = number((files.summary or {}).get("wall_s"))
+    known = {
+        "model": _text(model.get("path") or run.get("model")) + _at(model.get("revision")),
+        "data": data_line(mapping(config.get("data"))) or _text(run.get("dataset")),
+        "started": _text(run.get("started"))[:16].replace("T", " "),
+        "steps": f"{steps:,} of {planned:,.0f}" if planned == planned and steps else "",
+        "seed": _text(training.get("seed", run.get("seed"))),
+        "whole job": f"{wall:,.0f} s" if wall == wall else "",
+    }
+    return [(name, value) for name, value in known.items() if value]
+
+
+def settings(files: RunFiles) -> dict[str, Any]:
+    """The config as data; empty where it cannot be read."""
+    try:
+        return mapping(yaml.safe_load(files.config or ""))
+    except (yaml.YAMLError, RecursionError):
+        return {}
+
+
+def data_line(data: dict[str, Any]) -> str:
+    """Which problems, in a few words."""
+    source, task, split = (_text(data.get(key)) for key in ("source", "task", "split"))
+    if not source:
+        return ""
+    named = f"{task} (bundled)" if source == "bundled" else source + _at(data.get("revision"))
+    limit = number(data.get("limit"))
+    return ", ".join(filter(None, [named, split, f"first {limit:,.0f}" if limit == limit else ""]))
+
+
+def _at(revision: Any) -> str:
+    return f" at {revision}" if revision else ""
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
