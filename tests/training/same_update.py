@@ -25,6 +25,7 @@ from dasd.training.trainer import SelfDistillationTrainer
 ROLLOUTS = 8  # in one optimisation step, on all processes together
 DECAY = {"start": 0.5, "end": 0.1, "steps": 2}
 EMA = {"teacher_weights": "ema", "teacher_ema_rate": 0.5}
+MIXED = {"num_generations": 8, "success_threshold": 9.0}  # of eight rollouts some are right and some wrong
 CASES = {
     "dasd": {},
     "one group on all processes": {"num_generations": 8},
@@ -36,9 +37,9 @@ CASES = {
     "distributions, frozen teacher": {"method": "opsd", "teacher_weights": "frozen", "head_in_shards": True},
     "distributions of uncertain tokens": {"method": "eopd"},
     "entropy switch": {"method": "antisd", "method_settings": {"warmup_steps": 1, "switch": 1.0, "lam": DECAY}},
-    "wrong hints": {"method": "rlcsd"},
+    "wrong hints": {"method": "rlcsd", **MIXED},
     "wrong hints of other problems": {"method": "sipo", "method_settings": {"hints_from": "other_problems"}},
-    "certainty over all processes": {"method": "srpo", "passes": 2},
+    "certainty over all processes": {"method": "srpo", "passes": 2, **MIXED},
     "each rollout's mean": {"method": "pw_opsd"},
     "forks of each rollout": {"method": "forking", "method_settings": {"scope": "rollout"}},
     "mean of rollouts": {"loss_type": "grpo"},
