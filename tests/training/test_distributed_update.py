@@ -13,7 +13,8 @@ from same_update import CASES, SHARDED
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("same_update.py")
-MICRO_BATCHES = {"accumulated", "distributions, accumulated", "certainty over all processes"}  # whose entropy TRL logs as the mean of micro-batch means
+# Whose entropy TRL logs as the mean of micro-batch means.
+MICRO_BATCHES = {"accumulated", "distributions, accumulated", "certainty over all processes"}
 
 
 def launch(folder, *flags, processes=2):
