@@ -15,6 +15,7 @@ LAYERS = [
     {"tasks", "teacher", "models", "adapters"},
     {"data"},
     {"training", "evaluation", "analysis"},
+    {"arms"},
     {"quickstart", "doctor", "merge"},
     {"commands", "recipe_files"},
     {"cli", "__main__"},

@@ -5,11 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from dasd import quickstart
 from dasd.assets import QUICKSTART
 from dasd.config import RunConfig, load_config
+from dasd.files import read_lines
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,3 +84,30 @@ def test_readme_names_only_files_that_exist():
     text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text() + (ROOT / "docs/method.md").read_text()
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / link).exists() or (ROOT / "docs" / link).exists(), link
+
+
+def test_the_rival_is_grpo_on_the_same_problems_and_both_are_in_the_table(output, capsys, monkeypatch):
+    summary = json.loads((output / "summary.json").read_text())
+    rival = summary["rival"]
+    assert rival["method"] == "grpo"
+    config = json.loads(json.dumps(yaml.safe_load((output / "grpo" / "config.yaml").read_text())))
+    ours = yaml.safe_load((output / "config.yaml").read_text())
+    assert config["method"] == {"name": "grpo"}
+    assert (config["training"], config["data"]) == (ours["training"], ours["data"])
+    difference = summary["after"]["avg_at_16"] - rival["after"]["avg_at_16"]
+    assert rival["difference"]["avg_at_16"]["mean"] == pytest.approx(difference, abs=1e-9)
+    losses = [[line["loss"] for line in read_lines(folder / "metrics.jsonl")] for folder in (output, output / "grpo")]
+    assert losses[0] != losses[1]
+    shares = [line["credit/teacher"] for line in read_lines(output / "metrics.jsonl")]
+    assert 0 < summary["teacher_share"] == pytest.approx(sum(shares) / len(shares))
+    monkeypatch.setattr(quickstart, "console", Console(width=150))
+    quickstart.show(summary)
+    table = capsys.readouterr().out
+    assert all(words in table for words in ("grpo", "Truncated", "Teacher's share"))
+    page = (output / "report.html").read_text()
+    assert "Against GRPO" in page
+
+
+def test_without_a_rival_there_is_one_arm(tmp_path):
+    config = load_config(RunConfig, QUICKSTART, ["--output", str(tmp_path), "--method.name", "grpo"])
+    assert quickstart._rival(config) is None

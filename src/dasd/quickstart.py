@@ -1,4 +1,4 @@
-"""The main job, end to end: evaluate the base, train, evaluate again, report. What `dasd quickstart` runs.
+"""The main job, end to end: evaluate the base, train with the method and with GRPO, evaluate both, report. `dasd quickstart`.
 
 Each part goes on where it was if the job is killed and started again.
 """
@@ -8,28 +8,31 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
 
 from dasd.analysis.token_credit import TokenReader, choose_rollouts
-from dasd.config import DataConfig, EvalConfig, ModelConfig, RunConfig, SamplerConfig
+from dasd.arms import LOG, beside
+from dasd.config import DataConfig, EvalConfig, MethodConfig, ModelConfig, RunConfig, SamplerConfig
 from dasd.credit import make_method
 from dasd.evaluation.runner import run_evaluation
 from dasd.evaluation.summary import compare, metric_sums, summarize
-from dasd.files import write_json, write_text
+from dasd.files import read_lines, write_json, write_text
 from dasd.folders import claim
 from dasd.models import load_model
 from dasd.progress import console
 from dasd.report import build_report
-from dasd.report.data.results import result_rows
+from dasd.report.data.results import result_rows, rival_rows
 from dasd.tasks.base import Problem
-from dasd.training.run import prepare, privileged_context, train
+from dasd.training.run import METRICS, Result, prepare, privileged_context, train
 
 TEST_PROBLEMS = 200
 NUM_SAMPLES = 16
+RIVAL = "grpo"  # what the method is compared with: the same run without a teacher
 SHOWN = (
-    "avg_at_16", "pass_at_16", "step_accuracy", "epistemic_per_response", "backtracks_per_response", "mean_length",
+    "avg_at_16", "pass_at_16", "step_accuracy", "epistemic_per_response", "backtracks_per_response", "mean_length", "truncated",
 )  # fmt: skip
 
 
@@ -67,34 +70,80 @@ def _run(config: RunConfig, output: Path) -> dict[str, Any]:
     )
     problems, before = run_evaluation(evaluation, output / "before", "Evaluating the base model")
     clock.save()
-    final = train(config)
+    rival = _rival(config)
+    if rival is None:
+        after, against = train_and_evaluate(config, evaluation), None
+    else:
+        console.print(f"{RIVAL} trains beside it, on the same problems ({rival.output}/{LOG}).", soft_wrap=True, markup=False)
+        with beside(train_and_evaluate, rival, evaluation, folder=Path(rival.output)):
+            after = train_and_evaluate(config, evaluation)
+        against = _evaluate(rival, evaluation)  # reads what is on file
     clock.save()
-    trained = evaluation.model_copy(update={"model": ModelConfig(path=str(final))})
-    _, after = run_evaluation(trained, output / "after", "Evaluating the trained model")
-    ids = [problem.id for problem in problems]
-    sums_before, sums_after = (metric_sums(ids, records, NUM_SAMPLES) for records in (before, after))
     _write_rollouts(output, config, problems, before)
-    return {
+    ids = [problem.id for problem in problems]
+    base, ours = (metric_sums(ids, records, NUM_SAMPLES) for records in (before, after))
+    summary = {
         "method": config.method.name,
         "num_problems": len(problems),
         "num_samples": NUM_SAMPLES,
-        "before": summarize(sums_before, NUM_SAMPLES),
-        "after": summarize(sums_after, NUM_SAMPLES),
-        "difference": compare(sums_before, sums_after),
-        "wall_s": round(clock.save(), 1),
+        "before": summarize(base, NUM_SAMPLES),
+        "after": summarize(ours, NUM_SAMPLES),
+        "difference": compare(base, ours),
+        "teacher_share": _teacher_share(output),
     }
+    if against is not None:
+        theirs = metric_sums(ids, against, NUM_SAMPLES)
+        summary["rival"] = {"method": RIVAL, "after": summarize(theirs, NUM_SAMPLES), "difference": compare(theirs, ours)}
+    return {**summary, "wall_s": round(clock.save(), 1)}
+
+
+def train_and_evaluate(config: RunConfig, evaluation: EvalConfig) -> list[dict[str, Any]]:
+    """The samples of the trained model; what is on file of either is not done again."""
+    if Result.read(Path(config.output)) is None:
+        train(config)
+    return _evaluate(config, evaluation)
+
+
+def _evaluate(config: RunConfig, evaluation: EvalConfig) -> list[dict[str, Any]]:
+    final = Path(config.output) / "checkpoints" / "final"
+    trained = evaluation.model_copy(update={"model": ModelConfig(path=str(final))})
+    return run_evaluation(trained, Path(config.output) / "after", f"Evaluating {config.method.name}")[1]
+
+
+def _rival(config: RunConfig) -> RunConfig | None:
+    """The same run with the verifier alone; None where that is what is run."""
+    if config.method.name == RIVAL:
+        return None
+    return config.model_copy(update={"output": f"{config.output}/{RIVAL}", "method": MethodConfig(name=RIVAL)})
+
+
+def _teacher_share(output: Path) -> float | None:
+    """The teacher's share of all credit, mean over the steps; None for a method without teacher."""
+    shares = [line["credit/teacher"] for line in read_lines(output / METRICS) if line.get("credit/teacher") is not None]
+    return fmean(shares) if shares else None
 
 
 def show(summary: dict[str, Any]) -> None:
     """The table at the end."""
-    table = Table(title=f"{summary['num_problems']} test problems, {summary['num_samples']} samples each")
-    for heading in ("", "before", "after", "difference, 95 % interval"):
-        table.add_column(heading, justify="left" if not heading else "right")
     rows = {row.name: row for row in result_rows(summary)}
-    for row in map(rows.__getitem__, SHOWN):
-        table.add_row(row.label, row.plain(0), row.plain(1), f"{row.change()}  {row.change_interval()}")
+    rival, name = summary.get("rival"), summary["method"]
+    against = {row.name: row for row in rival_rows(summary)}
+    table = Table(title=f"{summary['num_problems']} test problems, {summary['num_samples']} samples each; 95 % intervals")
+    headings = ["", "before", name, f"{name} \N{MINUS SIGN} before"]
+    for heading in headings + ([rival["method"], f"{name} \N{MINUS SIGN} {rival['method']}"] if rival else []):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for figure in SHOWN:
+        row = rows[figure]
+        cells = [row.label, row.plain(0), row.plain(1), f"{row.change()}  {row.change_interval()}"]
+        if figure in against:
+            versus = against[figure]
+            cells += [versus.plain(0), f"{versus.change()}  {versus.change_interval()}"]
+        table.add_row(*cells)
+    if summary.get("teacher_share") is not None:
+        share = f"{100 * summary['teacher_share']:.1f} %"
+        table.add_row("Teacher's share of credit", "", share, "", *(["0 %", ""] if rival else []))
     console.print(table)
-    console.print("; ".join(f"{rows[name].label}: {rows[name].meaning}" for name in SHOWN) + ".", style="dim")
+    console.print("; ".join(f"{rows[figure].label}: {rows[figure].meaning}" for figure in SHOWN) + ".", style="dim")
 
 
 def _write_rollouts(output: Path, config: RunConfig, problems: list[Problem], records: list[dict[str, Any]]) -> None:

@@ -116,6 +116,14 @@ def result_rows(summary: dict[str, Any]) -> list[Row]:
     return [_row(summary, name) for name in without_lower_ks(list(dict.fromkeys(names)))]
 
 
+def rival_rows(summary: dict[str, Any]) -> list[Row]:
+    """The run that this one is compared with, as `before`, and this one as `after`; empty where there is none."""
+    rival = mapping(summary.get("rival"))
+    if not rival:
+        return []
+    return result_rows({"before": rival.get("after"), "after": summary.get("after"), "difference": rival.get("difference")})
+
+
 def without_lower_ks(names: list[str]) -> list[str]:
     """The figures in the table's order; of Pass@k and Maj@k only that of the largest k."""
     over_k: dict[str, list[int]] = {}

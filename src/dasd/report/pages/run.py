@@ -13,7 +13,7 @@ from dasd.report.data.facts import run_facts
 from dasd.report.data.inputs import RunFiles, Series, mapping, method_settings, number, read_run
 from dasd.report.data.methods import describe_method
 from dasd.report.data.metrics import MINUS, RATE, UNKNOWN
-from dasd.report.data.results import Row, over_k_rows, result_rows
+from dasd.report.data.results import Row, over_k_rows, result_rows, rival_rows
 from dasd.report.data.rollouts import inert, spelled
 from dasd.report.figures.panel import Panel, side_keys
 from dasd.report.figures.results import comparison_panels, over_k_panel
@@ -61,6 +61,7 @@ def _content(files: RunFiles) -> dict[str, Any]:
     title, explanation = describe_method(name)
     summary, series = files.summary or {}, files.series
     rows, about = result_rows(summary), _evaluated(summary)
+    against, rival = rival_rows(summary), str(mapping(summary.get("rival")).get("method", ""))
     return {
         "title": title,
         "explanation": explanation,
@@ -76,6 +77,10 @@ def _content(files: RunFiles) -> dict[str, Any]:
         "cards": [row for row in rows if row.card],
         "share": teacher_share(series),
         "rows": rows,
+        "against": against,
+        "rival": describe_method(rival)[0],
+        "against_in_words": _against_in_words(against, describe_method(rival)[0]),
+        "minus": MINUS,
         "labels": LABELS,
         "tested": any(row.difference.p_used == row.difference.p_used for row in rows),
         "num_steps": 0 if series is None else len(series["step"]),
@@ -93,6 +98,17 @@ def _content(files: RunFiles) -> dict[str, Any]:
         "run": [(key, _lines(value)) for key, value in (files.run or {}).items()],
         "config": files.config,
     }  # fmt: skip
+
+
+def _against_in_words(rows: list[Row], rival: str) -> str:
+    """Whether the first figure tells the run apart from its rival."""
+    row = rows[0] if rows else None
+    if row is None or not row.difference.known:
+        return ""
+    found = f"{row.change()}, 95 % interval {row.change_interval()}"
+    if not row.difference.clear:
+        return f"{row.label}: not told apart from {rival} ({found})."
+    return f"{row.label}: {'above' if row.difference.mean > 0 else 'below'} {rival} ({found})."
 
 
 def _panels(rows: list[Row], summary: dict[str, Any], about: str) -> list[Panel]:
