@@ -196,7 +196,7 @@ def test_no_torch_behind_a_config():
         ("--trainin.steps", "trainin", "training", "output, model, data, teacher, method, training"),
         ("--modle.path", "modle", "model", "output, model, data, teacher, method, training"),
         ("--data.columns.prblem", "data.columns.prblem", "problem", "problem, answer, solution"),
-        ("--data.colums.problem", "data.colums", "columns", "task, source, split, columns"),
+        ("--data.colums.problem", "data.colums", "columns", "task, source, sources, split, columns"),
     ],
 )
 def test_an_unknown_key_names_the_nearest_and_all(override, key, hint, valid, written):

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from dasd.adapters import base_of, is_adapter
 from dasd.assets import BASE_MODEL
 from dasd.config import BUNDLED, BadInput, ModelConfig
+from dasd.hub import check_hub
 from dasd.prompts import NAMED, set_chat_template
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
@@ -102,6 +103,11 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
 def _load(kind: Any, config: ModelConfig, **options: Any) -> Any:
     path = model_path(config)
+    if not Path(path).is_dir():
+        try:
+            check_hub("model", path, config.revision)
+        except BadInput as error:
+            raise BadInput(f"model.path {path}: {error}") from None
     try:
         return kind.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code, **options)
     except Exception as error:  # each library raises its own kinds: wrong name, no network, torn file

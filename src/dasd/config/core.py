@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
@@ -225,13 +225,19 @@ def _set(values: dict[str, Any], path: list[str], value: Any, key: str) -> None:
     values[path[-1]] = value
 
 
+def _section_in(annotation: Any) -> Any:
+    """The section of a setting's type: its own, or that of its entries or alternatives."""
+    inner = [_section_in(part) for part in get_args(annotation)]
+    return annotation if not inner else next((part for part in inner if hasattr(part, "model_fields")), annotation)
+
+
 def _explain(kind: type[BaseModel], fault: Any) -> str:
     where = [str(part) for part in fault["loc"]]
     key = ".".join(where)
     if fault["type"] == "extra_forbidden":
         section: Any = kind
         for part in where[:-1]:
-            section = section.model_fields[part].annotation
+            section = section if part.isdigit() else _section_in(section.model_fields[part].annotation)
         names = list(section.model_fields)
         return f"unknown key {key!r}{nearest(where[-1], names)} Valid here: {', '.join(names)}"
     message = fault["msg"].removeprefix("Value error, ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dasd.config.core import LocalPath, Section
 
@@ -39,6 +39,21 @@ class ColumnsConfig(Section):
     hint: str | None = Field(None, description="a hint for the teacher; null: the dataset has none")
 
 
+class SourceConfig(Section):
+    """One of several sources. What is not given is as `data` has it."""
+
+    source: LocalPath = Field(description="as data.source")
+    weight: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="its share of the training problems, among the weights"
+    )
+    split: str | None = None
+    columns: ColumnsConfig | None = None
+    prompt: str | None = None
+    subset: str | None = None
+    revision: str | None = None
+    limit: Annotated[int, Field(gt=0)] | None = None
+
+
 class DataConfig(Section):
     """Problems to train on."""
 
@@ -46,6 +61,9 @@ class DataConfig(Section):
         "countdown", description="who grades: Countdown's verifier, math-verify, or the letter of a multiple choice"
     )
     source: LocalPath = Field(BUNDLED, description="'bundled' (Countdown), a hub id, or a local JSONL, JSON, Parquet, CSV file")
+    sources: tuple[SourceConfig, ...] = Field(
+        (), description="in place of source: several, as [{source: a.jsonl, weight: 3}, {source: b.jsonl, weight: 1}]"
+    )
     split: str = Field("train", description="split of the dataset")
     columns: ColumnsConfig = ColumnsConfig()
     prompt: str | None = Field(None, description="what is asked, with {problem} in it; null: the problem as it stands")
@@ -53,19 +71,48 @@ class DataConfig(Section):
         "auto",
         description="where an answer counts: in \\boxed{} only, as the last expression too; auto: boxed if the prompt asks",
     )
+    system_prompt: str | None = Field(None, description="system message, in place of the data's own; null: the data's, if any")
     subset: str | None = Field(None, description="hub: name of the dataset's configuration")
     revision: str | None = Field(None, description="hub: commit or tag of the dataset")
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first ones only")
     count: Annotated[int, Field(gt=0)] = Field(1000, description="bundled: how many problems are made, unless limit says it")
-    seed: int = Field(0, description="bundled: seed of the problems")
+    seed: int = Field(0, description="bundled: seed of the problems; sources: of their mixture")
 
     @model_validator(mode="after")
     def _prompt_asks_the_problem(self) -> DataConfig:
         if self.prompt is not None and "{problem}" not in self.prompt:
             raise ValueError(f"prompt must have {{problem}} in it, where the problem is to stand, got {self.prompt!r}")
-        if self.prompt is not None and self.source == BUNDLED:
+        if self.prompt is not None and self.source == BUNDLED and not self.sources:
             raise ValueError("prompt is for your own data: the bundled problems are asked as they stand")
         return self
+
+    @model_validator(mode="after")
+    def _sources_fit(self) -> DataConfig:
+        if self.sources and self.source != BUNDLED:
+            raise ValueError(f"give source ({self.source}) or sources, not both")
+        without = [entry.source for entry in self.sources if entry.weight is None]
+        if without and len(without) < len(self.sources):
+            raise ValueError(f"sources: every source has a weight or none has one, and {without[0]} has none")
+        try:
+            _ = self.parts  # each is a config that is checked
+        except ValidationError as error:
+            raise ValueError(
+                "; ".join(f"sources: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors())
+            ) from None
+        return self
+
+    @property
+    def parts(self) -> list[DataConfig]:
+        """One config for each source."""
+        if not self.sources:
+            return [self]
+        ours = self.model_dump(exclude={"sources"})
+        parts = []
+        for entry in self.sources:
+            theirs = entry.model_dump(exclude={"weight"}, exclude_unset=True)
+            columns = ours["columns"] | theirs.get("columns", {})
+            parts.append(DataConfig.model_validate({**ours, **theirs, "columns": columns}))
+        return parts
 
 
 ContextKind = Literal[

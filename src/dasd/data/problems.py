@@ -1,77 +1,42 @@
-"""Where do the problems come from, and are they fit to be used?
+"""Which problems does a config name? Rows in, problems out, text exactly as the file has it.
 
-Bundled Countdown, a hub dataset, or local files; columns are mapped by config. Everything a user can get wrong here is found
-before anything is trained or sampled.
+Bundled Countdown, or the rows of one source or several, columns mapped by config. A row that cannot be used is refused by its
+number, with the reason. Everything a user can get wrong here is found before anything is trained or sampled.
 """
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dasd.config import BUNDLED, BadInput, DataConfig, nearest
+from dasd.data.cells import is_conversation, question_of, reply_of, text_of
+from dasd.data.sources import load_rows
+from dasd.prompts import with_system_prompt
 from dasd.tasks.base import GradeStatus, Problem, ReadsAnswers, Task
 from dasd.tasks.countdown import SPLIT_SHARES, make_problems
 
-READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
-
 
 def load_problems(config: DataConfig) -> list[Problem]:
-    """The problems of a config, in the dataset's order. Raises BadInput."""
-    if config.source == BUNDLED:
-        if config.task != "countdown":
-            raise BadInput(f"data.source 'bundled' has Countdown problems only, got data.task: {config.task}")
-        if config.split not in SPLIT_SHARES:
-            splits = list(SPLIT_SHARES)
-            raise BadInput(f"data.split {config.split!r} is not one of {', '.join(splits)}{nearest(config.split, splits)}")
-        try:
-            return make_problems(config.limit or config.count, config.seed, config.split)
-        except ValueError as error:
-            raise BadInput(str(error)) from None
-    rows = load_rows(config)
-    columns = config.columns
-    wanted = {"problem": columns.problem, "answer": columns.answer}
-    wanted |= {role: column for role in ("solution", "hint") if (column := getattr(columns, role)) is not None}
-    for role, column in wanted.items():
-        if column not in rows.column_names:
-            have = ", ".join(rows.column_names)
-            remedy = " or null if there is none" if role == "solution" else ""
-            raise BadInput(
-                f"{config.source} has no column {column!r}{nearest(column, rows.column_names)} It has: {have}. "
-                f"Set data.columns.{role} to the right one{remedy}."
-            )
-    if config.limit is not None:
-        rows = rows.select(range(min(config.limit, len(rows))))
-    if len(rows) == 0:
-        raise BadInput(f"{config.source} has no rows in split {config.split!r}")
-    problems = []
-    for index, row in enumerate(rows):
-        if row[columns.problem] is None or not str(row[columns.problem]).strip():
-            raise BadInput(f"{config.source}, row {index}: column {columns.problem!r} is empty; every row needs a problem")
-        if row[columns.answer] is None or not str(row[columns.answer]).strip():
-            raise BadInput(f"{config.source}, row {index}: column {columns.answer!r} is empty; every row needs a gold answer")
-        problems.append(
-            Problem(
-                id=str(index),
-                problem=(config.prompt or "{problem}").replace("{problem}", str(row[columns.problem])),
-                answer=str(row[columns.answer]),
-                **{
-                    role: str(row[wanted[role]])
-                    for role in ("solution", "hint")
-                    if role in wanted and row[wanted[role]] is not None
-                },
-            )
-        )
-    return problems
+    """The problems of a config, each once, in the order of its sources and their rows. Raises BadInput."""
+    parts = config.parts
+    if len(parts) == 1:
+        return _of_source(parts[0])
+    named = zip(source_names(config), parts, strict=True)
+    return [replace(problem, id=f"{name}/{problem.id}") for name, part in named for problem in _of_source(part)]
+
+
+def source_names(config: DataConfig) -> list[str]:
+    """A name for each source, what its problems' ids begin with where there are several."""
+    names = [part.source.rstrip("/").rpartition("/")[2] for part in config.parts]
+    return [name if names.count(name) == 1 else f"{name}#{index}" for index, name in enumerate(names, start=1)]
 
 
 def as_row(problem: Problem) -> dict[str, Any]:
     """A problem as a row of TRL's dataset, its `prompt` in chat form."""
     return {
-        "prompt": [{"role": "user", "content": problem.problem}],
+        "prompt": problem.messages,
         "id": problem.id,
         "problem": problem.problem,
         "answer": problem.answer,
@@ -80,33 +45,78 @@ def as_row(problem: Problem) -> dict[str, Any]:
     }
 
 
-def load_rows(config: DataConfig) -> Any:
-    """The rows of a config's split as a `datasets.Dataset`. Raises BadInput."""
-    import datasets
+def _of_source(config: DataConfig) -> list[Problem]:
+    if config.source == BUNDLED:
+        return [_asked(problem, None, config) for problem in _bundled(config)]
+    table, columns = load_rows(config), _columns(config)
+    for role, column in columns.items():
+        if column not in table.columns:
+            have, remedy = ", ".join(table.columns), " or null if there is none" if role in ("solution", "hint") else ""
+            raise BadInput(
+                f"{config.source} has no column {column!r}{nearest(column, table.columns)} It has: {have}. "
+                f"Set data.columns.{role} to the right one{remedy}."
+            )
+    problems, faults = [], []
+    for index, row in enumerate(table.rows[: config.limit]):
+        try:
+            problems.append(_problem(index, row, config))
+        except ValueError as fault:
+            faults.append(f"row {index}: {fault}")
+    if faults:
+        others = f" ({len(faults) - 1} more rows cannot be used either)" if len(faults) > 1 else ""
+        raise BadInput(f"{config.source}, {faults[0]}{others}")
+    return problems
 
-    datasets.disable_progress_bars()  # a command has its own
-    path = Path(config.source).expanduser()
-    looks_local = path.suffix in READERS or config.source.startswith((".", "/", "~"))
+
+def _bundled(config: DataConfig) -> list[Problem]:
+    if config.task != "countdown":
+        raise BadInput(f"data.source 'bundled' has Countdown problems only, got data.task: {config.task}")
+    if config.split not in SPLIT_SHARES:
+        splits = list(SPLIT_SHARES)
+        raise BadInput(f"data.split {config.split!r} is not one of {', '.join(splits)}{nearest(config.split, splits)}")
     try:
-        if path.is_file():
-            if path.suffix not in READERS:
-                raise BadInput(f"data.source {config.source}: unknown file type {path.suffix!r}; use {', '.join(READERS)}")
-            loaded = datasets.load_dataset(READERS[path.suffix], data_files={config.split: glob.escape(str(path))})
-        elif path.is_dir():
-            loaded = datasets.load_dataset(str(path))
-        elif looks_local:
-            raise BadInput(f"data.source {config.source} does not exist")
-        else:
-            loaded = datasets.load_dataset(config.source, config.subset, revision=config.revision)
-    except BadInput:
-        raise
-    except Exception as error:  # datasets raises many kinds for a wrong name, no network, a torn file
-        raise BadInput(
-            f"data.source {config.source} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        ) from None
-    if config.split not in loaded:
-        raise BadInput(f"{config.source} has no split {config.split!r}; it has {', '.join(loaded)}")
-    return loaded[config.split]
+        return make_problems(config.limit or config.count, config.seed, config.split)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+
+
+def _columns(config: DataConfig) -> dict[str, str]:
+    """Role -> column, without the roles that the dataset does not have."""
+    return {role: column for role, column in config.columns.model_dump().items() if column is not None}
+
+
+def _problem(index: int, row: Mapping[str, Any], config: DataConfig) -> Problem:
+    """Raises ValueError that names the column and says what is wrong with its cell."""
+    texts: dict[str, str | None] = {}
+    conversation = None
+    for role, column in _columns(config).items():
+        cell = row[column]
+        try:
+            if role == "problem" and is_conversation(cell):
+                conversation = question_of(cell)
+                texts[role] = conversation[-1]["content"]
+            elif role == "solution" and is_conversation(cell):
+                texts[role] = reply_of(cell)
+            else:
+                texts[role] = text_of(cell)
+        except ValueError as fault:
+            raise ValueError(f"column {column!r} {fault}") from None
+        if role in ("problem", "answer") and not (texts[role] or "").strip():
+            needs = "problem" if role == "problem" else "gold answer"
+            raise ValueError(f"column {column!r} is empty; every row needs a {needs}")
+    question, answer = texts.pop("problem") or "", texts.pop("answer") or ""
+    problem = Problem(str(index), question, answer, texts.get("solution"), texts.get("hint"))
+    return _asked(problem, conversation, config)
+
+
+def _asked(problem: Problem, conversation: Sequence[dict[str, Any]] | None, config: DataConfig) -> Problem:
+    """The problem with the words and the messages around it that ask it."""
+    question = problem.problem
+    if config.prompt is not None:
+        problem = replace(problem, problem=config.prompt.replace("{problem}", question), question=question)
+    before = list(conversation or ())[:-1]
+    messages = with_system_prompt([*before, {"role": "user", "content": problem.problem}], config.system_prompt)
+    return problem if messages == problem.messages else replace(problem, prompt=tuple(messages))
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,7 @@ def check_problems(problems: Sequence[Problem], task: Task, context_column: str 
             "Mend or drop these rows, or check data.task and data.columns."
         )
         findings.append(Finding(message, fatal=True))
-    duplicates = len(problems) - len({p.problem for p in problems})
+    duplicates = len(problems) - len({str(p.messages) for p in problems})
     if duplicates:
         findings.append(Finding(f"{duplicates} problems occur more than once", fatal=False))
     if context_column is not None:

@@ -7,6 +7,7 @@ come from the hub, or with `data_dir` from `data_dir/NAME.jsonl` (or .parquet, .
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,10 @@ import yaml
 from pydantic import Field
 
 from dasd.config import BUNDLED, BadInput, DataConfig, EvalConfig, Section, nearest, validate
-from dasd.data.problems import READERS, load_problems, load_rows
+from dasd.data.cells import text_of
+from dasd.data.files import READERS, Number
+from dasd.data.problems import load_problems, source_names
+from dasd.data.sources import load_rows
 from dasd.tasks.base import AnswerFormat, Problem
 from dasd.tasks.countdown_suites import SUITES
 
@@ -52,7 +56,8 @@ class Suite:
     @property
     def fingerprint(self) -> str:
         """Hash of what is asked, in its order; gold answers may be mended without sampling again."""
-        return _digest(self.prompt, *(f"{problem.id}\0{problem.problem}" for problem in self.problems))
+        asked = (p.problem if p.prompt is None else json.dumps(p.prompt) for p in self.problems)
+        return _digest(self.prompt, *(f"{p.id}\0{text}" for p, text in zip(self.problems, asked, strict=True)))
 
     def settings(self, config: EvalConfig) -> EvalConfig:
         """`config` with this benchmark's defaults where the user has set nothing."""
@@ -120,7 +125,7 @@ def load_suites(config: EvalConfig) -> list[Suite]:
 
 def data_suite(data: DataConfig) -> Suite:
     """The problems of a `data` section, asked as they stand."""
-    name = "countdown" if data.source == BUNDLED else Path(data.source).name
+    name = "+".join("countdown" if name == BUNDLED else name for name in source_names(data))
     return Suite(
         f"{name}:{data.split}",
         data.task,
@@ -147,8 +152,8 @@ def load_suite(name: str, data_dir: str | None = None) -> Suite:
             "" if data_dir else f" Without a network, put {name}.jsonl or {name}.parquet into a folder and give --data_dir."
         )
         raise BadInput(f"benchmark {name}: {error}.{remedy}") from None
-    _check_columns(name, benchmark.columns, rows.column_names)
-    problems = [_problem(name, index, row, benchmark.columns) for index, row in enumerate(rows)]
+    _check_columns(name, benchmark.columns, rows.columns)
+    problems = [_problem(name, index, row, benchmark.columns) for index, row in enumerate(rows.rows)]
     golds = _digest(*(f"{problem.id}\0{problem.problem}\0{problem.answer}" for problem in problems))
     source = {**where, "split": benchmark.split, "rows": len(problems), "fingerprint": golds}
     return Suite(name, benchmark.task, problems, PROMPTS[benchmark.task], benchmark.defaults, source, "boxed")
@@ -177,35 +182,43 @@ def _check_columns(name: str, columns: BenchmarkColumns, have: Sequence[str]) ->
 
 
 def _problem(name: str, index: int, row: Mapping[str, Any], columns: BenchmarkColumns) -> Problem:
-    question, answer = _text(row[columns.problem]), _text(row[columns.answer])
+    def text(column: str | None) -> str:
+        try:
+            return "" if column is None else _text(row[column])
+        except ValueError as fault:
+            raise BadInput(f"benchmark {name}, row {index}: column {column!r} {fault}") from None
+
+    question, answer = text(columns.problem), text(columns.answer)
     if not question or not answer:
         empty = columns.answer if question else columns.problem
         raise BadInput(f"benchmark {name}, row {index}: column {empty!r} is empty; every row needs a problem and an answer")
-    parts = [_text(row[columns.context]) if columns.context else "", question]
+    parts, solution = [text(columns.context), question], text(columns.solution)
     if columns.options or columns.wrong_answers:
-        options, answer = _options(question, answer, row, columns)
+        wrong = [text(column) for column in columns.wrong_answers]
+        options, answer = _options(question, answer, row[columns.options] if columns.options else None, wrong)
         parts.append("\n".join(f"{letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False)))
-    solution = _text(row[columns.solution]) if columns.solution else ""
     return Problem(id=str(index), problem="\n\n".join(filter(None, parts)), answer=answer, solution=solution or None)
 
 
-def _options(question: str, answer: str, row: Mapping[str, Any], columns: BenchmarkColumns) -> tuple[list[str], str]:
+def _options(question: str, answer: str, shown: Any, wrong: Sequence[str]) -> tuple[list[str], str]:
     """Options in the order shown, and the letter of the right one. A right answer in its own column is shuffled among the
     wrong ones, the same way for ever."""
-    if columns.options:
-        return [str(option).strip() for option in row[columns.options]], answer
-    options = [answer, *(_text(row[column]) for column in columns.wrong_answers)]
+    if shown is not None:
+        return [str(option).strip() for option in shown], answer
+    options = [answer, *wrong]
     order = random.Random(question).sample(range(len(options)), len(options))
     return [options[i] for i in order], ascii_uppercase[order.index(0)]
 
 
 def _text(value: Any) -> str:
-    """A cell as text: 27.0 is 27; a list is joined by commas, without the dollar signs that only mark mathematics."""
+    """A cell as text: the number 27.0 is 27; a list is joined by commas, without the dollar signs that only mark mathematics.
+
+    Raises ValueError for what has no text.
+    """
     if isinstance(value, list | tuple):
         return ", ".join(re.sub(r"(?<!\\)\$", "", _text(item)).strip() for item in value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "" if value is None else str(value).strip()
+    text = (text_of(value) or "").strip()
+    return re.sub(r"\.0+$", "", text) if isinstance(value, Number) else text
 
 
 def _digest(*parts: str) -> str:

@@ -70,6 +70,7 @@ class Evaluation:
         """What decides the samples. How many there are, and how a backend is run, is no part of it."""
         decides = {"model", "temperature", "top_p", "max_completion_length", "seed", "with_context"}
         settings = self.config.model_dump(mode="json", include=decides) | {"backend": self.config.sampler.backend}
+        settings |= {"system_prompt": self.config.data.system_prompt}
         return {"suite": self.suite.name, "settings": settings, "fingerprint": self.suite.fingerprint}
 
     def records(self) -> list[Record]:

@@ -40,6 +40,7 @@ from dasd.evaluation.summary import Record, Sums, metric_sums, summarize
 from dasd.files import append_lines, read_lines, repair_lines, write_text
 from dasd.folders import sole_writer
 from dasd.progress import Advance, track
+from dasd.prompts import content_text, with_system_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, Problem, Task, TellsSolutionsApart, grade_completions
 from dasd.teacher.context import PrivilegedContext
@@ -277,7 +278,9 @@ def _check_length(sampler: Sampler, prompts: list[list[dict[str, Any]]], config:
 
 
 def _prompt(suite: Suite, problem: Problem, config: EvalConfig) -> list[dict[str, Any]]:
-    messages = [{"role": "user", "content": suite.prompt.replace("{problem}", problem.problem, 1)}]
+    *before, asked = problem.messages
+    words = {**asked, "content": suite.prompt.replace("{problem}", content_text(asked["content"]), 1)}
+    messages = with_system_prompt([*before, words], config.data.system_prompt)
     if not config.with_context:
         return messages
     prompt = PrivilegedContext().prompt({"prompt": messages, "solution": problem.solution})

@@ -6,10 +6,11 @@ particular task. Imports neither torch nor any other part of dasd.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 AnswerFormat = Literal[
     "auto", "boxed", "last"
@@ -35,7 +36,8 @@ class Problem:
     """One problem with its reference.
 
     `problem` is what the student sees, `answer` the gold answer, `solution` a worked reference (privileged, may be None),
-    `hint` an optional privileged hint, `id` unique within its dataset.
+    `hint` an optional privileged hint, `id` unique within its dataset. `prompt` are the chat messages that ask it, where
+    they are more than `problem` said by a user; `question` is the problem without the words that were put around it.
     """
 
     id: str
@@ -43,6 +45,19 @@ class Problem:
     answer: str
     solution: str | None = None
     hint: str | None = None
+    prompt: tuple[dict[str, Any], ...] | None = None
+    question: str | None = None
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return list(self.prompt) if self.prompt is not None else [{"role": "user", "content": self.problem}]
+
+    @property
+    def digest(self) -> str:
+        """Hash of the question and the turns before it, however they are spaced and whatever words stand around them."""
+        earlier = [str(message["content"]) for message in self.messages[:-1] if message["role"] in ("user", "assistant")]
+        words = " ".join(" ".join([*earlier, self.question or self.problem]).split()).casefold()
+        return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

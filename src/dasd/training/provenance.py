@@ -26,7 +26,6 @@ def provenance(config: RunConfig, tokenizer: Any) -> dict[str, Any]:
         "seed": config.training.seed,
         "model": model_path(config.model),
         "model_revision": config.model.revision,
-        "dataset": config.data.source,
         "chat_template_sha256": hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest()[:16],
         "hardware": f"{device}, {torch.get_num_threads()} threads",
         **software(),

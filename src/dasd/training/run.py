@@ -26,6 +26,7 @@ from dasd import processes
 from dasd.adapters import is_adapter
 from dasd.config import BadInput, RunConfig, RunFailed
 from dasd.credit import Method, make_method
+from dasd.data.mixture import describe, mixed
 from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems
 from dasd.evaluation.samplers.transformers import end_tokens
 from dasd.files import repair_lines, write_json
@@ -118,7 +119,8 @@ def _optimise(config: RunConfig, trainer: SelfDistillationTrainer, tokenizer: An
         claim(output, config, may_grow=True)
         if not (output / "run.json").exists():
             distribution = {"processes": processes.count(), "distributed": trainer.accelerator.distributed_type.value}
-            write_json(output / "run.json", provenance(config, tokenizer) | distribution)
+            data = {"data": describe(problems, config.data)}
+            write_json(output / "run.json", provenance(config, tokenizer) | data | distribution)
         if (checkpoint := last_checkpoint(output / "checkpoints")) is not None:
             _warn_of_other_processes(output / "run.json")
     (checkpoint,) = broadcast_object_list([checkpoint])  # one view of the folder for all
@@ -212,7 +214,8 @@ def build_trainer(
     try:
         trainer = SelfDistillationTrainer(
             model, rewards(task, config, end_tokens(model, tokenizer)), trainer_arguments(config),
-            train_dataset=as_dataset(problems), processing_class=tokenizer, peft_config=adapter(config, model),
+            train_dataset=as_dataset(mixed(problems, config.data)), processing_class=tokenizer,
+            peft_config=adapter(config, model),
         )  # fmt: skip
     except ValueError as error:
         for path in new:
