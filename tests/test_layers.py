@@ -10,7 +10,7 @@ import dasd
 ROOT = Path(dasd.__file__).parent
 # Lowest first. A file may import from its own layer and from those below it.
 LAYERS = [
-    {"credit", "presets", "config", "files", "folders", "hub", "processes"},
+    {"credit", "presets", "config", "files", "folders", "hub", "processes", "trained"},
     {"progress", "assets", "report", "prompts"},
     {"tasks", "teacher", "models", "adapters"},
     {"data"},

@@ -16,6 +16,7 @@ from peft import PeftModel
 from dasd.adapters import base_of, is_adapter
 from dasd.config import BadInput, ModelConfig
 from dasd.models import load_tokenizer, load_weights, refuse_changed_head
+from dasd.trained import Trained
 from dasd.training.checkpoints import last_checkpoint, saving
 
 
@@ -34,6 +35,8 @@ def merge(source: Path, output: Path) -> Path:
         unfinished.mkdir(parents=True)
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
+        if (facts := Trained.of(str(folder))) is not None:
+            facts.write(unfinished)
         os.replace(unfinished, output)
     return output
 

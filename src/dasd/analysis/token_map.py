@@ -30,11 +30,6 @@ Record = dict[str, Any]
 MOST_OTHERS = 64  # problems at hand to take another problem's context from
 
 
-def is_run(path: Path) -> bool:
-    """Whether the folder is one of `dasd train` or `dasd quickstart`."""
-    return (path / "config.yaml").is_file() and not (path / "config.json").exists()
-
-
 def config_of_run(run: Path, checkpoint: Checkpoint | None, overrides: list[str]) -> tuple[TokensConfig, ModelConfig]:
     """What to read of a run, and its base model. Without `checkpoint` the final model is taken where there is one.
 

@@ -12,7 +12,7 @@ from dasd.config import EvalConfig, load_config
 
 def add(commands: Commands) -> None:
     child = declare(commands, "eval", run, "sample a model on test problems, grade, summarise", EvalConfig, figures=True)
-    child.add_argument("model", nargs="+", help="'bundled', a model folder, or a hub id")
+    child.add_argument("model", nargs="+", help="'bundled', a model folder, a run folder of dasd train, or a hub id")
     child.add_argument("--config", type=path, help="YAML file with settings")
     child.add_argument("--output", type=path, help="folder: OUTPUT/MODEL/BENCHMARK/samples.jsonl (default: runs/eval)")
     child.add_argument("--shard", default="1/1", metavar="I/N", help="sample this part only; the last one to end summarises")

@@ -8,6 +8,7 @@ from typing import Any
 
 from dasd.commands.base import Commands, declare, path
 from dasd.config import ProbeConfig, load_config
+from dasd.trained import as_trained
 
 
 def add(commands: Commands) -> None:
@@ -15,7 +16,7 @@ def add(commands: Commands) -> None:
         commands, "probe", run, "where would this teacher help this student? an intervention study before training",
         ProbeConfig, figures=True,
     )  # fmt: skip
-    child.add_argument("model", help="'bundled', a model folder, or a hub id")
+    child.add_argument("model", help="'bundled', a model folder, a run folder of dasd train, or a hub id")
     child.add_argument("--config", type=path, help="YAML file with the same settings")
     child.add_argument(
         "--output", type=path, help="folder for probe.jsonl, summary.json and probe.html (default: runs/probe/MODEL)"
@@ -23,7 +24,7 @@ def add(commands: Commands) -> None:
 
 
 def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
-    config = load_config(ProbeConfig, known.config, ["--model.path", known.model, *overrides])
+    config = as_trained(load_config(ProbeConfig, known.config, ["--model.path", known.model, *overrides]))
     from dasd.analysis.probe import run_probe
     from dasd.analysis.probe_summary import probe_tables, summarize_probe
     from dasd.evaluation.folder import model_slug

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dasd.commands.base import Commands, declare, path
 from dasd.config import BadInput, TokensConfig, load_config
+from dasd.trained import as_trained, is_run
 
 
 def add(commands: Commands) -> None:
@@ -22,7 +23,7 @@ def add(commands: Commands) -> None:
 
 
 def run(known: argparse.Namespace, overrides: list[str]) -> None:
-    from dasd.analysis.token_map import config_of_run, is_run, read_tokens
+    from dasd.analysis.token_map import config_of_run, read_tokens
     from dasd.evaluation.folder import model_slug
     from dasd.files import write_text
     from dasd.progress import console
@@ -34,7 +35,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> None:
     elif known.checkpoint:
         raise BadInput(f"--checkpoint is of a run folder, and {source} has no config.yaml of a run: leave it out")
     else:
-        config = load_config(TokensConfig, None, ["--model.path", known.source, *overrides])
+        config = as_trained(load_config(TokensConfig, None, ["--model.path", known.source, *overrides]))
     output = known.output or (source / "tokens" if base else Path("runs/tokens") / model_slug(known.source))
     write_text(output / "rollouts.json", json.dumps(read_tokens(config, base), ensure_ascii=False))
     console.print(f"Token map: {build_token_map(output)}", soft_wrap=True)

@@ -35,7 +35,7 @@ from dasd.evaluation.folder import (
     write_problems,
     write_shared,
 )
-from dasd.evaluation.samplers import Request, Sampled, Sampler, SamplingParams, Watch, make_sampler
+from dasd.evaluation.samplers import Request, Sampled, Sampler, SamplingParams, Watch, check_loadable, make_sampler
 from dasd.evaluation.summary import Record, Sums, metric_sums, summarize
 from dasd.files import append_lines, read_lines, repair_lines, write_text
 from dasd.folders import sole_writer
@@ -44,6 +44,7 @@ from dasd.prompts import content_text, with_system_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, Problem, Task, TellsSolutionsApart, grade_completions
 from dasd.teacher.context import PrivilegedContext
+from dasd.trained import Trained, as_trained
 
 logger = logging.getLogger("dasd")
 GRADED_AT_ONCE = 256
@@ -71,13 +72,14 @@ def run_models(
 ) -> dict[str, Record | None]:
     """Each model's `summary.json`: `model`, `benchmarks` (name -> summary), `macro`. None where other shards are missing.
 
-    `folder(model)` holds that model's suites, or the samples themselves where `config` names no benchmark. What is wrong with
-    the data is said before the first completion is sampled. Raises BadInput.
+    `folder(model)` holds that model's suites, or the samples themselves where `config` names no benchmark. A run's folder
+    stands for its final model. What is wrong with the data, or with any of the models, is said before the first completion is
+    sampled. Raises BadInput.
     """
+    configs = {model: _of_model(config, model, loads=not regrade) for model in models}
     suites = [sound(suite, config.skip_unsound) for suite in load_suites(config)]
     results = {}
-    for model in models:
-        of_model = config.model_copy(update={"model": config.model.model_copy(update={"path": model})})
+    for model, of_model in configs.items():
         sampler, finished = _LazySampler(of_model), {}
         try:
             for suite in suites:
@@ -91,6 +93,14 @@ def run_models(
         if config.benchmarks and overview is not None:
             write_shared(folder(model) / SUMMARY, overview)
     return results
+
+
+def _of_model(config: EvalConfig, model: str, loads: bool) -> EvalConfig:
+    """The settings for one of several models. Raises BadInput where it `loads` and cannot be."""
+    of_model = as_trained(config.model_copy(update={"model": config.model.model_copy(update={"path": model})}))
+    if loads:
+        check_loadable(of_model.sampler, of_model.model)
+    return of_model
 
 
 def _overview(model: str, finished: dict[str, Finished | None]) -> Record | None:
@@ -259,9 +269,25 @@ def _finish(evaluation: Evaluation) -> Finished | None:
     records = evaluation.records()
     sums = metric_sums(evaluation.ids, records, num_samples)
     head = {"model": evaluation.config.model.path, "benchmark": evaluation.suite.name}
+    head |= {"trained_on": _trained_on(evaluation)}
     summary = {**head, **summarize(sums, num_samples), "statuses": dict(Counter(r["status"] for r in records))}
     write_shared(evaluation.output / SUMMARY, summary)
     return Finished(summary, sums)
+
+
+def _trained_on(evaluation: Evaluation) -> int | None:
+    """How many of these problems the model was trained on, which is said; None where its training is not known."""
+    facts = Trained.of(evaluation.config.model.path)
+    if facts is None:
+        return None
+    seen, problems = set(facts.problems), evaluation.suite.problems
+    count = sum(problem.digest in seen for problem in problems)
+    if count:
+        logger.warning(
+            "%s: the model was trained on %d of these %d problems (in %s): what it does there is no test of it.",
+            evaluation.suite.name, count, len(problems), facts.run,
+        )  # fmt: skip
+    return count
 
 
 def _request(suite: str, problem: Problem, sample: int, prompt: list[dict[str, Any]], seed: int) -> Request:

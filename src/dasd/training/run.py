@@ -37,6 +37,7 @@ from dasd.prompts import tokenize_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import Problem, Task
 from dasd.teacher.context import PrivilegedContext, wrong_hints
+from dasd.trained import Trained, facts_of_run
 from dasd.training.arguments import place_reporters, too_few_problems, trainer_arguments
 from dasd.training.callbacks import Done, MetricsWriter, ReportWriter, StopWhenDone
 from dasd.training.cards import CardWriter, write_run_card
@@ -99,20 +100,21 @@ def train(config: RunConfig) -> Path:
         if not known and processes.is_main():
             held.enter_context(alone())
         with telling_where_it_stands(output / "checkpoints", config.training.save_steps):
-            steps = _optimise(config, trainer, tokenizer)
+            steps = _optimise(config, trainer, tokenizer, problems)
         if processes.is_main():
             shutil.rmtree(final, ignore_errors=True)  # of fewer steps; the checkpoint that this went on from has its weights
         with saving(final):
             trainer.save_model(str(final))
         changed = trainer.weights_changed
         if processes.is_main():
+            _facts(config, problems).write(final)
             now = datetime.now(UTC).isoformat(timespec="seconds")
             write_json(output / RESULT, asdict(Result(model_path(config.model), steps, changed, now)))
             write_run_card(final, config, trainer.method)
     return final
 
 
-def _optimise(config: RunConfig, trainer: SelfDistillationTrainer, tokenizer: Any) -> int:
+def _optimise(config: RunConfig, trainer: SelfDistillationTrainer, tokenizer: Any, problems: Sequence[Problem]) -> int:
     """Makes the steps that are left, and returns how many there are now."""
     output, checkpoint = Path(config.output), None
     if processes.is_main():
@@ -121,6 +123,7 @@ def _optimise(config: RunConfig, trainer: SelfDistillationTrainer, tokenizer: An
             distribution = {"processes": processes.count(), "distributed": trainer.accelerator.distributed_type.value}
             data = {"data": describe(problems, config.data)}
             write_json(output / "run.json", provenance(config, tokenizer) | data | distribution)
+        _facts(config, problems).write(output)
         if (checkpoint := last_checkpoint(output / "checkpoints")) is not None:
             _warn_of_other_processes(output / "run.json")
     (checkpoint,) = broadcast_object_list([checkpoint])  # one view of the folder for all
@@ -142,6 +145,10 @@ def _optimise(config: RunConfig, trainer: SelfDistillationTrainer, tokenizer: An
     if (made := trainer.state.global_step) < config.training.steps:
         raise RunFailed(f"training ended after {made} of {config.training.steps} steps, and no final model was written")
     return made
+
+
+def _facts(config: RunConfig, problems: Sequence[Problem]) -> Trained:
+    return facts_of_run(config, [problem.digest for problem in problems])
 
 
 def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:

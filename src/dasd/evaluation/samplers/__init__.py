@@ -8,7 +8,17 @@ from __future__ import annotations
 from dasd.config import ModelConfig, SamplerConfig
 from dasd.evaluation.samplers.base import NEUTRAL, Request, Sampled, Sampler, SamplingFailed, SamplingParams, Watch
 
-__all__ = ["NEUTRAL", "Request", "Sampled", "Sampler", "SamplingFailed", "SamplingParams", "Watch", "make_sampler"]
+__all__ = [
+    "NEUTRAL", "Request", "Sampled", "Sampler", "SamplingFailed", "SamplingParams", "Watch", "check_loadable", "make_sampler",
+]  # fmt: skip
+
+
+def check_loadable(config: SamplerConfig, model: ModelConfig) -> None:
+    """Raises BadInput where it can be told, without its weights, that this model cannot be loaded. A server's is not asked."""
+    if config.backend != "openai":
+        from dasd.models import load_tokenizer
+
+        load_tokenizer(model)
 
 
 def make_sampler(config: SamplerConfig, model: ModelConfig) -> Sampler:

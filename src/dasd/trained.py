@@ -1,0 +1,84 @@
+"""What does a model that was trained here say of itself? How its prompts are made, and which problems it has seen.
+
+`dasd.json` stands in a run's folder, beside its final model, and beside what is merged from that. Whatever samples or scores
+the model takes its settings from there, unless the user gives others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from dasd.config import BadInput, RunConfig
+from dasd.files import write_json
+
+FACTS = "dasd.json"
+C = TypeVar("C", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """run: the folder it was trained in; problems: digests of the problems it was trained on, its base's included."""
+
+    run: str
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    system_prompt: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, model: str) -> Trained | None:
+        """Of a model's folder, a checkpoint's, or a run's; None where nothing is said."""
+        folder = Path(model)
+        for place in (folder, folder.parent, folder.parent.parent):
+            try:
+                return cls(**json.loads((place / FACTS).read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError):
+                continue
+        return None
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / FACTS, asdict(self))
+
+
+def facts_of_run(config: RunConfig, problems: Iterable[str]) -> Trained:
+    """What a run's model will say; `problems` are the digests of its own."""
+    base = Trained.of(config.model.path)
+    seen = sorted({*problems, *(base.problems if base else ())})
+    return Trained(config.output, config.model.chat_template_kwargs, config.data.system_prompt, seen)
+
+
+def is_run(path: Path) -> bool:
+    """Whether the folder is one of `dasd train` or `dasd quickstart`."""
+    return (path / "config.yaml").is_file() and (path / "checkpoints").is_dir() and not (path / "config.json").exists()
+
+
+def final_model(run: Path) -> Path:
+    """The folder of a run's final model. Raises BadInput where the run has not ended."""
+    final = run / "checkpoints" / "final"
+    if any((final / name).is_file() for name in ("config.json", "adapter_config.json")):
+        return final
+    steps = [int(path.name.rpartition("-")[2]) for path in (run / "checkpoints").glob("checkpoint-*[0-9]")]
+    hint = f"end it, or give its last checkpoint, {run}/checkpoints/checkpoint-{max(steps)}" if steps else "end it first"
+    raise BadInput(f"{run} is a run that has no final model yet: {hint}")
+
+
+def as_trained(config: C) -> C:
+    """`config` with what its model says of itself where the user has set nothing; a run's folder is its final model.
+
+    Raises BadInput for a run that has not ended.
+    """
+    model: Any = config.model  # type: ignore[attr-defined]
+    path = Path(model.path)
+    settings: dict[str, Any] = {"path": str(final_model(path))} if is_run(path) else {}
+    facts, data = Trained.of(model.path), config.data  # type: ignore[attr-defined]
+    if facts is not None:
+        if "chat_template_kwargs" not in model.model_fields_set:
+            settings["chat_template_kwargs"] = facts.chat_template_kwargs
+        if "system_prompt" not in data.model_fields_set:
+            data = data.model_copy(update={"system_prompt": facts.system_prompt})
+    return config.model_copy(update={"model": model.model_copy(update=settings), "data": data})
