@@ -269,8 +269,12 @@ def _finish(evaluation: Evaluation) -> Finished | None:
     records = evaluation.records()
     sums = metric_sums(evaluation.ids, records, num_samples)
     head = {"model": evaluation.config.model.path, "benchmark": evaluation.suite.name}
-    head |= {"trained_on": _trained_on(evaluation)}
-    summary = {**head, **summarize(sums, num_samples), "statuses": dict(Counter(r["status"] for r in records))}
+    summary = {
+        **head,
+        "trained_on": _trained_on(evaluation),
+        **summarize(sums, num_samples),
+        "statuses": dict(Counter(r["status"] for r in records)),
+    }
     write_shared(evaluation.output / SUMMARY, summary)
     return Finished(summary, sums)
 

@@ -27,7 +27,7 @@ FOLDER, LINES = "validation", "validation.jsonl"
 def validation_data(config: RunConfig) -> DataConfig:
     """The validation problems as a data section: what the training data's says, but for their place."""
     ours = config.validation
-    place = {"split": ours.split, "limit": ours.limit, **({"source": ours.source} if ours.source else {})}
+    place = {"split": ours.split, "limit": ours.limit, **({"source": ours.source, "sources": ()} if ours.source else {})}
     return DataConfig(**(config.data.model_dump() | place))
 
 
@@ -73,7 +73,9 @@ class Validation(TrainerCallback):
         training = model.training
         model.eval()
         try:
-            sampler = TransformersSampler(model, self.trainer.tokenizer, self.config.validation.batch_size)
+            sampler = TransformersSampler(
+                model, self.trainer.tokenizer, self.config.validation.batch_size, self.config.model.chat_template_kwargs
+            )
             share = Shard(processes.rank() + 1, processes.count())
             with accelerator.autocast():
                 finished = run(evaluation, lambda: sampler, f"Validation at step {step}", share)
