@@ -14,13 +14,14 @@ from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial
 from torch.utils.hooks import RemovableHandle
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from dasd.adapters import base_of, is_adapter
 from dasd.assets import BASE_MODEL
 from dasd.config import BUNDLED, BadInput, ModelConfig
 from dasd.hub import check_hub
+from dasd.model_fit import fit_tokenizer, neutral
 from dasd.prompts import NAMED, set_chat_template
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
@@ -34,9 +35,12 @@ def load_model(config: ModelConfig) -> tuple[Any, Any]:
     """(model in evaluation mode, tokenizer). Raises BadInput for a missing folder, weights or chat template."""
     tokenizer, path = load_tokenizer(config), model_path(config)
     if not is_adapter(Path(path)):
-        return load_weights(config).eval(), tokenizer
+        model = load_weights(config).eval()
+        model.generation_config = neutral(model.generation_config, path)
+        return model, tokenizer
     base, revision = base_of(Path(path))
     model = load_weights(config.model_copy(update={"path": base, "revision": revision}))
+    model.generation_config = neutral(model.generation_config, path)
     try:
         model.load_adapter(path)
     except Exception as error:  # a torn file, a missing one, another model's shapes: each library raises its own kind
@@ -96,9 +100,30 @@ def load_tokenizer(config: ModelConfig) -> Any:
             f"model.path {path} has no chat template (a base model?): give it one with model.chat_template, a file or one of "
             f"{', '.join(NAMED)}"
         )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    fit_tokenizer(tokenizer, base_config(config), _generation_config(config), path)
     return tokenizer
+
+
+def base_config(config: ModelConfig) -> Any:
+    """The model's config.json, of an adapter its base's. Raises BadInput where it cannot be had."""
+    if is_adapter(Path(model_path(config))):
+        base, revision = base_of(Path(model_path(config)))
+        config = config.model_copy(update={"path": base, "revision": revision})
+    return _load(AutoConfig, config)
+
+
+def keep_generation_config(config: ModelConfig, folder: Path) -> None:
+    """Writes the base model's own generation settings, which training does not use, beside a model that was trained from it."""
+    if (own := _generation_config(config)) is not None:
+        own.save_pretrained(folder)
+
+
+def _generation_config(config: ModelConfig) -> GenerationConfig | None:
+    """A model's generation_config.json, None where it has none."""
+    try:
+        return GenerationConfig.from_pretrained(model_path(config), revision=config.revision)
+    except (OSError, ValueError):
+        return None
 
 
 def _load(kind: Any, config: ModelConfig, **options: Any) -> Any:

@@ -21,6 +21,7 @@ from dasd.evaluation.samplers.base import SamplingParams
 from dasd.evaluation.samplers.transformers import end_tokens, uniforms, write
 from dasd.files import append_lines, repair_lines
 from dasd.folders import claim
+from dasd.model_fit import completion_room, context_length
 from dasd.models import LanguageModelHead, load_model
 from dasd.progress import track
 from dasd.prompts import Prompt, tokenize_prompt
@@ -72,10 +73,21 @@ class Prober:
         self.rows = [as_row(problem) for problem in problems]
         self.prompts = {row["id"]: self._ids(row["prompt"]) for row in self.rows}
         self.ends = end_tokens(model, tokenizer)
+        self.room = self._room()
         self.head = LanguageModelHead.of(model, config.temperature)
 
     def _ids(self, prompt: Prompt) -> list[int]:
         return tokenize_prompt(self.tokenizer, prompt, **self.config.model.chat_template_kwargs)
+
+    def _room(self) -> int:
+        """Tokens a completion may have, beside the longest prompt of student and teachers."""
+        lengths = [len(ids) for ids in self.prompts.values()]
+        for kind in self.config.contexts:
+            told = (PrivilegedContext(kind, fraction=self.config.fraction).prompt(row, others=self.rows) for row in self.rows)
+            lengths += [len(self._ids(prompt)) for prompt in told if prompt is not None]
+        chosen = "max_completion_length" in self.config.model_fields_set
+        limit = context_length(self.model.config)
+        return completion_room(self.config.max_completion_length, max(lengths), limit, chosen, "--max_completion_length")
 
     def rollouts(self, problems: Sequence[Problem]) -> list[list[int]]:
         """One completion of the student for each problem."""
@@ -130,7 +142,7 @@ class Prober:
 
     def _continue(self, branches: Sequence[Branch]) -> None:
         """Fills in the tails; a prefix that has ended, or has no room left, is continued by nothing."""
-        room = {id(branch): self.config.max_completion_length - len(branch.prefix) for branch in branches}
+        room = {id(branch): self.room - len(branch.prefix) for branch in branches}
         ended = [branch for branch in branches if room[id(branch)] <= 0 or (branch.prefix and branch.prefix[-1] in self.ends)]
         for branch in ended:
             branch.tails = [[] for _ in branch.seeds]
@@ -147,7 +159,7 @@ class Prober:
     def _write(
         self, prompts: Sequence[list[int]], rows: Sequence[int], seeds: Sequence[int], length: int | None = None
     ) -> list[list[int]]:
-        length = length or self.config.max_completion_length
+        length = length or self.room
         params = SamplingParams(length, self.config.temperature)
         return write(self.model, prompts, rows, uniforms(seeds, length), params, sorted(self.ends), self.tokenizer.pad_token_id)
 

@@ -39,8 +39,9 @@ from dasd.evaluation.samplers import Request, Sampled, Sampler, SamplingParams, 
 from dasd.evaluation.summary import Record, Sums, metric_sums, summarize
 from dasd.files import append_lines, read_lines, repair_lines, write_text
 from dasd.folders import sole_writer
+from dasd.model_fit import completion_room, context_length
 from dasd.progress import Advance, track
-from dasd.prompts import content_text, with_system_prompt
+from dasd.prompts import content_text, tokenize_prompt, with_system_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, Problem, Task, TellsSolutionsApart, grade_completions
 from dasd.teacher.context import PrivilegedContext
@@ -84,7 +85,7 @@ def run_models(
         try:
             for suite in suites:
                 output = folder(model) / suite.name if config.benchmarks else folder(model)
-                evaluation = Evaluation(suite, suite.settings(of_model), output)
+                evaluation = Evaluation(suite, _fitting(suite, of_model, regrade), output)
                 label = f"{model_slug(model)}, {suite.name}"
                 finished[suite.name] = regrade_samples(evaluation) if regrade else run(evaluation, sampler, label, shard)
         finally:
@@ -101,6 +102,23 @@ def _of_model(config: EvalConfig, model: str, loads: bool) -> EvalConfig:
     if loads:
         check_loadable(of_model.sampler, of_model.model)
     return of_model
+
+
+def _fitting(suite: Suite, config: EvalConfig, regrade: bool) -> EvalConfig:
+    """The settings with the suite's own defaults; where the user has not said how long a completion may be, no longer than the
+    model's context allows."""
+    settings = suite.settings(config)
+    if regrade or config.sampler.backend == "openai" or "max_completion_length" in config.model_fields_set:
+        return settings
+    from dasd.models import base_config, load_tokenizer
+
+    limit, tokenizer = context_length(base_config(config.model)), load_tokenizer(config.model)
+    if config.sampler.max_model_len is not None:
+        limit = min(limit or config.sampler.max_model_len, config.sampler.max_model_len)
+    template, prompts = config.model.chat_template_kwargs, [_prompt(suite, problem, settings) for problem in suite.problems]
+    longest = max(len(tokenize_prompt(tokenizer, prompt, **template)) for prompt in prompts)
+    room = completion_room(settings.max_completion_length, longest, limit, chosen=False)
+    return settings.model_copy(update={"max_completion_length": room})
 
 
 def _overview(model: str, finished: dict[str, Finished | None]) -> Record | None:
@@ -299,12 +317,9 @@ def _request(suite: str, problem: Problem, sample: int, prompt: list[dict[str, A
 
 
 def _check_length(sampler: Sampler, prompts: list[list[dict[str, Any]]], config: EvalConfig) -> None:
-    limit, longest = sampler.context_length, sampler.longest_prompt(prompts)
-    if limit is not None and longest is not None and longest + config.max_completion_length > limit:
-        raise BadInput(
-            f"a prompt of {longest} tokens and max_completion_length {config.max_completion_length} exceed the model's context "
-            f"of {limit}: set --max_completion_length to {max(limit - longest, 1)} or less"
-        )
+    longest = sampler.longest_prompt(prompts)
+    if longest is not None:
+        completion_room(config.max_completion_length, longest, sampler.context_length, True, "--max_completion_length")
 
 
 def _prompt(suite: Suite, problem: Problem, config: EvalConfig) -> list[dict[str, Any]]:

@@ -31,7 +31,8 @@ from dasd.data.problems import Finding, as_row, check_lengths, check_problems, l
 from dasd.evaluation.samplers.transformers import end_tokens
 from dasd.files import repair_lines, write_json
 from dasd.folders import CONFIG, claim, sole_writer
-from dasd.models import load_model, model_path
+from dasd.model_fit import context_length
+from dasd.models import keep_generation_config, load_model, model_path
 from dasd.progress import track
 from dasd.prompts import tokenize_prompt
 from dasd.tasks import make_task
@@ -108,6 +109,8 @@ def train(config: RunConfig) -> Path:
         changed = trainer.weights_changed
         if processes.is_main():
             _facts(config, problems).write(final)
+            if config.training.lora_rank == 0:
+                keep_generation_config(config.model, final)
             now = datetime.now(UTC).isoformat(timespec="seconds")
             write_json(output / RESULT, asdict(Result(model_path(config.model), steps, changed, now)))
             write_run_card(final, config, trainer.method)
@@ -187,7 +190,7 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
                 lengths.append(len(tokenize_prompt(tokenizer, alone, **teacher_template)))
         return max(lengths)
 
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = context_length(model.config)
     findings += check_lengths(problems, longest_prompt, config.training.max_completion_length, limit)
     _refuse_fatal(findings)
     for finding in findings:

@@ -20,6 +20,7 @@ from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWar
 
 from dasd.config import BadInput
 from dasd.evaluation.samplers.base import UNWATCHED, Messages, Request, Sampled, SamplingParams, Watch
+from dasd.model_fit import context_length
 from dasd.models import keep_head_input_contiguous
 from dasd.prompts import tokenize_prompt
 
@@ -35,7 +36,7 @@ class TransformersSampler:
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.template = dict(chat_template_kwargs or {})
         self.deterministic = model.dtype == torch.float32  # coarser logits round differently in another batch
-        self.context_length: int | None = getattr(model.config, "max_position_embeddings", None)
+        self.context_length: int | None = context_length(model.config)
 
     def longest_prompt(self, prompts: Sequence[Messages]) -> int:
         return max(map(len, _distinct(self.tokenizer, prompts, self.template)[0]))
