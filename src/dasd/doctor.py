@@ -17,7 +17,7 @@ from dasd.credit import make_method
 from dasd.data.problems import as_row
 from dasd.folders import claim
 from dasd.models import model_path
-from dasd.progress import console
+from dasd.progress import console, print_raw
 from dasd.prompts import prompt_text
 from dasd.training.run import build_trainer, prepare, privileged_context
 
@@ -60,12 +60,12 @@ def examine(config: RunConfig) -> int:
         for role, prompt, extra in (("student", row["prompt"], {}), ("teacher", told, config.teacher.chat_template_kwargs)):
             text = prompt_text(tokenizer, prompt, **arguments | extra)
             console.print(f"\nwhat the {role} sees:", style="bold")
-            console.print(text, markup=False, style="dim")
+            print_raw(text)
     console.print("\nReady.", style="bold")
     return 0
 
 
 def _line(status: str, message: str) -> None:
     color = {"ok": "green", "note": "yellow", "fail": "red"}[status]
-    console.print(f"[{color}]{status:>4}[/{color}]  ", end="")
-    console.print(message, markup=False, soft_wrap=True)
+    console.print(f"{status:>4}  ", style=color, end="")
+    console.print(message, soft_wrap=True)

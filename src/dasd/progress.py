@@ -11,9 +11,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dasd import processes
 
-console = Console(highlight=False, quiet=not processes.is_main())  # several processes speak with one voice
+# Names are printed as they are: no `[/x]` is taken for markup, no `:train:` for a picture. Several processes speak with one voice.
+console = Console(highlight=False, markup=False, emoji=False, quiet=not processes.is_main())
 Advance = Callable[..., None]  # advance(count=1, note=None)
 SECONDS_BETWEEN_LINES = 60.0
+
+
+def print_raw(text: str) -> None:
+    """Text to the letter: not wrapped, no tab or control character changed, as a model gets it."""
+    if not console.quiet:
+        console.file.write(f"{text}\n")
 
 
 @contextmanager
@@ -25,8 +32,8 @@ def track(description: str, total: int, each: bool = False) -> Iterator[Advance]
     """
     if console.is_terminal:
         columns = (
-            TextColumn("{task.description:<28}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description:<28}", markup=False), BarColumn(bar_width=30), MofNCompleteColumn(),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
         )  # fmt: skip
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(description, total=total, note="")

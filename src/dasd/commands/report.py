@@ -28,7 +28,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> None:
     try:
         live = known.watch and not is_finished(known.run)
         path = build_report(known.run, live)
-        console.print(f"Report: {path}", soft_wrap=True, markup=False)
+        console.print(f"Report: {path}", soft_wrap=True)
         while live:
             seen = last_change(known.run)
             while last_change(known.run) == seen and not is_finished(known.run):

@@ -42,13 +42,13 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any] | int
 
     final = train(config)
     if processes.is_main():
-        console.print(f"Report: {build_report(Path(config.output))}", soft_wrap=True, markup=False)
+        console.print(f"Report: {build_report(Path(config.output))}", soft_wrap=True)
         result = Result.read(Path(config.output))
         if result is not None and result.weights_changed is False:
             said = f"Nothing was learnt: after {result.steps} steps all weights are those of {result.model}. Saved: {final}"
         else:
             said = f"Trained model: {final}"
-        console.print(said, soft_wrap=True, markup=False)
+        console.print(said, soft_wrap=True)
         figures = {"output": config.output, "final": str(final), **(asdict(result) if result else {})}
         return figures | {"last_step": (read_lines(Path(config.output) / METRICS) or [{}])[-1]}
     return 0

@@ -119,7 +119,7 @@ def dry_run(config: RunConfig, hardware: Hardware) -> int:
         needed = plan.arguments.generation_batch_size // plan.arguments.num_generations
         console.print(f"{config.data.source} is not read here: it must give {needed} problems or more.", soft_wrap=True)
     for line in (*_notes(plan), *_verdict(plan)):
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     return 2 if plan.fits is False else 0
 
 
