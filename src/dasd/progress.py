@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dasd import processes
 
-# Names are printed as they are: no `[/x]` is taken for markup, no `:train:` for a picture. Several processes speak with one voice.
+# Names are printed as they are: no `[/x]` is markup, no `:train:` a picture. Several processes speak with one voice.
 console = Console(highlight=False, markup=False, emoji=False, quiet=not processes.is_main())
 Advance = Callable[..., None]  # advance(count=1, note=None)
 SECONDS_BETWEEN_LINES = 60.0
