@@ -12,7 +12,7 @@ ROOT = Path(dasd.__file__).parent
 LAYERS = [
     {"credit", "presets", "config", "files", "folders", "hub", "processes", "trained"},
     {"progress", "assets", "report", "prompts"},
-    {"tasks", "teacher", "models", "model_fit", "adapters"},
+    {"tasks", "teacher", "models", "model_fit", "adapters", "results"},
     {"data"},
     {"training", "evaluation", "analysis"},
     {"arms"},

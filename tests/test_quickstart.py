@@ -69,7 +69,7 @@ def test_a_second_call_changes_nothing(output, monkeypatch):
     assert json.loads((output / "summary.json").read_text())["difference"] == json.loads(before[1])["difference"]
 
 
-def test_the_snippet_of_the_readme_runs(tmp_path, monkeypatch):
+def test_the_snippet_of_the_readme_runs(tmp_path, monkeypatch, capfd):
     """The code is taken from README.md as it stands."""
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert code is not None
@@ -78,6 +78,11 @@ def test_the_snippet_of_the_readme_runs(tmp_path, monkeypatch):
     names: dict = {}
     exec(compile(code[1], "README.md", "exec"), names)
     assert names["trainer"].state.global_step > 0
+    said = capfd.readouterr()
+    assert "FutureWarning" not in said.err
+    assert "grad_norm" not in said.out + said.err  # no mapping of all metrics for each step
+    assert "Training with dasd: 2/2" in said.out
+    assert "Warning" not in said.err
 
 
 def test_readme_names_only_files_that_exist():

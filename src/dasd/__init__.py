@@ -4,7 +4,7 @@ from importlib.metadata import version
 from typing import Any
 
 __version__ = version("dasd")
-__all__ = ["SelfDistillationConfig", "SelfDistillationTrainer", "__version__"]
+__all__ = ["Evaluation", "Run", "SelfDistillationConfig", "SelfDistillationTrainer", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -12,4 +12,8 @@ def __getattr__(name: str) -> Any:
         from dasd.training import trainer
 
         return getattr(trainer, name)
+    if name in ("Evaluation", "Run"):
+        from dasd import results
+
+        return getattr(results, name)
     raise AttributeError(f"module 'dasd' has no attribute {name!r}")

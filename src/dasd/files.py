@@ -22,6 +22,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; None where there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Appends one JSON object a line, in one write."""
     lines = "".join(_line(record) for record in records)

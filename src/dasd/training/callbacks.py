@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from dasd.files import append_lines
-from dasd.progress import Advance
+from dasd.progress import Advance, track
 from dasd.report import build_report
 
 
@@ -30,6 +31,32 @@ class MetricsWriter(TrainerCallback):
         self.tokens = read
         append_lines(self.path, [metrics])
         self.advance(1, headline(metrics))
+
+
+class StepLines(TrainerCallback):
+    """The progress of a trainer that is used from Python: a bar on a terminal and in a notebook, a line a step elsewhere."""
+
+    def __init__(self) -> None:
+        self.shown = ExitStack()
+        self.advance: Advance | None = None
+        self.note = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.advance = self.shown.enter_context(track(f"Training with {args.method}", state.max_steps, each=True))
+            self.advance(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.note = headline(logs)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.advance is not None:
+            self.advance(1, self.note)  # of the last step that was logged
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.shown.close()
+        self.advance = None
 
 
 def headline(metrics: Mapping[str, Any]) -> str:

@@ -20,7 +20,6 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers import PrinterCallback
 
 from dasd import processes
 from dasd.adapters import is_adapter
@@ -232,7 +231,6 @@ def build_trainer(
             with suppress(OSError):
                 path.rmdir()
         raise BadInput(str(error)) from None
-    trainer.remove_callback(PrinterCallback)  # it prints every metric of every step
     if config.training.eval_steps:
         trainer.add_callback(Validation(config, trainer))
     return trainer

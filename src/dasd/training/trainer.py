@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,7 +19,8 @@ import torch
 from accelerate.utils import broadcast, gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from trl import GRPOConfig
 
 from dasd.analysis.token_classes import TokenClasses, class_ratios
@@ -27,11 +29,15 @@ from dasd.credit.signals import high_entropy
 from dasd.prompts import Prompt, tokenize_prompt
 from dasd.teacher.context import PrivilegedContext, choose_peers, wrong_hints
 from dasd.teacher.weights import TeacherWeights
+from dasd.training.callbacks import StepLines
 from dasd.training.cards import write_trainer_card
 from dasd.training.passes import has_learned_positions
 from dasd.training.trl_adapter import Batch, Scores, TokenCreditTrainer
 
 logger = logging.getLogger("dasd")
+# Names that these libraries use of each other and will rename: nothing that whoever trains can do anything about.
+warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true but no accelerator is found")
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|accelerate|peft|torch)\.")
 TEACHER_FILE, STATE_FILE = "teacher.safetensors", "credit_state.json"
 _TOTAL = "batch_total/"  # a batch's numbers for `TokenSignals.batch_totals`
 
@@ -107,6 +113,10 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         self._teacher_entropy_history: list[float] = []
         self._warned: set[str] = set()
         super().__init__(model, reward_funcs, args, **kwargs)
+        for printing in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
+            self.remove_callback(printing)  # they print every metric of every step
+        if not args.disable_tqdm:
+            self.add_callback(StepLines())
         self._refuse_contradictions(args)
         self.token_classes = TokenClasses.of(self.tokenizer) if self.has_teacher else None
         self.teacher = TeacherWeights(
