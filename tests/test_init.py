@@ -1,5 +1,6 @@
 """Does a config that `dasd init` writes mean what its recipe means, and does the wheel bring the recipes?"""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -49,6 +50,11 @@ def test_the_wheel_brings_the_recipes(tmp_path):
     root = Path(__file__).parents[1]
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(root)], check=True, capture_output=True)
-    names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+    wheel = zipfile.ZipFile(next(tmp_path.glob("*.whl")))
+    names = set(wheel.namelist())
     assert {f"dasd/recipes/{name}.yaml" for name in recipes()} <= names
     assert {"dasd/py.typed", "dasd/recipes/countdown/base.yaml"} <= names  # base.yaml: others extend it
+    page = wheel.read(next(name for name in names if name.endswith(".dist-info/METADATA"))).decode()
+    links = re.findall(r"\]\(([^)]+)\)", page)
+    assert "https://raw.githubusercontent.com/OWNER/dasd/main/docs/report.png" in links
+    assert all(link.startswith(("https://", "#")) for link in links)  # a package page has no files beside it
