@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from dasd.assets import BASE_MODEL
 from dasd.cli import run as command
 from dasd.config import BadInput, ModelConfig, RunConfig, RunFailed, validate
-from dasd.merge import merge
+from dasd.merge import merge, share_kept
 from dasd.models import load_model
 from dasd.training import run
 
@@ -188,3 +188,50 @@ def test_an_adapter_is_not_trained_further_as_it_is(adapter, tmp_path):
     with pytest.raises(BadInput, match="dasd merge"):
         run.train(validate(RunConfig, values))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_rounding_loses_is_said_and_dtype_keeps_it(tmp_path, caplog):
+    """A base in bfloat16 and a change far below its rounding."""
+    model, tokenizer = load_model(ModelConfig(path="bundled", dtype="bfloat16"))
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    adapted = get_peft_model(
+        model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    )
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(1e-4)
+    adapted.save_pretrained(tmp_path / "adapter")
+    point_to(tmp_path / "adapter", str(tmp_path / "base"))
+    with caplog.at_level("WARNING", logger="dasd"):
+        merge(tmp_path / "adapter", tmp_path / "rounded")
+    assert "of what the adapter adds to the weights: merge with --dtype float32" in caplog.text
+    caplog.clear()
+    kept = AutoModelForCausalLM.from_pretrained(merge(tmp_path / "adapter", tmp_path / "kept", "float32"))
+    assert not caplog.text
+    assert kept.dtype == torch.float32
+    changed = [
+        (a - b).abs().max()
+        for a, b in zip(kept.state_dict().values(), model.base_model.model.state_dict().values(), strict=False)
+    ]
+    assert max(changed) > 0
+
+
+def test_how_much_is_kept_is_the_projection_on_the_change():
+    """One weight of 1 in bfloat16 (spacing 2^-7 above, 2^-8 below): 2^-6 is kept, 2^-10 is lost, so 16^2 / (16^2 + 1)."""
+    layer = torch.nn.Sequential(torch.nn.Linear(1, 2, bias=False, dtype=torch.bfloat16))
+    adapted = get_peft_model(layer, LoraConfig(r=1, lora_alpha=1, target_modules=["0"]))
+    with torch.no_grad():
+        module = adapted.base_model.model[0]
+        module.base_layer.weight.fill_(1.0)
+        module.lora_A["default"].weight.fill_(1.0)
+        module.lora_B["default"].weight.copy_(torch.tensor([[2.0**-6], [2.0**-10]]))
+    assert share_kept(adapted) == pytest.approx(256 / 257)
+
+
+def test_the_merged_models_card_names_run_and_base(merged):
+    card = (merged / "README.md").read_text()
+    assert "The adapter is merged into the base's weights." in card
+    assert "library_name: transformers" in card
+    assert "| Method | dasd, with its default settings |" in card

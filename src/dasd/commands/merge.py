@@ -11,6 +11,12 @@ def add(commands: Commands) -> None:
     child = declare(commands, "merge", run, "merge a trained LoRA adapter into its base: a plain model")
     child.add_argument("source", type=path, help="a run folder of dasd train, one of its checkpoints, or any adapter folder")
     child.add_argument("--output", type=path, required=True, help="folder of the merged model, new or empty")
+    child.add_argument(
+        "--dtype",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        default="auto",
+        help="of the weights (default: the base's)",
+    )
 
 
 def run(known: argparse.Namespace, overrides: list[str]) -> None:
@@ -18,4 +24,4 @@ def run(known: argparse.Namespace, overrides: list[str]) -> None:
     from dasd.merge import merge
     from dasd.progress import console
 
-    console.print(f"Merged model: {merge(known.source, known.output)}", soft_wrap=True)
+    console.print(f"Merged model: {merge(known.source, known.output, known.dtype)}", soft_wrap=True)
