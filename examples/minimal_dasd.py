@@ -161,8 +161,11 @@ def dasd_advantages(student_logps, teacher_logps, entropies, mask, advantages, b
         entropy = entropies[i][valid]
         if len(gap) == 0:
             continue
-        # Teacher: the gap in units of its typical size. Never centred, that would flip signs.
-        gap_bar = (gap / gap.abs().quantile(0.5).clamp(min=1e-12)).clamp(-5, 5)
+        # Teacher: the gap in units of its typical size. Never centred, that would flip signs. What rounding can make is 0.
+        likely = torch.minimum(student_logps[i], teacher_logps[i])[valid].exp()
+        noise = torch.finfo(torch.float32).eps * (32 + 528 * (1 - likely))
+        said = (gap.abs() > noise) & (gap.abs() > 3 * noise).any()
+        gap_bar = (gap / torch.maximum(gap.abs().quantile(0.5), noise)).clamp(-5, 5) * said
         # Direction: tau, the quantile rho, parts the uncertain tokens from the others; the distance to it is in units of sigma.
         tau = entropy.quantile(rho)
         sigma = (entropy - entropy.mean()).abs().mean().clamp(min=1e-12)

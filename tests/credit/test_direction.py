@@ -125,6 +125,32 @@ def test_the_median_of_an_even_number_of_gaps_lies_between_the_two_in_the_middle
     close(teacher_term(given, route="attract", gate=False, gap_clip=20.0), [[2 / 3, -1 / 3, 4 / 3, 40 / 3]])
 
 
+@pytest.mark.parametrize(("scale", "unit"), [("median_abs", None), ("mean_abs", 0.5), ("std", 0.871780), ("none", 1.0)])
+def test_where_most_gaps_are_rounding_the_others_count(scale, unit):
+    # gap = 1e-7 (three times), 0.5, -2: the median is rounding, so that the noise floor is the unit and the others are clipped
+    # mean |gap| = 2.5/5 = 0.5; mean = -0.3, variance (3 * 0.09 + 0.64 + 2.89)/5 = 0.76, std 0.871780
+    given = signals([1e-7, 1e-7, 1e-7, 0.5, -2.0], [0.0, 1.0, 2.0, 3.0, 4.0], student=0.0)
+    expected = [5.0, -5.0] if unit is None else [0.5 / unit, -2.0 / unit]
+    close(teacher_term(given, route="attract", gate=False, gap_scale=scale), [[0.0, 0.0, 0.0, *expected]])
+
+
+@pytest.mark.parametrize("scale", ["median_abs", "mean_abs", "std", "none"])
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e-6), (torch.bfloat16, 0.2)])
+def test_rounding_is_no_credit_in_any_unit(scale, dtype, size):
+    given = random_signals(3)
+    noise = size * (2 * torch.rand(given.student_logps.shape, generator=torch.Generator().manual_seed(0)) - 1)
+    scores = {"student_logps": given.student_logps - 1.0, "teacher_logps": given.student_logps - 1.0 + noise}
+    said = TokenSignals(
+        **scores, entropies=given.entropies, completion_mask=given.valid, advantages=given.advantages, computed_in=dtype
+    )
+    for settings in ({"route": "attract", "gate": False}, {}):
+        credit = DirectionAdaptive(beta=1.0, gap_scale=scale, **settings)(said)
+        assert torch.equal(credit.advantages, grpo(given))
+        assert credit.metrics["gap/abs"] == 0.0
+    alike = TokenSignals(**scores, entropies=given.entropies, completion_mask=given.valid, advantages=given.advantages)
+    assert (dtype == torch.float32) == torch.equal(DirectionAdaptive(gap_scale=scale)(alike).advantages, grpo(given))
+
+
 def test_the_default_and_the_printed_form():
     """0.2 is the lower fifth, as the paper prints it: four of five tokens are repelled. By default one of five is."""
     given = signals([1.0] * 5, [5.0, 1.0, 3.0, 2.0, 4.0])

@@ -284,9 +284,13 @@ def test_degenerate_rollouts_are_finite_and_leave_their_neighbours_alone(method,
 
 
 @some
-@given(batch=batches(), method=configurations.filter(lambda m: m.gap_scale != "none"), power=st.integers(-8, 8))
+@given(
+    batch=batches(),
+    method=configurations.filter(lambda m: m.gap_scale != "none" and m.gap_clip < math.inf),
+    power=st.integers(-8, 8),
+)
 def test_unit_of_the_gap_never_matters_once_scaled(batch, method, power):
-    # multiplying by a power of two is exact, hence so is the equality
+    # multiplying by a power of two is exact, hence so is the equality; where the noise floor is the unit, gap_bar is the clip
     scaled = batch | {name: batch[name] * 2.0**power for name in ("student_logps", "teacher_logps")}
     assert torch.equal(credit_of(method, scaled).advantages, credit_of(method, batch).advantages)
 
@@ -314,7 +318,7 @@ def test_std_scale_of_equal_gaps_does_not_depend_on_padding():
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("unit", [1e-30, 1e-25, 1e20, 1e25])
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e20, 1e25])
 def test_std_scale_does_not_depend_on_the_unit_of_the_gap(unit):
     torch.testing.assert_close(attracted([1 * unit, 3 * unit]), torch.tensor([1.0, 3.0]), rtol=1e-5, atol=0.0)
 

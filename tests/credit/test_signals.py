@@ -37,6 +37,52 @@ def refused(message, **changed):
         TokenSignals(**inputs(**changed))
 
 
+# ---------------------------------------------------------------- rounding
+
+
+def one_token(student, gap, **changed):
+    student = torch.tensor([[student]], dtype=torch.float64)
+    return TokenSignals(student, student + gap, *(torch.ones(1, 1) for _ in range(2)), torch.ones(1), **changed)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "student", "floor"),
+    # (16 eps + 2**-14) (1 - p) + 2**-18 with eps = 2**-23, 2**-10, 2**-7; 2**-14 = 512 * 2**-23, 2**-18 = 32 * 2**-23
+    [
+        (torch.float32, 0.0, 2.0**-18),  # p = 1
+        (torch.float32, math.log(0.5), 2.0**-20 + 2.0**-15 + 2.0**-18),
+        (torch.float64, math.log(0.5), 2.0**-20 + 2.0**-15 + 2.0**-18),  # scores are read in float32
+        (torch.float16, math.log(0.75), 2.0**-8 + 2.0**-16 + 2.0**-18),
+        (torch.bfloat16, math.log(0.5), 2.0**-4 + 2.0**-15 + 2.0**-18),
+        (torch.bfloat16, -40.0, 2.0**-3 + 2.0**-14 + 2.0**-18),  # p = 0
+    ],
+)
+def test_noise_floor_by_hand(dtype, student, floor):
+    assert one_token(student, 0.0, computed_in=dtype).noise_floor.item() == pytest.approx(floor, rel=1e-6)
+
+
+def test_a_gap_counts_above_the_floor_in_a_rollout_that_has_one_above_three_times_that():
+    # p = 1 where the teacher is surer than possible, so that every floor is 2**-18
+    gap = torch.tensor([[0.9, -0.9, 1.1, -2.9], [0.9, -0.9, 1.1, -3.1], [0.9, -0.9, 1.1, 0.0]]) * 2.0**-18
+    student = torch.where(gap < 0, -gap, 0.0)  # exact at this size
+    signals = TokenSignals(student, student + gap, *(torch.ones(3, 4) for _ in range(2)), torch.ones(3))
+    assert torch.equal(signals.noise_floor, torch.full((3, 4), 2.0**-18))
+    assert torch.equal(signals.raw_gap, gap)
+    expected = torch.zeros(3, 4)
+    expected[1, 2:] = gap[1, 2:]
+    assert torch.equal(signals.gap, expected)
+
+
+def test_the_less_likely_of_student_and_teacher_decides_on_the_floor():
+    one, other = one_token(0.0, -1.0), one_token(-1.0, 1.0)
+    assert one.noise_floor.item() == other.noise_floor.item() == pytest.approx(528 * 2**-23 * (1 - math.exp(-1)) + 2**-18)
+
+
+def test_an_untaught_rollout_has_no_gap_of_either_kind():
+    signals = one_token(-1.0, 3.0, has_teacher=torch.tensor([False]))
+    assert (signals.gap.item(), signals.raw_gap.item()) == (0.0, 0.0)
+
+
 # ---------------------------------------------------------------- what is refused
 
 PER_TOKEN = ("student_logps", "teacher_logps", "entropies")

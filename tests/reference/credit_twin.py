@@ -25,6 +25,7 @@ def direction_adaptive(
     gap_scale="median_abs",
     gap_clip=5.0,
     sigma_center="mean",
+    eps=2.0**-23,
 ):
     """(A_t, omega_t, metrics): two (B, T) float64 arrays, 0 where masked, and the metrics of the whole batch."""
     advantage = np.zeros(np.shape(completion_mask))
@@ -41,8 +42,13 @@ def direction_adaptive(
         tau = float(np.quantile([entropy[t] for t in tokens], rho))
         sigma = spread_of_entropy(list(entropy.values()), tau, sigma_center)
         unit = typical_gap(list(gap.values()), gap_scale)
+        floors = [noise_floor(float(student_logps[b][t]), float(teacher_logps[b][t]), eps) for t in tokens]
+        said = any(abs(gap[t]) > 3 * floor for t, floor in zip(tokens, floors, strict=True))
         for t in tokens:
-            gap_bar = 0.0 if unit == 0 else min(max(gap[t] / unit, -gap_clip), gap_clip)
+            noise = noise_floor(float(student_logps[b][t]), float(teacher_logps[b][t]), eps)
+            if abs(gap[t]) <= noise or not said:
+                gap[t] = 0.0
+            gap_bar = min(max(gap[t] / max(unit, noise), -gap_clip), gap_clip)
             omega[b, t] = direction(route, entropy[t], tau, sigma)
             if gate:
                 omega[b, t] *= 1 / (1 + math.exp(-(abs(gap_bar) - 1)))
@@ -57,6 +63,12 @@ def direction_adaptive(
             sums[f"n/decile_{decile}"] += 1
             sums[f"gap/decile_{decile}"] += gap[t]
     return advantage, omega, metrics_of(sums)
+
+
+def noise_floor(student, teacher, eps):
+    """What rounding makes of a gap: 16 eps of the computing dtype and 512 of float32, times 1 - p, and 32 of float32."""
+    p = math.exp(min(student, teacher, 0.0))
+    return (16 * eps + 512 * 2.0**-23) * (1 - p) + 32 * 2.0**-23
 
 
 def spread_of_entropy(entropies, tau, center):

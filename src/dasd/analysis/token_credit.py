@@ -76,6 +76,7 @@ class TokenReader:
             correct=torch.tensor([correct], device=logps.device), teacher_entropies=teacher_entropies[None],
             contrast_logps=contrast, has_teacher=torch.tensor([taught], device=logps.device),
             teacher_entropy_history=[1.0] * (getattr(self.method, "warmup_steps", 0) + 1),  # as after a warm-up
+            computed_in=self.model.dtype,
         )  # fmt: skip
         credit, untaught = assign_credit(signals, self.method), not has_teacher(self.method)
         rollout = {

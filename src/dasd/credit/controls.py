@@ -76,7 +76,8 @@ CONTROLS = {
 
 def _with_gap(signals: TokenSignals, gap: Tensor) -> TokenSignals:
     student = signals.student_logps.detach().float().masked_fill(~signals.valid, 0.0)
-    return replace(signals, student_logps=student, teacher_logps=student + gap)
+    # What is evidence has been decided, by the tokens' own probabilities.
+    return replace(signals, student_logps=student, teacher_logps=student + gap, computed_in=torch.float32)
 
 
 def _permute(values: Tensor, valid: Tensor, keys: Tensor) -> Tensor:

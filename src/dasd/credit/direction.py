@@ -30,7 +30,8 @@ class DirectionAdaptive:
                   fork_only  -1 where H > tau, else 0            scaffold_only  +1 where H <= tau, else 0
     gate          multiply the route by sigmoid(|gap_bar| - 1): small gaps count less
     gap_scale     unit of gap_bar: the rollout's median |gap|, its mean, its standard deviation, or one nat. Never centred: that
-                  flips signs
+                  flips signs. At least `TokenSignals.noise_floor`: where most gaps are rounding, and so is their median, the
+                  others count as gap_clip. A gap that is rounding counts as 0, whatever the scale
     gap_clip      gap_bar is clipped to [-gap_clip, gap_clip]
     sigma_center  sigma_H is the mean absolute deviation of H from its mean, median, or tau ("quantile")
 
@@ -70,8 +71,8 @@ class DirectionAdaptive:
     def direction(self, signals: TokenSignals) -> tuple[Tensor, Tensor]:
         """(B, T) omega, > 0 attract, < 0 repel, and (B, T) gap_bar, the normalised gap; both 0 where masked."""
         valid, entropy = signals.valid, signals.entropy
-        scale = _GAP_SCALES[self.gap_scale](signals)[:, None]
-        gap_bar = _divide(signals.gap, scale).clamp(-self.gap_clip, self.gap_clip)
+        unit = torch.maximum(_GAP_SCALES[self.gap_scale](signals)[:, None], signals.noise_floor)
+        gap_bar = (signals.gap / unit).clamp(-self.gap_clip, self.gap_clip)
 
         tau = masked_quantile(entropy, valid, self.rho)[:, None]
         sigma = masked_deviation(entropy, valid, _SIGMA_CENTERS[self.sigma_center](signals, self.rho))[:, None]
@@ -88,7 +89,7 @@ def _divide(values: Tensor, scale: Tensor) -> Tensor:
 
 def _std(signals: TokenSignals) -> Tensor:
     """Standard deviation of each rollout's gaps, in units of the largest so that squares stay in range; 0 for equal gaps."""
-    gap, valid = signals.gap, signals.valid
+    gap, valid = signals.raw_gap, signals.valid
     largest = gap.abs().amax(-1) if gap.shape[-1] else gap.sum(-1)
     unit = _divide(gap, largest[:, None])
     std = masked_mean((unit - masked_mean(unit, valid)[:, None]).square(), valid).sqrt()
@@ -105,8 +106,8 @@ _ROUTES = {
     "scaffold_only": lambda below, sigma: (below >= 0).float(),
 }
 _GAP_SCALES = {
-    "median_abs": lambda signals: masked_quantile(signals.gap.abs(), signals.valid, 0.5),
-    "mean_abs": lambda signals: masked_mean(signals.gap.abs(), signals.valid),
+    "median_abs": lambda signals: masked_quantile(signals.raw_gap.abs(), signals.valid, 0.5),
+    "mean_abs": lambda signals: masked_mean(signals.raw_gap.abs(), signals.valid),
     "std": _std,
     "none": lambda signals: signals.gap.new_ones(len(signals.gap)),
 }

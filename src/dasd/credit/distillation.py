@@ -178,7 +178,8 @@ class DirectionAdaptiveVocabulary(DirectionAdaptive):
 
     def __call__(self, signals: TokenSignals) -> Credit:
         omega, _ = self.direction(signals)
-        weights = number(self.beta) * omega * signals.taught
+        evident = (signals.gap != 0).any(-1, keepdim=True)  # where all gaps are rounding, so is the divergence
+        weights = number(self.beta) * omega * (signals.taught & evident)
         terms = DivergenceTerm(self.attract, weights.clamp(min=0.0)), DivergenceTerm(self.repel, weights.clamp(max=0.0))
         return credit_with(signals, signals.rollout_advantages, *terms, omega=omega)
 

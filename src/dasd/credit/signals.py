@@ -20,6 +20,10 @@ from dasd.credit.divergence import Divergence
 
 _CONTRASTS = ("contrast_logps", "has_contrast")  # W wrong contexts come first
 _LARGEST = 1e30  # values are clamped here, so that sums over a rollout stay finite in float32
+_LOGIT = 32.0  # a usual large logit; its rounding is at most half an eps of it
+_SUMS = 512.0  # rounding of a logit that comes from the order of sums, in eps of float32
+_CEILING = 3.0  # rounding has not been seen to reach this many noise floors, among thousands of tokens
+_SINGLE = torch.finfo(torch.float32).eps
 
 
 class NotFinite(ValueError):
@@ -47,6 +51,7 @@ class TokenSignals:
     teacher_entropy_history        median teacher entropy of each optimisation step so far, nats, the present one last
     batch_totals                   what a method's own `batch_totals` gives, summed over the batch that these rollouts are
                                    part of; None: they are all of it
+    computed_in                    dtype that the model computes in, from which `noise_floor` follows
 
     What stands at masked positions never matters, NaN included. Raises ValueError, naming the tensor and the first bad index,
     for a wrong shape or dtype and for a non-finite value at a valid position.
@@ -65,11 +70,11 @@ class TokenSignals:
     has_teacher: Tensor | None = None
     teacher_entropy_history: Sequence[float] | None = None
     batch_totals: Mapping[str, float] | None = None
+    computed_in: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
         optional = ("correct", "teacher_entropies", "contrast_logps", "has_contrast", "ratio", "has_teacher")
-        plain = ("teacher_entropy_history", "batch_totals")
-        tensors = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in plain}
+        tensors = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in _NO_TENSORS}
         tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None or name not in optional}
         for name, tensor in tensors.items():
             if not isinstance(tensor, Tensor):
@@ -108,9 +113,33 @@ class TokenSignals:
         return self.completion_mask != 0
 
     @cached_property
-    def gap(self) -> Tensor:
-        """(B, T) float32 nats, `teacher_logps - student_logps`; > 0: the teacher prefers this token more. 0 if untaught."""
+    def raw_gap(self) -> Tensor:
+        """(B, T) float32 nats, `teacher_logps - student_logps` as computed, rounding included. 0 where untaught."""
         return (self._clean(self.teacher_logps) - self._clean(self.student_logps)).masked_fill(~self.taught, 0.0)
+
+    @cached_property
+    def gap(self) -> Tensor:
+        """(B, T) float32 nats, `raw_gap` where that is evidence, else 0; > 0: the teacher prefers this token more.
+
+        Evidence is above `noise_floor`, in a rollout where something is above three times that: some rounding passes one
+        floor, and a floor that none passes would leave out a quarter of what a teacher says in bfloat16.
+        """
+        size = self.raw_gap.abs()
+        has_evidence = (size > _CEILING * self.noise_floor).any(-1, keepdim=True)
+        return self.raw_gap.masked_fill(~has_evidence | (size <= self.noise_floor), 0.0)
+
+    @cached_property
+    def noise_floor(self) -> Tensor:
+        """(B, T) float32 nats: how large a gap rounding makes, seldom more: `(16 eps + 512 eps32) (1 - p) + 32 eps32`.
+
+        A logit z is known to eps/2 |z|, that is 16 eps at 32; sums over thousands of terms, taken in float32 whatever the
+        dtype and in another order in another batch, add 512 eps32. The log-prob's derivative by the logits is onehot - p, so
+        what reaches it fades as the token's p, the smaller one of student and teacher, comes near 1. The log-softmax is taken
+        in float32: the logit and the logarithm of the sum are each rounded to 16 eps32. Measured: LOG.md, 2026-11-26.
+        """
+        eps = max(torch.finfo(self.computed_in).eps, _SINGLE)
+        least = torch.minimum(self._clean(self.student_logps), self._clean(self.teacher_logps)).clamp(max=0.0)
+        return (_LOGIT / 2 * eps + _SUMS * _SINGLE) * -torch.expm1(least) + _LOGIT * _SINGLE
 
     @cached_property
     def entropy(self) -> Tensor:
@@ -261,7 +290,7 @@ def ratios(totals: Mapping[str, float]) -> dict[str, float]:
     credit/attracted, credit/repelled   share of the summed |term| on each side
     credit/teacher                      summed |term| over summed |term| + |verifier advantage|
     credit/sign_flips                   share of tokens whose advantage changes sign by the term
-    gap/abs, gap/high, gap/low          mean |gap|; mean gap of the tokens above and not above the entropy quantile
+    gap/abs, gap/high, gap/low          mean |gap|, 0 where rounding; mean gap of the tokens above and not above tau
     gap/decile_1 ... gap/decile_10      mean gap by entropy decile within the rollout
     """
     both = totals.get("term", 0.0) + totals.get("verifier", 0.0)
@@ -278,6 +307,9 @@ def ratios(totals: Mapping[str, float]) -> dict[str, float]:
         **{f"gap/decile_{d}": (f"gap_decile_{d}", totals.get(f"decile_{d}")) for d in range(1, 11)},
     }
     return {name: totals[part] / whole for name, (part, whole) in pairs.items() if part in totals and whole}
+
+
+_NO_TENSORS = ("teacher_entropy_history", "batch_totals", "computed_in")
 
 
 def _refuse_first(bad: Tensor, name: str, tensor: Tensor, expected: str, kind: type[ValueError] = ValueError) -> None:

@@ -219,6 +219,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             has_teacher=has_teacher,
             teacher_entropy_history=self._teacher_entropy_history,
             batch_totals=totals or None,
+            computed_in=self.computed_in,
         )
 
     def _batch_totals(self, batch: Batch) -> Batch:
@@ -232,6 +233,15 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         """Each number's sum over all processes, as a tensor without dimensions, which TRL gives to each part of a batch."""
         values = torch.stack([total.double() for total in totals.values()])
         return dict(zip(totals, self.accelerator.reduce(values, reduction="sum").unbind(), strict=True))
+
+    @property
+    def computed_in(self) -> torch.dtype:
+        """The dtype whose rounding the model's scores carry."""
+        mixed = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision)
+        plain: torch.dtype = self._language_model().dtype
+        if plain == torch.float32 and self.args.tf32:
+            plain = torch.float16  # TF32 has its eps
+        return mixed or plain
 
     @property
     def tokenizer(self) -> Any:
@@ -367,8 +377,10 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             "no rollout has a teacher: no privileged context (an empty column, or no peer that the verifier accepts)": (
                 logs.get("teacher/skipped") == 1.0
             ),
-            "teacher and student agree on every token (gap 0); see whether the teacher's prompt shows the reference, with "
-            "`dasd doctor`": self.has_teacher and logs.get("gap/abs", 1.0) < 1e-6 and logs.get("teacher/skipped") != 1.0,
+            "teacher and student agree on every token (no gap above rounding); see whether the teacher's prompt shows the "
+            "reference, with `dasd doctor`": self.has_teacher
+            and logs.get("gap/abs", 1.0) == 0.0
+            and logs.get("teacher/skipped") != 1.0,
             "no token is repelled: the entropies of each rollout are all equal, or the method only attracts": (
                 logs.get("tokens/repelled") == 0.0 and logs.get("tokens/attracted", 0.0) == 0.0 and logs.get("gap/abs", 0.0) > 0
             ),
