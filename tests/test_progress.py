@@ -1,10 +1,13 @@
 """Does long work show signs of life, and say nothing that it does not know?"""
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
+import dasd
 from dasd import progress
 from dasd.progress import track
 
@@ -42,3 +45,38 @@ def test_notes_after_the_end_say_nothing_again(said):
         advance()
         advance(0, note="late")
     assert len(said()) == 1
+
+
+NAME = "[/x] countdown:train: [bold]"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_names_are_printed_as_they_are(terminal, monkeypatch):
+    """The package's own console, in a bar, in a table and in a line."""
+    text = io.StringIO()
+    monkeypatch.setattr(progress.console, "file", text)
+    monkeypatch.setattr(progress.console, "_force_terminal", terminal)
+    monkeypatch.setattr(progress.console, "_width", 200)
+    with track(NAME, 1) as advance:
+        advance(note=NAME)
+    table = Table(NAME, title=NAME)
+    table.add_row(NAME)
+    progress.console.print(table)
+    progress.console.print(f"Report: {NAME}", style="bold")
+    assert text.getvalue().count("[/x] countdown:train: [bold]") >= 6
+
+
+def test_a_prompt_is_shown_to_the_letter(monkeypatch):
+    text, prompt = io.StringIO(), "[/b] :train: " + "word " * 40 + "\ta\x0bb\r\n \u2028end"
+    monkeypatch.setattr(progress.console, "file", text)
+    progress.print_raw(prompt)
+    assert text.getvalue() == prompt + "\n"
+
+
+def test_no_other_console_is_made():
+    """Names would be taken for markup there."""
+    root = Path(dasd.__file__).parent
+    for path in root.rglob("*.py"):
+        if path.name != "progress.py":
+            assert "Console(" not in path.read_text(), path
+            assert "markup=" not in path.read_text(), path

@@ -6,9 +6,11 @@ Exit code 0 if a run can start, 2 if not.
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -19,6 +21,7 @@ from dasd.folders import claim
 from dasd.models import model_path
 from dasd.progress import console, print_raw
 from dasd.prompts import prompt_text
+from dasd.tasks.base import Problem, Task
 from dasd.training.run import build_trainer, prepare, privileged_context
 
 
@@ -49,20 +52,26 @@ def examine(config: RunConfig) -> int:
         return 2
     _line("ok", f"model {model_path(config.model)}: {model.num_parameters():,} parameters, vocabulary of {len(tokenizer)}")
     _line("ok", f"data {config.data.source}: {len(problems)} problems, gold answers grade as right")
-    if "teacher_logps" in make_method(config.method.name, config.method.settings).needs:
-        context, rows = privileged_context(config), [as_row(problem) for problem in problems]
-        # A rollout that the verifier accepts is at hand only in training; the gold completion stands for it.
-        prompts = (
-            context.prompt(row, [task.gold_completion(problem)], rows) for row, problem in zip(rows, problems, strict=True)
-        )
-        row, told = next((row, prompt) for row, prompt in zip(rows, prompts, strict=True) if prompt is not None)
-        arguments = config.model.chat_template_kwargs
-        for role, prompt, extra in (("student", row["prompt"], {}), ("teacher", told, config.teacher.chat_template_kwargs)):
-            text = prompt_text(tokenizer, prompt, **arguments | extra)
-            console.print(f"\nwhat the {role} sees:", style="bold")
-            print_raw(text)
+    for role, text in _prompts(config, tokenizer, problems, task).items():
+        console.print(f"\nwhat the {role} sees:", style="bold")
+        print_raw(text)
     console.print("\nReady.", style="bold")
     return 0
+
+
+def _prompts(config: RunConfig, tokenizer: Any, problems: Sequence[Problem], task: Task) -> dict[str, str]:
+    """What student and teacher, where the method has one, read of the first problem that has a context."""
+    rows, arguments = [as_row(problem) for problem in problems], config.model.chat_template_kwargs
+    if "teacher_logps" not in make_method(config.method.name, config.method.settings).needs:
+        return {"student": prompt_text(tokenizer, rows[0]["prompt"], **arguments)}
+    context = privileged_context(config)
+    # A rollout that the verifier accepts is at hand only in training; the gold completion stands for it.
+    told = (context.prompt(row, [task.gold_completion(problem)], rows) for row, problem in zip(rows, problems, strict=True))
+    row, prompt = next((row, prompt) for row, prompt in zip(rows, told, strict=True) if prompt is not None)
+    return {
+        "student": prompt_text(tokenizer, row["prompt"], **arguments),
+        "teacher": prompt_text(tokenizer, prompt, **arguments | config.teacher.chat_template_kwargs),
+    }
 
 
 def _line(status: str, message: str) -> None:

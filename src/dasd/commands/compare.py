@@ -45,12 +45,12 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     for place, who in enumerate(result["runs"]):
         seeds = f", {len(who['paths'])} seeds" if len(who["paths"]) > 1 else ""
         about = f"{who['model']}{seeds} ({', '.join(who['paths'])})"
-        console.print(f"{ascii_uppercase[place % 26]}: {who['name']}: {about}", soft_wrap=True, markup=False)
+        console.print(f"{ascii_uppercase[place % 26]}: {who['name']}: {about}", soft_wrap=True)
     for table in comparison_tables(result):
         console.print(table)
     for entry in result["benchmarks"]:
         for setting, values in entry["settings_differ"].items():
             told = ", ".join(json.dumps(value) for value in values)
-            console.print(f"{entry['name']}: {setting} differs: {told}", style="yellow", soft_wrap=True, markup=False)
+            console.print(f"{entry['name']}: {setting} differs: {told}", style="yellow", soft_wrap=True)
     console.print(f"Page: {page}\nFigures: {known.output}/summary.json, {known.output}/comparison.csv", soft_wrap=True)
     return result

@@ -24,11 +24,11 @@ def run(known: argparse.Namespace, overrides: list[str]) -> None:
         if overrides:
             raise BadInput(f"unexpected argument {overrides[0]!r}: name the recipe that it is to change")
         for name, file in recipes().items():
-            console.print(f"{name:<28} {in_a_line(file)}", markup=False, soft_wrap=True)
-        console.print("\ndasd init RECIPE writes one to dasd.yaml; dasd doctor dasd.yaml checks it.", markup=False)
+            console.print(f"{name:<28} {in_a_line(file)}", soft_wrap=True)
+        console.print("\ndasd init RECIPE writes one to dasd.yaml; dasd doctor dasd.yaml checks it.")
         return
     text = written_out(known.recipe, overrides)
     if known.output.exists():
         raise BadInput(f"{known.output} is there already: give another --output")
     write_text(known.output, text)
-    console.print(f"Written: {known.output}\nNext: dasd doctor {known.output}", markup=False, soft_wrap=True)
+    console.print(f"Written: {known.output}\nNext: dasd doctor {known.output}", soft_wrap=True)

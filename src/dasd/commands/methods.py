@@ -28,15 +28,15 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     for name in names:
         title, explanation = describe_method(name)
         console.print(f"{name}", style="bold", end="")
-        console.print(f"  {title}: {explanation}", markup=False, soft_wrap=True)
+        console.print(f"  {title}: {explanation}", soft_wrap=True)
         if known.name:
             if formula := formula_of(METHODS[name]):
-                console.print(f"    {formula}", markup=False, soft_wrap=True)
+                console.print(f"    {formula}", soft_wrap=True)
             for setting, value in settings_of(METHODS[name]).items():
-                console.print(f"  --method.{setting:<24} [{value}]", markup=False, soft_wrap=True)
+                console.print(f"  --method.{setting:<24} [{value}]", soft_wrap=True)
             for section, values in PRESETS.get(name, {}).items():
                 for key, value in values.items():
-                    console.print(f"  --{section}.{key:<24} {value}, set by this method", markup=False, soft_wrap=True)
+                    console.print(f"  --{section}.{key:<24} {value}, set by this method", soft_wrap=True)
     if not known.name:
         console.print("\ndasd methods NAME lists a method's settings; formulas and sources: docs/method.md", soft_wrap=True)
     return {
