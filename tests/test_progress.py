@@ -54,7 +54,7 @@ NAME = "[/x] countdown:train: [bold]"
 def test_names_are_printed_as_they_are(terminal, monkeypatch):
     """The package's own console, in a bar, in a table and in a line."""
     text = io.StringIO()
-    monkeypatch.setattr(progress.console, "file", text)
+    monkeypatch.setattr(progress.console, "_file", text)
     monkeypatch.setattr(progress.console, "_force_terminal", terminal)
     monkeypatch.setattr(progress.console, "_width", 200)
     with track(NAME, 1) as advance:
@@ -68,7 +68,7 @@ def test_names_are_printed_as_they_are(terminal, monkeypatch):
 
 def test_a_prompt_is_shown_to_the_letter(monkeypatch):
     text, prompt = io.StringIO(), "[/b] :train: " + "word " * 40 + "\ta\x0bb\r\n \u2028end"
-    monkeypatch.setattr(progress.console, "file", text)
+    monkeypatch.setattr(progress.console, "_file", text)
     progress.print_raw(prompt)
     assert text.getvalue() == prompt + "\n"
 

@@ -180,7 +180,12 @@ def test_every_command_renders_with_the_models_arguments(tokenizer, monkeypatch,
     sampler = make_sampler(SamplerConfig(), model)
     request = Request("0/0", [{"role": "user", "content": problem.problem}], 0)
     seen = []
-    monkeypatch.setattr("dasd.evaluation.samplers.transformers.write", lambda m, prompts, *rest: seen.extend(prompts) or [[5]])
+
+    def write(model, prompts, *rest, finished, **settings):
+        seen.extend(prompts)
+        finished(0, [5])
+
+    monkeypatch.setattr("dasd.evaluation.samplers.transformers.write", write)
     sampler.sample([request], SamplingParams(4))
     assert seen == [want]
     assert sampler.longest_prompt([request.prompt]) == len(want)

@@ -74,7 +74,7 @@ def _run(config: RunConfig, output: Path) -> dict[str, Any]:
     if rival is None:
         after, against = train_and_evaluate(config, evaluation), None
     else:
-        console.print(f"{RIVAL} trains beside it, on the same problems ({rival.output}/{LOG}).", soft_wrap=True, markup=False)
+        console.print(f"{RIVAL} trains beside it, on the same problems ({rival.output}/{LOG}).", soft_wrap=True)
         with beside(train_and_evaluate, rival, evaluation, folder=Path(rival.output)):
             after = train_and_evaluate(config, evaluation)
         against = _evaluate(rival, evaluation)  # reads what is on file

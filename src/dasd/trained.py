@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel
 
 from dasd.config import BadInput, RunConfig
@@ -54,7 +55,13 @@ def facts_of_run(config: RunConfig, problems: Iterable[str]) -> Trained:
 
 def is_run(path: Path) -> bool:
     """Whether the folder is one of `dasd train` or `dasd quickstart`."""
-    return (path / "config.yaml").is_file() and (path / "checkpoints").is_dir() and not (path / "config.json").exists()
+    if (path / "config.json").exists():
+        return False
+    try:
+        said = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(said, dict) and "training" in said  # probes and token maps have a config, too
 
 
 def final_model(run: Path) -> Path:

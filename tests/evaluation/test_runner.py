@@ -94,7 +94,8 @@ def test_every_problem_is_sampled_and_graded(whole):
     summary = json.loads((whole / "summary.json").read_text())
     expected = summarize(metric_sums([problem.id for problem in problems], records, 4), 4)
     statuses = dict(Counter(record["status"] for record in records))
-    assert summary == json.loads(json.dumps({"model": "bundled", "benchmark": NAME, **expected, "statuses": statuses}))
+    head = {"model": "bundled", "benchmark": NAME, "trained_on": None}
+    assert summary == json.loads(json.dumps({**head, **expected, "statuses": statuses}))
     assert [(row["id"], row["problem"], row["answer"]) for row in lines(whole / "problems.jsonl")] == [
         (problem.id, problem.problem, problem.answer) for problem in problems
     ]
@@ -253,7 +254,7 @@ def test_shards_that_are_none(text):
 def test_two_processes_never_write_one_file(tmp_path, whole, counted):
     asked, _ = counted
     with (
-        sole_writer(tmp_path / NAME / "samples.jsonl"),
+        sole_writer(tmp_path / NAME / "samples.jsonl", "wait"),
         pytest.raises(BadInput, match=r"another process is writing .* --shard"),
     ):
         evaluate(tmp_path)
