@@ -1,185 +1,140 @@
 """Would this teacher help this student, token by token? An intervention study, before anything is trained.
 
-At chosen tokens of the student's own rollouts a token is forced (see `positions`), the student writes on `continuations` times,
-and what comes out is graded. `probe.jsonl` holds one line for each rollout; a killed probe goes on where it was.
+The student writes one rollout for each problem; student and teacher read it (`shift`); at chosen tokens (`positions`) the
+student writes on, by itself and from forced tokens (`branches`). What ends is put on file at once (`probe_file`), so that a
+killed probe goes on where it was.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dasd.analysis.positions import Position, choose_positions, interventions
-from dasd.analysis.scores import hidden_states, score_states
-from dasd.config import ProbeConfig
-from dasd.data.problems import as_row, load_problems
-from dasd.evaluation.health import EPISTEMIC_MARKERS, count_phrases
-from dasd.evaluation.samplers.base import SamplingParams
-from dasd.evaluation.samplers.transformers import end_tokens, uniforms, write
-from dasd.files import append_lines, repair_lines
-from dasd.folders import claim
-from dasd.model_fit import completion_room, context_length
-from dasd.models import LanguageModelHead, load_model
-from dasd.progress import track
-from dasd.prompts import Prompt, tokenize_prompt
-from dasd.tasks import make_task
-from dasd.tasks.base import Problem, Task, grade_completions
-from dasd.teacher.context import PrivilegedContext
+import numpy as np
+import torch
+from torch import Tensor
 
-RECORDS = "probe.jsonl"
-PROBLEMS_AT_ONCE = 10  # what a kill can cost
-Record = dict[str, Any]
+from dasd.analysis.branches import write_branches
+from dasd.analysis.positions import begins_marker, choose_positions, interventions, revision_tokens, suppressed
+from dasd.analysis.probe_file import RECORDS, Record, rounded
+from dasd.analysis.scores import score_states
+from dasd.analysis.shift import compare, teacher_terms
+from dasd.analysis.token_classes import token_texts
+from dasd.analysis.workbench import Workbench
+from dasd.config import ProbeConfig
+from dasd.data.problems import load_problems
+from dasd.files import append_lines, repair_lines
+from dasd.folders import claim, sole_writer
+from dasd.models import load_model
+from dasd.progress import track
+from dasd.tasks import make_task
+
+Keep = Callable[[Record], None]
 
 
 def run_probe(config: ProbeConfig, output: Path) -> list[Record]:
-    """Probes with a progress bar and returns one record for each rollout and context. Raises BadInput."""
+    """Probes with progress bars and returns the lines of RECORDS. Raises BadInput."""
     problems, task = load_problems(config.data), make_task(config.data.task, config.data.answer_format)
     model, tokenizer = load_model(config.model)
     claim(output, config)
-    prober = Prober(model, tokenizer, task, problems, config)
-    records: list[Record] = repair_lines(output / RECORDS, keep=lambda record: True)
-    done = {(record["problem_id"], record["context"]) for record in records}
-    with track("Probing", len(problems) * len(config.contexts)) as advance:
-        for start in range(0, len(problems), PROBLEMS_AT_ONCE):
-            batch = problems[start : start + PROBLEMS_AT_ONCE]
-            for context in config.contexts:
-                left = [problem for problem in batch if (problem.id, context) not in done]
-                if left:
-                    fresh = prober.probe(context, left, prober.rollouts(left))
-                    append_lines(output / RECORDS, fresh)
-                    records += fresh
-                advance(len(batch))
-    return records
+    path = output / RECORDS
+    with sole_writer(path, "wait for it, or give another --output"):
+        lines: list[Record] = repair_lines(path)
+
+        def keep(line: Record) -> None:
+            append_lines(path, [line])
+            lines.append(line)
+
+        bench = Workbench(model, tokenizer, task, problems, config)
+        sample_rollouts(bench, lines, keep)
+        read_rollouts(bench, lines, keep)
+        write_branches(bench, list(lines), keep)
+    return lines
 
 
-@dataclass
-class Branch:
-    """One action at one position: the completion up to and with the forced token, to be continued."""
+def sample_rollouts(bench: Workbench, lines: Sequence[Record], keep: Keep) -> None:
+    """One completion of the student for each problem."""
+    done = {line["problem_id"] for line in lines if line["kind"] == "rollout"}
+    left, size = [name for name in bench.problems if name not in done], bench.config.batch_size
+    markers = marker_tokens(bench.tokenizer) if bench.config.revisions and left else torch.zeros(0, dtype=torch.bool)
+    written = 0
+    with track("Rollouts", len(left)) as advance:
 
-    problem: Problem
-    prefix: list[int]
-    seeds: list[int]
-    tails: list[list[int]] = field(default_factory=list)
+        def tokens(more: int) -> None:
+            nonlocal written
+            written += more
+            advance(0, note=f"{written:,} tokens")
 
+        for start in range(0, len(left), size):
+            batch = left[start : start + size]
 
-class Prober:
-    """Samples, scores, intervenes and grades with one model."""
+            def finished(row: int, ids: list[int], batch: list[str] = batch) -> None:
+                keep(_rollout(bench, batch[row], ids, markers))
+                advance()
 
-    def __init__(self, model: Any, tokenizer: Any, task: Task, problems: Sequence[Problem], config: ProbeConfig) -> None:
-        self.model, self.tokenizer, self.task, self.config = model, tokenizer, task, config
-        self.rows = [as_row(problem) for problem in problems]
-        self.prompts = {row["id"]: self._ids(row["prompt"]) for row in self.rows}
-        self.ends = end_tokens(model, tokenizer)
-        self.room = self._room()
-        self.head = LanguageModelHead.of(model, config.temperature)
-
-    def _ids(self, prompt: Prompt) -> list[int]:
-        return tokenize_prompt(self.tokenizer, prompt, **self.config.model.chat_template_kwargs)
-
-    def _room(self) -> int:
-        """Tokens a completion may have, beside the longest prompt of student and teachers."""
-        lengths = [len(ids) for ids in self.prompts.values()]
-        for kind in self.config.contexts:
-            told = (PrivilegedContext(kind, fraction=self.config.fraction).prompt(row, others=self.rows) for row in self.rows)
-            lengths += [len(self._ids(prompt)) for prompt in told if prompt is not None]
-        chosen = "max_completion_length" in self.config.model_fields_set
-        limit = context_length(self.model.config)
-        return completion_room(self.config.max_completion_length, max(lengths), limit, chosen, "--max_completion_length")
-
-    def rollouts(self, problems: Sequence[Problem]) -> list[list[int]]:
-        """One completion of the student for each problem."""
-        seeds = [_seed(self.config.seed, problem.id, "rollout") for problem in problems]
-        return self._write([self.prompts[problem.id] for problem in problems], range(len(problems)), seeds)
-
-    def probe(self, context: str, problems: Sequence[Problem], rollouts: Sequence[list[int]]) -> list[Record]:
-        """Interventions at chosen tokens of each rollout, written on and graded."""
-        records, branches = [], []
-        for problem, completion in zip(problems, rollouts, strict=True):
-            plan = self._plan(context, problem, completion)
-            record: Record = {"problem_id": problem.id, "context": context, "token_ids": completion, "positions": []}
-            records.append(record | self._grade(problem, completion))
-            for position, forced in plan:
-                of_position = [self._branch(context, problem, completion, position, *choice) for choice in forced.items()]
-                record["positions"].append((position, forced, of_position))
-                branches += of_position
-        self._continue(branches)
-        for record in records:
-            record["positions"] = [
-                {
-                    **asdict(position),
-                    "forced": forced,
-                    "outcomes": dict(zip(forced, map(self._outcomes, of_position), strict=True)),
-                }
-                for position, forced, of_position in record["positions"]
-            ]
-        return records
-
-    def _plan(self, context: str, problem: Problem, completion: list[int]) -> list[tuple[Position, dict[str, int | None]]]:
-        """Positions and the forced token of each action; none where the context finds nothing for this problem."""
-        row = as_row(problem)
-        told = PrivilegedContext(context, fraction=self.config.fraction).prompt(row, others=self.rows)
-        if told is None:
-            return []
-        student = hidden_states(self.model, self.prompts[problem.id], completion)
-        teacher = hidden_states(self.model, self._ids(told), completion)
-        _, entropies = score_states(self.model, student, completion, self.config.temperature)
-        seed = _seed(self.config.seed, problem.id, "positions")
-        positions = choose_positions(entropies.tolist(), self.config.positions, self.config.rho, seed)
-        index = [position.index for position in positions]
-        pairs = zip(self.head(student[index]).log_softmax(-1), self.head(teacher[index]).log_softmax(-1), strict=True)
-        return [(position, interventions(*pair)) for position, pair in zip(positions, pairs, strict=True)]
-
-    def _branch(
-        self, context: str, problem: Problem, completion: list[int], position: Position, action: str, token: int | None
-    ) -> Branch:
-        prefix = completion[: position.index] + ([] if token is None else [token])
-        # The control draws the same continuations whatever the context.
-        place = (problem.id, action if token is None else context, position.index, action)
-        return Branch(problem, prefix, [_seed(self.config.seed, *place, i) for i in range(self.config.continuations)])
-
-    def _continue(self, branches: Sequence[Branch]) -> None:
-        """Fills in the tails; a prefix that has ended, or has no room left, is continued by nothing."""
-        room = {id(branch): self.room - len(branch.prefix) for branch in branches}
-        ended = [branch for branch in branches if room[id(branch)] <= 0 or (branch.prefix and branch.prefix[-1] in self.ends)]
-        for branch in ended:
-            branch.tails = [[] for _ in branch.seeds]
-        left = sorted((b for b in branches if not b.tails), key=lambda branch: len(branch.prefix))
-        at_once = max(1, self.config.batch_size // self.config.continuations)
-        for start in range(0, len(left), at_once):
-            chosen = left[start : start + at_once]
-            rows = [place for place, branch in enumerate(chosen) for _ in branch.seeds]
-            prompts = [self.prompts[branch.problem.id] + branch.prefix for branch in chosen]
-            written = self._write(prompts, rows, [seed for branch in chosen for seed in branch.seeds], room[id(chosen[0])])
-            for place, tail in zip(rows, written, strict=True):
-                chosen[place].tails.append(tail[: room[id(chosen[place])]])
-
-    def _write(
-        self, prompts: Sequence[list[int]], rows: Sequence[int], seeds: Sequence[int], length: int | None = None
-    ) -> list[list[int]]:
-        length = length or self.room
-        params = SamplingParams(length, self.config.temperature)
-        return write(self.model, prompts, rows, uniforms(seeds, length), params, sorted(self.ends), self.tokenizer.pad_token_id)
-
-    def _outcomes(self, branch: Branch) -> dict[str, list[float]]:
-        grades = [self._grade(branch.problem, branch.prefix + tail) for tail in branch.tails]
-        return {name: [grade[name] for grade in grades] for name in grades[0]}
-
-    def _grade(self, problem: Problem, completion: list[int]) -> dict[str, float]:
-        text = self.tokenizer.decode(completion, skip_special_tokens=True)
-        steps, cut_off = self.task.check_steps(problem, text), not completion or completion[-1] not in self.ends
-        return {
-            "correct": float(grade_completions(self.task, [(problem, text)], [cut_off])[0].correct),
-            "steps_right": steps.right,
-            "steps_checked": steps.checked,
-            "epistemic": count_phrases(text, EPISTEMIC_MARKERS),
-            "length": len(completion),
-        }
+            prompts, seeds = [bench.prompt(name) or [] for name in batch], [bench.seed(name, "rollout") for name in batch]
+            bench.write(prompts, range(len(batch)), seeds, finished, tokens)
 
 
-def _seed(*place: Any) -> int:
-    """A seed of its own for each place in the study, the same in every run."""
-    digest = hashlib.sha256("/".join(map(str, place)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+def marker_tokens(tokenizer: Any) -> Tensor:
+    """(V,) bool: the tokens of the vocabulary that begin a marker of revision."""
+    return torch.tensor([begins_marker(text) for text in token_texts(tokenizer, range(len(tokenizer)))])
+
+
+def _rollout(bench: Workbench, name: str, ids: list[int], markers: Tensor) -> Record:
+    config, states = bench.config, bench.states(name, ids)
+    logps, entropies = score_states(bench.model, states, ids, config.temperature)
+    seed = bench.seed(name, "positions")
+    positions = choose_positions(entropies.tolist(), config.positions, config.rho, seed)
+    revisions = revision_tokens(token_texts(bench.tokenizer, ids)) if config.revisions else []
+    chosen = sorted(np.random.default_rng(seed).permutation(revisions)[: config.revisions].astype(int).tolist())
+    student = bench.head(states[chosen]).log_softmax(-1)
+    return {
+        "kind": "rollout",
+        "problem_id": name,
+        "token_ids": ids,
+        **bench.grade(name, [ids])[0],
+        "student_logps": rounded(logps.tolist()),
+        "entropies": rounded(entropies.tolist()),
+        "positions": [{**asdict(position), "kinds": list(position.kinds)} for position in positions],
+        "revisions": [
+            {"index": index, "suppressed": suppressed(row, ids[index], markers)}
+            for index, row in zip(chosen, student, strict=True)
+        ],
+    }
+
+
+def read_rollouts(bench: Workbench, lines: Sequence[Record], keep: Keep) -> None:
+    """Each rollout as the teacher sees it in each context; nothing where a context finds nothing for the problem."""
+    done = {(line["problem_id"], line["context"]) for line in lines if line["kind"] == "reading"}
+    rollouts = [line for line in lines if line["kind"] == "rollout"]
+    with track("Teacher", len(rollouts)) as advance:
+        for rollout in rollouts:
+            name = rollout["problem_id"]
+            left = [context for context in bench.config.contexts if (name, context) not in done]
+            told = [context for context in left if bench.prompt(name, context) is not None]
+            if told:
+                student = bench.states(name, rollout["token_ids"])
+                for context in told:
+                    keep(_reading(bench, rollout, context, student))
+            advance()
+
+
+def _reading(bench: Workbench, rollout: Record, context: str, student: Tensor) -> Record:
+    name, ids = rollout["problem_id"], rollout["token_ids"]
+    teacher = bench.states(name, ids, context)
+    found = compare(bench.head, student, teacher, torch.tensor(ids, device=student.device))
+    logps, entropies = (torch.tensor(rollout[key]) for key in ("student_logps", "entropies"))
+    terms = teacher_terms(logps, found["teacher_logps"].cpu(), entropies)
+    index = [position["index"] for position in rollout["positions"]]
+    pairs = zip(bench.head(student[index]).log_softmax(-1), bench.head(teacher[index]).log_softmax(-1), strict=True)
+    return {
+        "kind": "reading",
+        "problem_id": name,
+        "context": context,
+        **{key: rounded(row.tolist()) for key, row in found.items()},
+        "terms": {method: rounded(row.tolist()) for method, row in terms.items()},
+        "forced": {str(place): interventions(*pair) for place, pair in zip(index, pairs, strict=True)},
+    }

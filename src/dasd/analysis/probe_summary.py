@@ -1,169 +1,204 @@
-"""What does a probe say? Effects of conforming to the teacher and of deviating from it, against the student's own draw.
+"""What does a probe say? Effects of conforming to the teacher and of deviating from it, against doing nothing at the same
+place.
 
-Every effect is paired at its position (forced token minus resampled one, the same rollout up to there) and its interval is
-clustered by problem. Imports no torch.
+Every effect is paired at its place (forced token minus the student's own draws, the same rollout up to there) and its
+interval is clustered by problem: exact where all problems agree, NaN where nothing was measured. Takes the records of
+`probe_file.assemble`; imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from dasd.evaluation.estimators import Estimate, ratio_of_sums
+from dasd.analysis.correlation import spearman
+from dasd.analysis.positions import KINDS
+from dasd.analysis.predictions import predictions, recommendation
+from dasd.analysis.probe_file import ACTIONS, Record
+from dasd.evaluation.estimators import Draws, draws_of
 
-Record = dict[str, Any]
 Outcome = Mapping[str, Sequence[float]]
+Where = Callable[[Record], bool]
 
-FORCED = ("conform", "deviate")
-CONTROL = "resample"
-SIDES = {"uncertain": True, "sure": False}
-# What is measured after an intervention: a value from the continuations of one position, None where it is undefined.
-MEASURES: dict[str, Callable[[Outcome], float | None]] = {
-    "correct": lambda o: float(np.mean(o["correct"])),
-    "pass_at_m": lambda o: float(max(o["correct"])),
-    "step_accuracy": lambda o: sum(o["steps_right"]) / checked if (checked := sum(o["steps_checked"])) else None,
-    "epistemic": lambda o: float(np.mean(o["epistemic"])),
-    "length": lambda o: float(np.mean(o["length"])),
+# What is measured after an intervention: a value from the continuations of one place, None where it is undefined; and how far
+# differences of it can go, NaN where nobody can say.
+MEASURES: dict[str, tuple[Callable[[Outcome], float | None], float]] = {
+    "correct": (lambda o: float(np.mean(o["correct"])), 1.0),
+    "pass_at_m": (lambda o: float(max(o["correct"])), 1.0),
+    "step_accuracy": (lambda o: sum(o["steps_right"]) / checked if (checked := sum(o["steps_checked"])) else None, 1.0),
+    "epistemic": (lambda o: float(np.mean(o["epistemic"])), np.nan),
+    "length": (lambda o: float(np.mean(o["length"])), np.nan),
 }
-RHOS = tuple(round(1.0 - 0.1 * i, 1) for i in range(11))  # deviating in the top 0, 1, ... 10 deciles
+DECILES = 10
 
 
-def summarize_probe(records: Sequence[Record], seed: int = 0) -> dict[str, Any]:
-    """By context: the 2 x 2 table of effects, the same by entropy decile, the rho that the data suggest, a verdict in words."""
-    contexts = list(dict.fromkeys(record["context"] for record in records))
-    return {context: _of_context([r for r in records if r["context"] == context], seed) for context in contexts}
+def summarize_probe(records: Sequence[Record], contexts: Sequence[str], rho: float, seed: int = 0) -> dict[str, Any]:
+    """Everything the page shows, as JSON-able data.
 
-
-def _of_context(records: Sequence[Record], seed: int) -> dict[str, Any]:
-    table = {
-        side: {action: {m: _cell(_effects(records, action, m, _on_side(flag)), seed) for m in MEASURES} for action in FORCED}
-        for side, flag in SIDES.items()
-    }
-    deciles = [
-        {action: _cell(_effects(records, action, "correct", _in_decile(decile)), seed) for action in FORCED}
-        for decile in range(10)
-    ]
-    suggested = suggest_rho(records, seed)
+    `rollouts`, `baseline`   how many, and what they and the student's own continuations reach (by kind of place, by decile)
+    `revisions`              what follows the rollouts' own revisions when they are kept, suppressed, handed to the teacher
+    `contexts`               context -> `positions`, `agreement`, `effects` (kind -> action -> measure), `deciles`, `tokens`
+                             (Spearman, TV, shift), `predictions`, `recommendation`
+    A figure is `mean`, `low`, `high`, `n` (places) and `problems`.
+    """
     return {
         "rollouts": len(records),
-        "positions": sum(len(record["positions"]) for record in records),
-        "baseline": {side: {m: _baseline(records, m, flag) for m in MEASURES} for side, flag in SIDES.items()},
-        "agreement": {side: _agreement(records, flag) for side, flag in SIDES.items()},
-        "effects": table,
-        "deciles": deciles,
-        "rho": suggested,
-        "verdict": verdict(table, suggested),
+        "rho": rho,
+        "baseline": {
+            "rollouts": {
+                m: figure([_values([MEASURES[m][0](_own(r))]) for r in records], seed, 0, MEASURES[m][1]) for m in MEASURES
+            },
+            **{kind: {m: _baseline(records, m, _is(kind), seed) for m in MEASURES} for kind in KINDS},
+            "deciles": [_baseline(records, "correct", _in_decile(decile), seed) for decile in range(DECILES)],
+        },
+        "revisions": _revisions(records, contexts, seed),
+        "contexts": {context: _of_context(records, context, rho, seed) for context in contexts},
     }
 
 
-def suggest_rho(records: Sequence[Record], seed: int = 0, draws: int = 2000) -> dict[str, Any]:
-    """The entropy quantile above which deviating does better than conforming, by correctness; 1.0: nowhere.
+def _of_context(records: Sequence[Record], context: str, rho: float, seed: int) -> dict[str, Any]:
+    probed = [[p for p in record["positions"] if context in p["contexts"]] for record in records]
 
-    `rho` maximises the mean effect of "deviate above the threshold, conform below it" over entropy deciles, which count alike;
-    `support` is the share of bootstrap draws of the problems that choose each rho.
-    """
-    advantage = np.full((len(records), 10), np.nan)  # deviate minus conform, mean over a problem's positions in a decile
-    for row, record in enumerate(records):
-        for decile in range(10):
-            values = [d - c for c, d in zip(*(_values(record, a, "correct", _in_decile(decile)) for a in FORCED), strict=True)]
-            if values:
-                advantage[row, decile] = np.mean(values)
-    weights = np.random.default_rng(seed).multinomial(len(records), np.full(len(records), 1 / max(len(records), 1)), size=draws)
-    known = np.isfinite(advantage)
-    means = (weights @ np.nan_to_num(advantage)) / np.maximum(weights @ known, 1)
-    chosen = np.argmax(_gains(means), axis=-1)
-    best = int(np.argmax(_gains(np.nan_to_num(advantage).sum(0) / np.maximum(known.sum(0), 1))))
-    support = {str(rho): round(float(np.mean(chosen == i)), 3) for i, rho in enumerate(RHOS) if (chosen == i).any()}
-    return {"rho": RHOS[best], "support": support}
+    def effect(action: str, measure: str, where: Where) -> list[list[float]]:
+        return [_effects(positions, context, action, measure, where) for positions in probed]
 
-
-def _gains(by_decile: np.ndarray) -> np.ndarray:
-    """(..., 11) what deviating in the top 0, 1, ... 10 deciles gains over conforming everywhere."""
-    from_top = np.cumsum(by_decile[..., ::-1], axis=-1)
-    return np.concatenate([np.zeros((*from_top.shape[:-1], 1)), from_top], axis=-1)
+    by_decile = {action: [effect(action, "correct", _in_decile(d)) for d in range(DECILES)] for action in ACTIONS}
+    return {
+        "positions": sum(map(len, probed)),
+        "problems": sum(map(bool, probed)),
+        "agreement": {kind: _agreement(records, probed, context, kind, seed) for kind in KINDS},
+        "effects": {
+            kind: {a: {m: figure(effect(a, m, _is(kind)), seed, *_range(m)) for m in MEASURES} for a in ACTIONS}
+            for kind in KINDS
+        },
+        "deciles": [{a: figure(by_decile[a][d], seed, -1, 1) for a in ACTIONS} for d in range(DECILES)],
+        "tokens": _tokens(records, context, seed),
+        "predictions": predictions(by_decile, rho, seed),
+        "recommendation": recommendation(by_decile, seed),
+    }
 
 
-def verdict(table: Mapping[str, Any], suggested: Mapping[str, Any]) -> list[str]:
-    """One sentence for each cell of the table, and one for rho."""
-    said = []
-    for side in SIDES:
-        for action in FORCED:
-            effect = table[side][action]["correct"]
-            verb = {"conform": "Conforming to the teacher", "deviate": "Deviating from the teacher"}[action]
-            if not np.isfinite(effect["mean"]):
-                said.append(f"{verb} at {side} tokens was not measured.")
-                continue
-            word = "helps" if effect["low"] > 0 else "hurts" if effect["high"] < 0 else "has no clear effect"
-            interval = f"{effect['mean']:+.3f} [{effect['low']:+.3f}, {effect['high']:+.3f}]"
-            said.append(f"{verb} at {side} tokens {word}: correctness {interval}.")
-    rho, share = suggested["rho"], suggested["support"].get(str(suggested["rho"]), 0.0)
-    where = "nowhere (conform everywhere)" if rho == 1 else f"at the {1 - rho:.0%} most uncertain tokens"
-    said.append(f"By correctness it pays to deviate {where}; {share:.0%} of bootstrap draws agree.")
-    return said
+def figure(values: Sequence[Sequence[float]], seed: int, least: float, most: float) -> dict[str, float]:
+    """A mean over the values of all problems, one list a problem, that lie in [least, most]."""
+    drawn = draws_of({"": ([sum(v) for v in values], [len(v) for v in values])}, seed)[""] if values else None
+    if drawn is None:
+        return {"mean": np.nan, "low": np.nan, "high": np.nan, "n": 0, "problems": 0}
+    estimate = Draws(drawn.value, drawn.draws, max(drawn.problems, 1), (least, most)).estimate
+    sizes = {"n": sum(map(len, values)), "problems": sum(map(bool, values))}
+    return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, **sizes}
 
 
-def probe_tables(summary: Mapping[str, Any]) -> list[Any]:
-    """One rich table for each context: effects of both actions at uncertain and sure tokens."""
-    from rich.table import Table
+def _tokens(records: Sequence[Record], context: str, seed: int) -> dict[str, Any]:
+    """Over all tokens of the rollouts: rank correlations with the entropy; by entropy decile the total variation between
+    student and teacher, and to first order how a step of each method changes it."""
+    read = [(np.asarray(r["entropies"]), r["readings"][context], r) for r in records if context in r["readings"]]
+    gaps = [np.asarray(reading["teacher_logps"]) - np.asarray(r["student_logps"]) for _, reading, r in read]
+    entropies = [entropy for entropy, _, _ in read]
+    tv = [np.asarray(reading["tv"]) for _, reading, _ in read]
+    deciles = [_deciles_of(entropy) for entropy in entropies]
 
-    tables = []
-    for context, found in summary.items():
-        title = f"context {context}: {found['rollouts']} rollouts, {found['positions']} positions, effects against the own draw"
-        table = Table(title=title)
-        columns = [(side, action) for side in SIDES for action in FORCED]
-        for heading in ("", *(f"{action} at {side}" for side, action in columns)):
-            table.add_column(heading, justify="right" if heading else "left")
-        for measure in MEASURES:
-            cells = [found["effects"][side][action][measure] for side, action in columns]
-            table.add_row(measure, *(f"{c['mean']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for c in cells))
-        tables.append(table)
-    return tables
+    def by_decile(values: Sequence[np.ndarray], least: float, most: float) -> list[dict[str, float]]:
+        return [
+            figure([v[d == decile].tolist() for v, d in zip(values, deciles, strict=True)], seed, least, most)
+            for decile in range(DECILES)
+        ]
+
+    methods = read[0][1]["terms"] if read else {}
+    shifts = {m: [np.asarray(reading["terms"][m]) * np.asarray(reading["slope"]) for _, reading, _ in read] for m in methods}
+    return {
+        "n": sum(map(len, entropies)),
+        "spearman": {
+            "gap": spearman(gaps, entropies, seed),
+            "abs_gap": spearman([np.abs(gap) for gap in gaps], entropies, seed),
+            "tv": spearman(tv, entropies, seed),
+        },
+        "tv": by_decile(tv, 0, 1),
+        "gap": by_decile(gaps, np.nan, np.nan),
+        "abs_gap": by_decile([np.abs(gap) for gap in gaps], np.nan, np.nan),
+        "shift": {method: by_decile(values, np.nan, np.nan) for method, values in shifts.items()},
+    }
 
 
-def _effects(records: Sequence[Record], action: str, measure: str, where: Callable[[Record], bool]) -> list[list[float]]:
-    """For each record the effects at its positions."""
-    return [_values(record, action, measure, where) for record in records]
+def _deciles_of(entropies: np.ndarray) -> np.ndarray:
+    ranks = np.empty(len(entropies), dtype=int)
+    ranks[np.argsort(entropies, kind="stable")] = np.arange(len(entropies))
+    return ranks * DECILES // max(len(entropies), 1)
 
 
-def _values(record: Record, action: str, measure: str, where: Callable[[Record], bool]) -> list[float]:
+def _revisions(records: Sequence[Record], contexts: Sequence[str], seed: int) -> dict[str, Any]:
+    def of(value: Callable[[Record], Outcome | None]) -> list[list[float]]:
+        told = [[value(revision) for revision in record["revisions"]] for record in records]
+        return [[float(np.mean(outcome["correct"])) for outcome in outcomes if outcome is not None] for outcomes in told]
+
+    def minus(first: Callable[[Record], Outcome | None], second: Callable[[Record], Outcome | None]) -> dict[str, float]:
+        pairs = [[(first(each), second(each)) for each in record["revisions"]] for record in records]
+        values = [[float(np.mean(a["correct"]) - np.mean(b["correct"])) for a, b in of_one if a and b] for of_one in pairs]
+        return figure(values, seed, -1, 1)
+
+    def preserve(revision: Record) -> Outcome:
+        return revision["preserve"]
+
+    def suppress(revision: Record) -> Outcome:
+        return revision["suppress"]
+
+    def teacher(context: str) -> Callable[[Record], Outcome | None]:
+        return lambda revision: revision["teacher"].get(context)
+
+    return {
+        "rollouts": sum(bool(record["revisions"]) for record in records),
+        "preserve": figure(of(preserve), seed, 0, 1),
+        "suppress": figure(of(suppress), seed, 0, 1),
+        "preserve_minus_suppress": minus(preserve, suppress),
+        "teacher": {context: figure(of(teacher(context)), seed, 0, 1) for context in contexts},
+        "teacher_minus_preserve": {context: minus(teacher(context), preserve) for context in contexts},
+    }
+
+
+def _effects(positions: Iterable[Record], context: str, action: str, measure: str, where: Where) -> list[float]:
     found = []
-    for position in filter(where, record["positions"]):
-        forced, control = (MEASURES[measure](position["outcomes"][a]) for a in (action, CONTROL))
+    for position in filter(where, positions):
+        forced, control = (
+            MEASURES[measure][0](o) for o in (position["contexts"][context]["outcomes"][action], position["control"])
+        )
         if forced is not None and control is not None:
             found.append(forced - control)
     return found
 
 
-def _cell(effects: Sequence[Sequence[float]], seed: int) -> dict[str, float]:
-    estimate: Estimate = ratio_of_sums([sum(e) for e in effects], [len(e) for e in effects], seed)
-    return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, "positions": sum(map(len, effects))}
+def _baseline(records: Sequence[Record], measure: str, where: Where, seed: int) -> dict[str, float]:
+    values = [_values(MEASURES[measure][0](p["control"]) for p in filter(where, record["positions"])) for record in records]
+    return figure(values, seed, 0, MEASURES[measure][1])
 
 
-def _baseline(records: Sequence[Record], measure: str, flag: bool) -> float | None:
+def _values(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _own(record: Record) -> dict[str, list[float]]:
+    return {name: [record[name]] for name in ("correct", "steps_right", "steps_checked", "epistemic", "length")}
+
+
+def _agreement(
+    records: Sequence[Record], probed: Sequence[Sequence[Record]], context: str, kind: str, seed: int
+) -> dict[str, float]:
+    """Share of places at which the rollout's own token is the teacher's most likely one."""
     values = [
-        value
-        for record in records
-        for position in filter(_on_side(flag), record["positions"])
-        if (value := MEASURES[measure](position["outcomes"][CONTROL])) is not None
+        [float(r["token_ids"][p["index"]] == p["contexts"][context]["forced"]["conform"]) for p in filter(_is(kind), positions)]
+        for r, positions in zip(records, probed, strict=True)
     ]
-    return float(np.mean(values)) if values else None
+    return figure(values, seed, 0, 1)
 
 
-def _agreement(records: Sequence[Record], flag: bool) -> float | None:
-    """Share of positions at which the rollout's own token is the teacher's most likely one."""
-    same = [
-        record["token_ids"][position["index"]] == position["forced"]["conform"]
-        for record in records
-        for position in filter(_on_side(flag), record["positions"])
-    ]
-    return float(np.mean(same)) if same else None
+def _range(measure: str) -> tuple[float, float]:
+    most = MEASURES[measure][1]
+    return -most, most
 
 
-def _on_side(flag: bool) -> Callable[[Record], bool]:
-    return lambda position: position["uncertain"] is flag
+def _is(kind: str) -> Where:
+    return lambda position: kind in position["kinds"]
 
 
-def _in_decile(decile: int) -> Callable[[Record], bool]:
-    return lambda position: min(int(10 * position["rank"]), 9) == decile
+def _in_decile(decile: int) -> Where:
+    return lambda position: min(int(DECILES * position["rank"]), DECILES - 1) == decile

@@ -26,20 +26,22 @@ def add(commands: Commands) -> None:
 def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     config = as_trained(load_config(ProbeConfig, known.config, ["--model.path", known.model, *overrides]))
     from dasd.analysis.probe import run_probe
-    from dasd.analysis.probe_summary import probe_tables, summarize_probe
+    from dasd.analysis.probe_file import assemble
+    from dasd.analysis.probe_summary import summarize_probe
+    from dasd.analysis.probe_tables import probe_tables, sentences
     from dasd.evaluation.folder import model_slug
     from dasd.files import write_json
     from dasd.progress import console
     from dasd.report import build_probe_page
 
     output = known.output or Path("runs/probe") / model_slug(known.model)
-    summary = summarize_probe(run_probe(config, output), config.seed)
+    records = assemble(run_probe(config, output), config.contexts)
+    summary = summarize_probe(records, config.contexts, config.rho, config.seed)
     write_json(output / "summary.json", summary)
     page = build_probe_page(output)
     for table in probe_tables(summary):
         console.print(table)
-    for context, found in summary.items():
-        console.print(f"\n{context}", style="bold")
-        console.print("\n".join(found["verdict"]), soft_wrap=True)
+    for line in sentences(summary):
+        console.print(line, soft_wrap=True)
     console.print(f"\nPage: {page}", soft_wrap=True)
     return summary

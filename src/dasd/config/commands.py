@@ -94,16 +94,19 @@ class ProbeConfig(Section):
         ("solution",), description="kinds of privileged context with commas between, each probed on the same rollouts"
     )
     fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="truncated: share of the solution's words")
-    positions: Annotated[int, Field(ge=2)] = Field(
-        8, description="tokens of each rollout at which to intervene, half uncertain"
+    positions: Annotated[int, Field(ge=1)] = Field(
+        4, description="tokens of each rollout at which to intervene, of each kind: high entropy, low entropy, random"
     )
-    continuations: Annotated[int, Field(ge=1)] = Field(8, description="times the student writes on after each intervention")
+    revisions: Annotated[int, Field(ge=0)] = Field(
+        2, description="revisions of each rollout that are kept, suppressed and handed to the teacher; 0: none"
+    )
+    continuations: Annotated[int, Field(ge=1)] = Field(8, description="times the student writes on from each place")
     rho: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.8, description="entropy quantile of a rollout above which tokens count as uncertain"
+        0.8, description="entropy quantile of a rollout above which tokens count as high"
     )
     temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="sampling temperature")
     max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
-    batch_size: Annotated[int, Field(gt=0)] = Field(512, description="completions sampled at once")
+    batch_size: Annotated[int, Field(gt=0)] = Field(128, description="completions sampled at once")
     seed: int = Field(0, description="seed of rollouts, positions and continuations")
 
 
