@@ -29,6 +29,7 @@ from dasd.credit.controls import CONTROLS, Controlled
 from dasd.credit.direction import DirectionAdaptive
 from dasd.credit.distillation import DirectionAdaptiveVocabulary, Distillation, EntropyRouted, SampleRouted
 from dasd.credit.divergence import Divergence
+from dasd.credit.own import is_own, load_own
 from dasd.credit.schedule import Schedule, at_step
 from dasd.credit.signals import Credit, TokenSignals
 
@@ -89,20 +90,22 @@ _FIXED = {
 
 
 def make_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
-    """The named method with these settings in place of its defaults, and under `control` (with `control_seed`) if given.
+    """The named method, or that of a user's file (`path/to/file.py:name`), with these settings in place of its defaults, and
+    under `control` (with `control_seed`) if given.
 
     A number may be a `Schedule` or its mapping (start, end, steps, shape), a divergence a mapping of `Divergence`'s settings.
     What makes a method what its name says cannot be changed. Raises ValueError naming the nearest valid name for an unknown
     method or setting.
     """
     settings = dict(settings or {})
-    if name not in METHODS:
+    if not is_own(name) and name not in METHODS:
         raise ValueError(f"unknown method {name!r}{_nearest(name, METHODS)}; methods: {', '.join(METHODS)}")
-    method: Any = METHODS[name]
+    method: Any = load_own(name) if is_own(name) else METHODS[name]
     control, seed = settings.pop("control", None), settings.pop("control_seed", None)
     if control is None and seed is not None:
         raise ValueError(f"control_seed is {seed!r} without a control: name one of {', '.join(CONTROLS)}, or leave it out")
-    free = [field.name for field in fields(method) if field.name not in _FIXED.get(name, ())]
+    known = fields(method) if is_dataclass(method) else ()
+    free = [field.name for field in known if field.name not in _FIXED.get(name, ())]
     for setting, value in settings.items():
         if setting not in free:
             if setting in _FIXED.get(name, ()):
@@ -111,7 +114,7 @@ def make_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
             raise ValueError(f"method {name} has no setting {setting!r}{_nearest(setting, free)}; {choices}")
         if isinstance(value, Mapping):
             settings[setting] = _build(f"{name}.{setting}", getattr(method, setting), value)
-    method = _replaced(name, method, settings)
+    method = _replaced(name, method, settings) if settings else method
     return method if control is None else Controlled(method, control, seed or 0)
 
 
