@@ -28,9 +28,8 @@ def test_its_numbers_are_those_of_its_formula():
 
 def test_the_command_line_trains_with_it(tmp_path):
     config = tmp_path / "config.yaml"
-    config.write_text(
-        "training: {steps: 1, rollouts_per_step: 8, group_size: 4, micro_batch_size: 8, max_completion_length: 16}\n"
-    )
+    sizes = "rollouts_per_step: 8, group_size: 4, micro_batch_size: 8, max_completion_length: 16"
+    config.write_text(f"training: {{steps: 1, {sizes}}}\n")
     arguments = ["--method.name", METHOD, "--method.lam", "0.25", "--data.limit", "4", "--output", str(tmp_path / "run")]
     assert run(["train", str(config), *arguments]) == 0
     assert len(read_lines(tmp_path / "run" / "metrics.jsonl")) == 1
