@@ -22,8 +22,8 @@ HintSource = Literal["failed_rollouts", "other_problems"]
 
 @dataclass(frozen=True)
 class ContrastiveHints:
-    """RLCSD: `A_t = A + r_t`, `r_t = scale * tanh(e / width)` where |r_t| > threshold and 0 elsewhere (2606.11709). Where `A`
-    is 0 it stays 0.
+    """RLCSD: `A_t = A + scale * tanh(e / width)` where the size of that term exceeds `threshold`, `A` elsewhere (2606.11709).
+    Where `A` is 0 it stays 0.
 
     wrong_hints     at most so many wrong hints; each costs a forward pass of the teacher
     hints_from      `failed_rollouts`: other rollouts of the problem that the verifier refuses; `other_problems`: their context
@@ -50,7 +50,7 @@ class ContrastiveHints:
         return frozenset({"teacher_logps", "contrast_logps", *(["batch_totals"] if self.separate_means else [])})
 
     def residual(self, signals: TokenSignals) -> Tensor:
-        """(B, T) r_t; 0 where it is too small, masked, or there is no teacher."""
+        """(B, T) the term; 0 where it is too small, masked, or there is no teacher."""
         found = number(self.scale) * torch.tanh(evidence(signals) / self.width)
         return found.masked_fill(found.abs() <= self.threshold, 0.0)
 
