@@ -5,38 +5,20 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import fields
 from fractions import Fraction
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from trl import GRPOConfig
 
 from dasd import processes
 from dasd.config import BadInput, RunConfig, TrainingConfig, nearest
 from dasd.training.trainer import SelfDistillationConfig
-
-# TRL's name -> the key of a config, where it is not `training.NAME`
-OWN_NAMES = {
-    "output_dir": "output",
-    "method": "method.name",
-    "method_settings": "method",
-    "chat_template_kwargs": "model.chat_template_kwargs",
-    "teacher_chat_template_kwargs": "teacher.chat_template_kwargs",
-    "context": "teacher.context",
-    "context_template": "teacher.template",
-    "context_fraction": "teacher.fraction",
-    "teacher_weights": "teacher.weights",
-    "teacher_ema_rate": "teacher.ema_rate",
-    "teacher_sync_steps": "teacher.sync_steps",
-    "max_resamples": "training.dynamic_sampling",
-    "max_steps": "training.steps",
-    "per_device_train_batch_size": "training.micro_batch_size",
-    "gradient_accumulation_steps": "training.rollouts_per_step",
-    "num_generations": "training.group_size",
-}
+from dasd.training.trl_options import refusal
 
 
 def trainer_arguments(
@@ -97,15 +79,9 @@ def trainer_arguments(
         "disable_tqdm": True,
         "gradient_checkpointing": on_gpu,
     }
-    known = [f.name for f in fields(GRPOConfig)]
-    for key in training.trl:
-        if key in ours:
-            own = OWN_NAMES.get(key, f"training.{key}")
-            raise BadInput(f"training.trl.{key} is set by dasd itself: use its own key, {own} (dasd train --help lists them)")
-        if key not in known:
-            raise BadInput(f"unknown key 'training.trl.{key}'{nearest(key, known)} It must be a field of trl.GRPOConfig")
+    further = {name: _checked(name, value) for name, value in training.trl.items()}
     try:
-        arguments = kind(**{**defaults, **ours, **training.trl})
+        arguments = kind(**{**defaults, **ours, **further})
     except (ValueError, TypeError) as error:
         raise BadInput(f"TRL refuses these settings: {error}") from None
     if arguments.world_size != count:
@@ -115,6 +91,27 @@ def trainer_arguments(
         )
     refuse_torn_batches(arguments)
     return arguments
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value of a field under training.trl, in the type that TRL declares. Raises BadInput."""
+    types = _types()
+    if name not in types:
+        raise BadInput(f"unknown key 'training.trl.{name}'{nearest(name, list(types))} It must be a field of trl.GRPOConfig")
+    if (reason := refusal(name, value)) is not None:
+        raise BadInput(reason)
+    try:
+        return TypeAdapter(types[name]).validate_python(value)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        message = fault["msg"][:1].lower() + fault["msg"][1:]
+        raise BadInput(f"training.trl.{name}: {message}, got {fault['input']!r}") from None
+
+
+@cache
+def _types() -> dict[str, Any]:
+    """The declared type of every field of TRL's config."""
+    return get_type_hints(GRPOConfig)
 
 
 def too_few_problems(count: int, arguments: SelfDistillationConfig, training: TrainingConfig) -> str | None:

@@ -72,17 +72,21 @@ def score_pass(
 ) -> Any:
     """The output of TRL's fused head on (b, P) left-padded prompts and (b, T) completions; its last T places are theirs."""
     cache, mask = None, torch.cat([prompt_mask, completion_mask], dim=1)
+    # Experts: their balance is a matter of the loss, and its mask would not fit a pass that goes on from a cache.
+    more = {"output_router_logits": False} if hasattr(model.config.get_text_config(), "output_router_logits") else {}
     if shared:
         _, source = torch.unique(prompt_ids, dim=0, return_inverse=True)
         first = [source.tolist().index(number) for number in range(int(source.max()) + 1)]
-        read = model(input_ids=prompt_ids[first, :-1], attention_mask=prompt_mask[first, :-1], use_cache=True, logits_to_keep=1)
+        read = model(
+            input_ids=prompt_ids[first, :-1], attention_mask=prompt_mask[first, :-1], use_cache=True, logits_to_keep=1, **more
+        )
         cache = read.past_key_values
         cache.batch_select_indices(source)
         prompt_ids = prompt_ids[:, -1:]  # says the completion's first token
     labels = torch.cat([torch.full_like(prompt_ids, -100), completion_ids.masked_fill(completion_mask == 0, -100)], dim=1)
     return model(
         input_ids=torch.cat([prompt_ids, completion_ids], dim=1), attention_mask=mask, labels=labels,
-        past_key_values=cache, fused_lm_head=True, is_top1=True,
+        past_key_values=cache, fused_lm_head=True, is_top1=True, **more,
     )  # fmt: skip
 
 
