@@ -1,6 +1,7 @@
 """What does a newcomer see? Every command as typed, with typing errors: one message, the right exit code, no traceback."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -139,3 +140,19 @@ def test_help_of_the_quickstart_shows_the_quickstarts_own_settings(capsys):
     assert lines["--output"].endswith("[runs/quickstart]")
     assert lines["--training.steps"].endswith("[12]")
     assert lines["--training.learning_rate"].endswith("[0.001]")
+
+
+@pytest.mark.parametrize("module", ["pydantic", "torch"])
+def test_ctrl_c_while_it_is_being_loaded_is_no_traceback(tmp_path, module):
+    """The first import of a package is interrupted: of one at the top of the command line, and of one that a command needs."""
+    (tmp_path / module).mkdir()
+    (tmp_path / module / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    (tmp_path / "config.yaml").write_text(f"output: {tmp_path / 'run'}\n")
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "dasd", "train", str(tmp_path / "config.yaml")], env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("dasd: stopped")
+    assert "Traceback" not in done.stderr

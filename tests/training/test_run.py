@@ -2,15 +2,18 @@
 
 import json
 import math
+import re
 import shutil
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dasd.assets import BASE_MODEL
-from dasd.config import BadInput, RunConfig, validate
+from dasd.cli import run as command
+from dasd.config import BadInput, RunConfig, dump_config, validate
 from dasd.tasks.math import MathTask
 from dasd.training import callbacks, checkpoints, rewards, run
+from dasd.training.arguments import trainer_arguments
 
 
 def small(output, **training):
@@ -83,6 +86,118 @@ def test_a_finished_run_is_left_alone(finished):
     final = run.train(small(finished))
     assert final == finished / "checkpoints" / "final"
     assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_says_so_and_what_to_raise(finished, caplog):
+    with caplog.at_level("INFO", logger="dasd"):
+        run.train(small(finished))
+    [said] = [record.getMessage() for record in caplog.records]
+    assert f"{finished} is finished: all 4 steps are made. Raise training.steps" in said
+
+
+@pytest.mark.parametrize("scheduler", ["constant_with_warmup", "cosine"])
+def test_more_steps_go_on_from_where_the_run_ended(finished, tmp_path, caplog, scheduler):
+    """Two steps and then four are four, where the learning rate does not follow the number of steps; else that is said."""
+    output, trl = tmp_path / "run", {"trl": {"lr_scheduler_type": scheduler}}
+    run.train(small(output, steps=2, **trl))
+    two = json.loads((output / "result.json").read_text())
+    first = (output / "checkpoints" / "final" / "model.safetensors").read_bytes()
+    with caplog.at_level("INFO", logger="dasd"):
+        run.train(small(output, steps=4, **trl))
+    assert f"Goes on from step 2 of 4 ({output}/checkpoints/checkpoint-2)." in caplog.text
+    assert ("training.steps was raised from 2" in caplog.text) == (scheduler == "cosine")
+    assert (two["steps"], json.loads((output / "result.json").read_text())["steps"]) == (2, 4)
+    assert "steps: 4\n" in (output / "config.yaml").read_text()
+    assert (output / "checkpoints" / "final" / "model.safetensors").read_bytes() != first
+    assert [line["step"] for line in lines(output)] == [1, 2, 3, 4]
+    with pytest.raises(BadInput, match="can be raised alone, and never lowered"):
+        run.train(small(output, steps=3, **trl))
+    if scheduler != "cosine":
+        for one, two in zip(lines(finished), lines(output), strict=True):
+            assert all(two[name] == pytest.approx(one[name], abs=1e-6) for name in ("loss", "reward", "entropy", "grad_norm"))
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (1, r"stopped before the first checkpoint \(training.save_steps: 2\): the same command begins again"),
+        (3, "stopped; the same command goes on from step 2, the last checkpoint"),
+    ],
+)
+def test_a_run_that_is_stopped_says_where_it_stands(tmp_path, monkeypatch, capfd, at, said):
+    output = tmp_path / "run"
+    (tmp_path / "config.yaml").write_text(dump_config(small(output)))
+    original = callbacks.MetricsWriter.on_log
+
+    def stop(self, args, state, control, logs=None, **kwargs):
+        original(self, args, state, control, logs, **kwargs)
+        if state.global_step == at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(callbacks.MetricsWriter, "on_log", stop)
+    assert command(["train", str(tmp_path / "config.yaml")]) == 1
+    assert re.search(said, capfd.readouterr().err)
+
+
+def test_a_step_shows_what_it_is_at(tmp_path):
+    """A run of one step of two batches: its rollouts token by token, the teacher's pass, the training pass."""
+    config, notes = small(tmp_path / "run", steps=1, max_completion_length=5), []
+    model, tokenizer, problems, task = run.prepare(config)
+    trainer = run.build_trainer(config, model, tokenizer, problems, task)
+    trainer.add_callback(callbacks.SignsOfLife(trainer, lambda count, note: notes.append((count, note))))
+    trainer.train()
+    assert {count for count, _ in notes} == {0}
+    told = [note.removeprefix("step 1 ") for _, note in notes]
+    assert told[:5] == [
+        "begins",
+        *(f"writes 8 rollouts, token {token}" for token in (1, 2, 3, 4)),
+    ]  # the prompt gives the first
+    assert told[5] == "scores rollouts"
+    assert told[-2:] == ["learns", "learns"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "trl", "message"),
+    [
+        ("ACCELERATE_USE_FSDP", "true", {}, "the launcher asks for FSDP, and on CPUs accelerate leaves it out"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", {"use_cpu": True}, "the launcher asks for DeepSpeed, and on CPUs"),
+        ("ACCELERATE_MIXED_PRECISION", "bf16", {}, "mixed precision is bf16, and the run's none: set training.trl.bf16: true"),
+        ("ACCELERATE_MIXED_PRECISION", "fp16", {"bf16": True}, "fp16, and the run's bf16: .* --mixed_precision bf16"),
+        ("ACCELERATE_MIXED_PRECISION", "bf16", {"bf16": True}, None),
+        ("ACCELERATE_MIXED_PRECISION", "no", {"bf16": True}, None),
+        ("ACCELERATE_USE_FSDP", "false", {}, None),
+    ],
+)
+def test_what_the_launcher_asks_for_is_not_passed_over(tmp_path, monkeypatch, variable, value, trl, message):
+    monkeypatch.setenv(variable, value)
+    config = small(tmp_path / "run", trl=trl)
+    if message is None:
+        assert trainer_arguments(config).bf16 == bool(trl.get("bf16"))
+        return
+    with pytest.raises(BadInput, match=message):
+        trainer_arguments(config)
+
+
+def test_an_optimiser_that_is_not_installed_is_bad_input(tmp_path):
+    config = small(tmp_path / "run", trl={"optim": "stable_adamw"})
+    with pytest.raises(BadInput, match="torch-optimi"):
+        run.train(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_versions_are_of_what_was_used(tmp_path):
+    from importlib.metadata import version
+
+    from dasd.training.provenance import provenance, software
+
+    class Tokenizer:
+        chat_template = ""
+
+    plain = provenance(small(tmp_path), Tokenizer)["versions"]
+    assert "peft" not in plain
+    assert provenance(small(tmp_path, lora_rank=4), Tokenizer)["versions"] == plain | {"peft": version("peft")}
+    assert software(["no_such_module_here"])["versions"] == plain
+    assert software(["yaml"])["versions"]["yaml"] == version("PyYAML")  # the module's name and its distribution's differ
 
 
 def test_a_folder_of_another_run_is_refused(finished):

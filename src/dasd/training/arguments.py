@@ -38,6 +38,7 @@ def trainer_arguments(
             f"training.rollouts_per_step ({training.rollouts_per_step}) must be a multiple of micro_batch_size x processes "
             f"({training.micro_batch_size} x {count})"
         )
+    revision = config.model.revision if training.trl.get("beta") else None  # TRL loads the reference of a KL by its name
     ours: dict[str, Any] = {
         "output_dir": str(Path(config.output) / "checkpoints"),
         "method": config.method.name,
@@ -63,6 +64,7 @@ def trainer_arguments(
         "max_completion_length": training.max_completion_length,
         "save_steps": training.save_steps,
         "seed": training.seed,
+        "model_init_kwargs": {"revision": revision} if revision else None,
         "trust_remote_code": config.model.trust_remote_code,  # of vLLM, which loads the model once more
         "report_to": list(training.report_to),
     }
@@ -80,10 +82,14 @@ def trainer_arguments(
         "gradient_checkpointing": on_gpu,
     }
     further = {name: _checked(name, value) for name, value in training.trl.items()}
+    if world_size is None and {**defaults, **further}["use_cpu"]:
+        refuse_sharding_that_is_left_out()
     try:
         arguments = kind(**{**defaults, **ours, **further})
     except (ValueError, TypeError) as error:
         raise BadInput(f"TRL refuses these settings: {error}") from None
+    if world_size is None:
+        refuse_other_precision(arguments)
     if arguments.world_size != count:
         raise BadInput(
             f"the launcher started {count} processes, and accelerate joins {arguments.world_size} of them: on CPUs "
@@ -112,6 +118,27 @@ def _checked(name: str, value: Any) -> Any:
 def _types() -> dict[str, Any]:
     """The declared type of every field of TRL's config."""
     return get_type_hints(GRPOConfig)
+
+
+def refuse_sharding_that_is_left_out() -> None:
+    """accelerate shards on accelerators only: on CPUs it passes over FSDP and DeepSpeed without a word. Raises BadInput."""
+    for name, variable in (("FSDP", "ACCELERATE_USE_FSDP"), ("DeepSpeed", "ACCELERATE_USE_DEEPSPEED")):
+        if os.environ.get(variable, "").lower() in ("true", "1"):
+            raise BadInput(
+                f"the launcher asks for {name}, and on CPUs accelerate leaves it out: every process would hold the whole "
+                "model. Launch with recipes/accelerate/ddp_cpu.yaml, or on GPUs without training.trl.use_cpu"
+            )
+
+
+def refuse_other_precision(arguments: SelfDistillationConfig) -> None:
+    """Of the launcher's mixed precision and the run's, one would be passed over, or DeepSpeed end the run. Raises BadInput."""
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    ours = "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no"
+    if launched in ("bf16", "fp16") and launched != ours:
+        raise BadInput(
+            f"the launcher's mixed precision is {launched}, and the run's {'none' if ours == 'no' else ours}: set "
+            f"training.trl.{launched}: true, or launch with --mixed_precision {ours}"
+        )
 
 
 def too_few_problems(count: int, arguments: SelfDistillationConfig, training: TrainingConfig) -> str | None:
@@ -162,10 +189,15 @@ def place_reporters(config: RunConfig) -> None:
         os.environ.setdefault(name, value)
 
 
+def whole_batches(arguments: SelfDistillationConfig) -> int:
+    """The fewest optimisation steps after which every batch of rollouts is used up."""
+    passes = arguments.steps_per_generation * arguments.num_iterations
+    return Fraction(passes, arguments.gradient_accumulation_steps).numerator
+
+
 def refuse_torn_batches(arguments: SelfDistillationConfig) -> None:
     """Rollouts are not part of a checkpoint: one in the middle of their use would go on with others. Raises BadInput."""
-    batches = Fraction(arguments.steps_per_generation * arguments.num_iterations, arguments.gradient_accumulation_steps)
-    whole = batches.numerator  # the fewest steps after which a batch of rollouts is used up
+    whole = whole_batches(arguments)
     if arguments.save_steps < arguments.max_steps and arguments.save_steps % whole:
         raise BadInput(
             f"training.save_steps ({arguments.save_steps}) must be a multiple of the steps that use whole batches of rollouts "

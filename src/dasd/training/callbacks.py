@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from dasd.files import append_lines
@@ -16,10 +17,13 @@ from dasd.report import build_report
 
 
 class MetricsWriter(TrainerCallback):
-    """One line a step, and the progress bar moved."""
+    """One line a step (or every `logging_steps`), and the progress bar moved."""
 
     def __init__(self, path: Path, advance: Advance) -> None:
-        self.path, self.advance, self.tokens = path, advance, 0.0
+        self.path, self.advance, self.tokens, self.step = path, advance, 0.0, 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.step = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if not state.is_world_process_zero or not logs or "loss" not in logs:
@@ -30,7 +34,8 @@ class MetricsWriter(TrainerCallback):
             metrics["tokens_per_second"] = (read - self.tokens) / seconds
         self.tokens = read
         append_lines(self.path, [metrics])
-        self.advance(1, headline(metrics))
+        self.advance(state.global_step - self.step, headline(metrics))
+        self.step = state.global_step
 
 
 class StepLines(TrainerCallback):
@@ -85,6 +90,32 @@ class ReportWriter(TrainerCallback):
             and state.global_step < state.max_steps
         ):
             build_report(self.output, live=True)
+
+
+class SignsOfLife(TrainerCallback):
+    """Says what a step is at while it is made: the token that its rollouts are at, that they are scored, then learnt from."""
+
+    def __init__(self, trainer: Any, advance: Advance) -> None:
+        self.trainer, self.advance, self.written = trainer, advance, 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        model = model.get_base_model() if hasattr(model, "peft_config") else model
+        model.register_forward_pre_hook(self._forward, with_kwargs=True)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.written = 0
+        self._say("begins")
+
+    def _forward(self, model: Any, args: Any, given: Mapping[str, Any]) -> None:
+        if given.get("fused_lm_head"):
+            self._say("learns" if torch.is_grad_enabled() else "scores rollouts")
+        elif (ids := given.get("input_ids")) is not None and ids.shape[1] == 1:
+            self.written += 1
+            self._say(f"writes {len(ids)} rollouts, token {self.written}")
+
+    def _say(self, what: str) -> None:
+        self.advance(0, f"step {self.trainer.state.global_step + 1} {what}")
 
 
 class Done(Exception):

@@ -38,8 +38,8 @@ from dasd.tasks import make_task
 from dasd.tasks.base import Problem, Task
 from dasd.teacher.context import PrivilegedContext, wrong_hints
 from dasd.trained import Trained, facts_of_run
-from dasd.training.arguments import place_reporters, too_few_problems, trainer_arguments
-from dasd.training.callbacks import Done, MetricsWriter, ReportWriter, StopWhenDone
+from dasd.training.arguments import place_reporters, too_few_problems, trainer_arguments, whole_batches
+from dasd.training.callbacks import Done, MetricsWriter, ReportWriter, SignsOfLife, StopWhenDone
 from dasd.training.cards import CardWriter, write_run_card
 from dasd.training.checkpoints import is_complete, last_checkpoint, saving, step_of, telling_where_it_stands
 from dasd.training.lora import adapter
@@ -122,9 +122,8 @@ def _optimise(config: RunConfig, trainer: SelfDistillationTrainer, tokenizer: An
     if processes.is_main():
         claim(output, config, may_grow=True)
         if not (output / "run.json").exists():
-            distribution = {"processes": processes.count(), "distributed": trainer.accelerator.distributed_type.value}
-            data = {"data": describe(problems, config.data)}
-            write_json(output / "run.json", provenance(config, tokenizer) | data | distribution)
+            record = provenance(config, tokenizer, trainer.accelerator.distributed_type.value)
+            write_json(output / "run.json", record | {"data": describe(problems, config.data)})
         _facts(config, problems).write(output)
         if (checkpoint := last_checkpoint(output / "checkpoints")) is not None:
             _warn_of_other_processes(output / "run.json")
@@ -132,7 +131,7 @@ def _optimise(config: RunConfig, trainer: SelfDistillationTrainer, tokenizer: An
     place_reporters(config)
     done = step_of(checkpoint) if checkpoint else 0
     if done:
-        logger.info("Goes on from step %d of %d (%s).", done, config.training.steps, checkpoint)
+        _tell_how_it_goes_on(config, trainer, done, checkpoint)
     if processes.is_main():
         repair_lines(output / METRICS, keep=lambda record: record["step"] <= done)
     with track(f"Training with {config.method.name}", config.training.steps, each=True) as advance:
@@ -141,6 +140,7 @@ def _optimise(config: RunConfig, trainer: SelfDistillationTrainer, tokenizer: An
         if config.training.report_steps:
             trainer.add_callback(ReportWriter(output, config.training.report_steps))
         trainer.add_callback(CardWriter(config, trainer.method))
+        trainer.add_callback(SignsOfLife(trainer, advance))
         trainer.add_callback(StopWhenDone())
         with suppress(Done):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -226,11 +226,12 @@ def build_trainer(
             train_dataset=as_dataset(mixed(problems, config.data)), processing_class=tokenizer,
             peft_config=adapter(config, model),
         )  # fmt: skip
-    except ValueError as error:
+        trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)  # may want a package that is not there
+    except (ValueError, ImportError, NotImplementedError) as error:
         for path in new:
             with suppress(OSError):
                 path.rmdir()
-        raise BadInput(str(error)) from None
+        raise BadInput(" ".join(str(error).split())) from None
     if config.training.eval_steps:
         trainer.add_callback(Validation(config, trainer))
     return trainer
@@ -242,6 +243,20 @@ def privileged_context(config: RunConfig) -> PrivilegedContext:
 
 def as_dataset(problems: Sequence[Problem]) -> Dataset:
     return Dataset.from_list([as_row(problem) for problem in problems])
+
+
+def _tell_how_it_goes_on(config: RunConfig, trainer: SelfDistillationTrainer, done: int, checkpoint: Path) -> None:
+    logger.info("Goes on from step %d of %d (%s).", done, config.training.steps, checkpoint)
+    ended, args = Result.read(Path(config.output)), trainer.args
+    if ended is None or ended.steps >= config.training.steps:
+        return
+    if not args.lr_scheduler_type.value.startswith("constant"):
+        logger.warning(
+            "training.steps was raised from %d: the learning rate is now that of %s over all %d steps, and not where it was.",
+            ended.steps, args.lr_scheduler_type.value, config.training.steps,
+        )  # fmt: skip
+    if done % whole_batches(args):
+        logger.warning("The rollouts of step %d were not used up: this goes on with fresh ones.", done)
 
 
 def _warn_of_other_processes(record: Path) -> None:

@@ -32,6 +32,7 @@ from dasd.teacher.weights import TeacherWeights
 from dasd.training.callbacks import StepLines
 from dasd.training.cards import write_trainer_card
 from dasd.training.passes import has_learned_positions
+from dasd.training.silence import silences
 from dasd.training.trl_adapter import Batch, Scores, TokenCreditTrainer
 
 logger = logging.getLogger("dasd")
@@ -110,6 +111,8 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         self.wrong_context = wrong_hints(self.context, self.method) if "contrast_logps" in self.needs else None
         self.compares_distributions = "teacher_distribution" in self.needs
         self.max_resamples = args.max_resamples
+        if args.cast_lm_head_to_fp32 and not isinstance(model, str):
+            _refuse_to_cast(model)
         self._teacher_entropy_history: list[float] = []
         self._warned: set[str] = set()
         super().__init__(model, reward_funcs, args, **kwargs)
@@ -264,7 +267,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             metrics["teacher/entropy_median"] = self._teacher_entropy_history[-1]
         logs.update(metrics)
         super().log(logs, start_time)
-        self._warn_when_idle({**logs, **metrics})
+        self._tell_who_is_silent({**logs, **metrics})
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """What was done, in place of TRL's card, which calls every run of its trainer GRPO."""
@@ -337,7 +340,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         if (folder / STATE_FILE).exists():
             self._teacher_entropy_history[:] = json.loads((folder / STATE_FILE).read_text())["teacher_entropy_history"]
 
-    # What is wrong or idle
+    # What is wrong, and who is silent
 
     def _refuse_contradictions(self, args: SelfDistillationConfig) -> None:
         dropout = [name for name, module in self.model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
@@ -369,26 +372,22 @@ class SelfDistillationTrainer(TokenCreditTrainer):
                 f"({args.num_generations})"
             )
 
-    def _warn_when_idle(self, logs: Mapping[str, float]) -> None:
-        """Says once when nothing is learnt from the teacher or from the verifier, and what to do."""
-        causes = {
-            "no reward varies inside its group, so the verifier says nothing; take easier or harder problems, a larger group "
-            "or a higher temperature": logs.get("frac_reward_zero_std") == 1.0,
-            "no rollout has a teacher: no privileged context (an empty column, or no peer that the verifier accepts)": (
-                logs.get("teacher/skipped") == 1.0
-            ),
-            "teacher and student agree on every token (no gap above rounding); see whether the teacher's prompt shows the "
-            "reference, with `dasd doctor`": self.has_teacher
-            and logs.get("gap/abs", 1.0) == 0.0
-            and logs.get("teacher/skipped") != 1.0,
-            "no token is repelled: the entropies of each rollout are all equal, or the method only attracts": (
-                logs.get("tokens/repelled") == 0.0 and logs.get("tokens/attracted", 0.0) == 0.0 and logs.get("gap/abs", 0.0) > 0
-            ),
-        }
-        for cause, holds in causes.items():
-            if holds and cause not in self._warned:
-                self._warned.add(cause)
-                logger.warning("The method is idle: %s.", cause)
+    def _tell_who_is_silent(self, logs: Mapping[str, float]) -> None:
+        """Says once of each who teaches nothing."""
+        for fact, sentence in silences(logs, self.has_teacher).items():
+            if fact not in self._warned:
+                self._warned.add(fact)
+                logger.warning(sentence)
+
+
+def _refuse_to_cast(model: Any) -> None:
+    """Raises ValueError where TRL's cast of the head does not know its way about the model."""
+    tied = model.config.tie_word_embeddings
+    if not hasattr(model, "lm_head") or (tied and not hasattr(getattr(model, "model", None), "embed_tokens")):
+        raise ValueError(
+            f"cast_lm_head_to_fp32 looks for lm_head{' and model.embed_tokens' if tied else ''}, which {type(model).__name__} "
+            "has under other names: leave it out, or load the model in float32"
+        )
 
 
 def _teachers(scores: Scores) -> Batch:
