@@ -188,8 +188,8 @@ def test_metrics_do_not_depend_on_micro_batches(train, tiny_model):
 @pytest.mark.parametrize(
     ("changes", "rows", "expected"),
     [
-        ({"reward": lambda completions, **_: [1.0] * len(completions)}, None, "no reward varies"),
-        ({}, "empty", "no rollout has a teacher"),
+        ({"reward": lambda completions, **_: [1.0] * len(completions)}, None, "No reward varies"),
+        ({}, "empty", "No rollout has a teacher"),
         ({"context_template": "{problem}"}, None, None),
     ],
 )

@@ -24,8 +24,8 @@ def silences(logs: Mapping[str, float], has_teacher: bool) -> dict[str, str]:
         )
     elif logs.get("gap/abs", 1.0) == 0.0:
         said["no gap"] = (
-            "Teacher and student agree on every token (no gap above rounding), so the teacher says nothing; see whether its prompt "
-            "shows the reference, with `dasd doctor`."
+            "Teacher and student agree on every token (no gap above rounding), so the teacher says nothing; see whether its "
+            "prompt shows the reference, with `dasd doctor`."
         )
     elif logs.get("tokens/repelled") == 0.0 and logs.get("tokens/attracted") == 0.0:
         said["no direction"] = (
