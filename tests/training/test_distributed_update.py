@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from same_update import CASES, SHARDED
+
+from training.same_update import CASES, SHARDED
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("same_update.py")
@@ -19,7 +20,8 @@ MICRO_BATCHES = {"accumulated", "distributions, accumulated", "certainty over al
 
 def launch(folder, *flags, processes=2):
     several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    path = os.pathsep.join(filter(None, [str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": path}
     command = [sys.executable, *several, str(SCRIPT), str(folder), *flags]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -38,7 +40,7 @@ def ddp(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fsdp(tmp_path_factory):
-    return launch(tmp_path_factory.mktemp("fsdp"), "--fsdp")
+    return launch(tmp_path_factory.mktemp("fsdp"), "fsdp")
 
 
 def compare(one, two, case):
@@ -68,19 +70,30 @@ def test_two_processes_with_a_sharded_model_are_one(one, fsdp, case):
     compare(one, fsdp, case)
 
 
-def test_a_sharded_run_resumes_as_if_nothing_had_happened(fsdp):
-    whole, resumed = (
-        [json.loads(line) for line in (fsdp / name / "metrics.jsonl").read_text().splitlines()] for name in ("whole", "killed")
+def resumed(folder):
+    """(what the uninterrupted run trained, what the killed one did), after a look at what they logged."""
+    whole, killed = (
+        [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "killed")
     )
-    assert [line["step"] for line in resumed] == [1, 2]
-    for first, second in zip(whole, resumed, strict=True):
+    assert [line["step"] for line in killed] == [1, 2]
+    for first, second in zip(whole, killed, strict=True):
         for name in ("loss", "reward", "gap/abs", "entropy", "grad_norm", "num_tokens"):
             assert second[name] == pytest.approx(first[name], abs=1e-5), name
-    folders = [fsdp / name / "checkpoints" for name in ("whole", "killed")]
-    teachers = [load_file(folder / "checkpoint-2" / "teacher.safetensors") for folder in folders]
-    students = [load_file(folder / "final" / "model.safetensors") for folder in folders]
-    for first, second in (teachers, students):
-        assert all(torch.allclose(first[key], second[key], atol=1e-6) for key in first)
-    assert teachers[0].keys() == students[0].keys() - {"lm_head.weight"}  # whole, under the model's own names
-    assert any(not torch.equal(teachers[0][name], students[0][name]) for name in teachers[0])
+    students = [load_file(folder / name / "checkpoints" / "final" / "model.safetensors") for name in ("whole", "killed")]
+    assert all(torch.allclose(students[0][key], students[1][key], atol=1e-6) for key in students[0])
+    return students
+
+
+def resumed_teachers(folder, student):
+    """The same of the teachers, which moved."""
+    paths = [folder / name / "checkpoints" / "checkpoint-2" / "teacher.safetensors" for name in ("whole", "killed")]
+    teachers = list(map(load_file, paths))
+    assert all(torch.allclose(teachers[0][key], teachers[1][key], atol=1e-6) for key in teachers[0])
+    assert teachers[0].keys() == student.keys() - {"lm_head.weight"}  # whole, under the model's own names
+    assert any(not torch.equal(teachers[0][name], student[name]) for name in teachers[0])
+
+
+def test_a_sharded_run_resumes_as_if_nothing_had_happened(fsdp):
+    resumed_teachers(fsdp, resumed(fsdp)[0])
     assert json.loads((fsdp / "whole" / "run.json").read_text())["distributed"] == "FSDP"
