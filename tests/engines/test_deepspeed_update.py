@@ -13,12 +13,15 @@ from training.test_distributed_update import compare, launch, resumed, resumed_t
 
 pytest.importorskip("deepspeed")
 KEPT = "has teacher weights '{}', of which a copy is kept"
+WHOLE = "compares whole distributions, which needs the whole output layer"
 REFUSED = {  # by ZeRO-3
     "schedule, ema": KEPT.format("ema"),
     "peers on all processes": KEPT.format("ema"),
     "distributions, accumulated": KEPT.format("ema"),
     "distributions, frozen teacher": KEPT.format("frozen"),
-    "distributions of uncertain tokens": "compares whole distributions, which needs the whole output layer",
+    "distributions of uncertain tokens": WHOLE,
+    "certainty over all processes": WHOLE,
+    "each rollout's mean": WHOLE,
 }
 one = plain.one
 
