@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: help quickstart test test-vllm test-deepspeed check format clean
+.PHONY: help quickstart test test-vllm test-deepspeed test-verl check format clean
 
 help:
 	@echo "make quickstart   set up $(VENV), train the bundled model, write runs/quickstart/report.html"
 	@echo "make test         set up $(VENV) and run the tests"
 	@echo "make test-vllm    set up $(VENV)-vllm and run the tests with vLLM on CPUs, about five minutes"
-	@echo "make test-deepspeed  the same with DeepSpeed, in $(VENV)-deepspeed"
+	@echo "make test-deepspeed   the same with DeepSpeed, in $(VENV)-deepspeed"
+	@echo "make test-verl    the same with verl, in $(VENV)-verl"
 	@echo "make check        lint and type-check"
 	@echo "make format       format the code"
 	@echo "make clean        remove $(VENV), its like and caches"
@@ -41,6 +42,15 @@ $(VENV)-deepspeed/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "dasd needs Python 3.11 or newer" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)-deepspeed
 	$(VENV)-deepspeed/bin/pip install --quiet --constraint constraints.txt deepspeed==0.19.8 --editable '.[dev]'
+	touch $@
+
+test-verl: $(VENV)-verl/.installed
+	OMP_NUM_THREADS=1 $(VENV)-verl/bin/python -m pytest tests/engines/test_verl_*.py
+
+$(VENV)-verl/.installed: pyproject.toml constraints-verl.txt
+	@test -n "$(PYTHON)" || { echo "dasd needs Python 3.11 or newer" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)-verl
+	$(VENV)-verl/bin/pip install --quiet --constraint constraints-verl.txt --editable '.[dev,verl]'
 	touch $@
 
 check: $(VENV)/.installed-dev

@@ -14,7 +14,7 @@ LAYERS = [
     {"progress", "assets", "report", "prompts"},
     {"tasks", "teacher", "models", "model_fit", "adapters", "results"},
     {"data"},
-    {"training", "evaluation", "analysis"},
+    {"training", "evaluation", "analysis", "verl"},
     {"arms"},
     {"quickstart", "doctor", "merge"},
     {"commands", "recipe_files"},
@@ -65,6 +65,13 @@ def test_no_torch_without_need(name):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
                 assert not {m.split(".")[0] for m in modules} & {"torch", "trl", "transformers", "datasets"}, path
+
+
+def test_verl_is_imported_in_its_own_package_alone():
+    theirs = {"verl", "ray", "tensordict", "transfer_queue", "omegaconf"}
+    for path in FILES:
+        assert part(path) == "verl" or not {name.split(".")[0] for name in imports(path)} & theirs, path
+    assert any(name == "verl" for name in imports(ROOT / "verl" / "alignment.py"))
 
 
 def test_evaluation_never_imports_training():

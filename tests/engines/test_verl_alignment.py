@@ -5,12 +5,15 @@ saw in a step on prescribed completions of different lengths.
 """
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
 pytest.importorskip("verl")
 import verl_cpu  # noqa: F401 (before any engine)
+from omegaconf import OmegaConf
 from tensordict import TensorDict
 from verl import DataProto
 from verl.trainer.config import CheckpointConfig
@@ -20,6 +23,7 @@ from verl.workers.engine import EngineRegistry
 from verl.workers.utils.padding import no_padding_2_padding
 
 from dasd.assets.build import build_tokenizer
+from dasd.config import BadInput
 from dasd.prompts import tokenize_prompt
 from dasd.tasks.countdown import make_problems
 from dasd.training.run import as_dataset
@@ -273,3 +277,49 @@ def test_where_a_privileged_column_is_looked_for():
     assert as_row(sample, kinds["peer"]).keys() == {"prompt"}
     with pytest.raises(KeyError, match=r"needs a column 'solution': looked for solution, extra_info.solution in raw_prompt"):
         as_row(sample, kinds["solution"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"method": {"name": "opsd"}},
+            "dasd.method.name opsd needs teacher_distribution, which dasd does not compute",
+        ),
+        ({"teacher": {"weights": "ema"}}, "dasd.teacher.weights ema is not there under verl: take live, frozen, adapter_off"),
+        ({"method": {"name": "dasd", "betaa": 1}}, "betaa"),
+        ({"teacherr": {}}, "unknown key 'teacherr', did you mean 'teacher'"),
+    ],
+)
+def test_what_verl_cannot_do_is_refused_in_one_sentence(given, message):
+    with pytest.raises(BadInput, match=message):
+        settings.read(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "has", "bypass", "message"),
+    [
+        ({}, (False, False, True), False, "leave the critic out"),
+        ({"weights": "frozen"}, (False, False, False), False, "is verl's reference policy, which this run has not"),
+        ({"weights": "frozen"}, (True, True, False), False, "is verl's reference policy, which this run has not"),
+        ({"weights": "adapter_off"}, (True, False, False), False, "needs actor_rollout_ref.model.lora_rank"),
+        ({}, (False, False, False), True, "rollout_correction.bypass_mode=false"),
+        ({"weights": "frozen"}, (True, False, False), False, None),
+        ({"weights": "adapter_off"}, (True, True, False), False, None),
+    ],
+)
+def test_what_verls_own_settings_leave_out_is_refused(given, has, bypass, message):
+    config = OmegaConf.create({"algorithm": {"rollout_correction": {"bypass_mode": bypass}}})
+    read, method, _ = settings.read({"teacher": given})
+    if message is None:
+        settings.check(config, read, method, *has)
+        return
+    with pytest.raises(BadInput, match=message):
+        settings.check(config, read, method, *has)
+
+
+def test_verl_finds_the_trainer_by_itself():
+    """In a process of its own, that imports verl alone."""
+    code = "from verl.trainer.ppo.v1 import get_trainer_cls; print(get_trainer_cls('dasd').__module__)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split()[-1] == "dasd.verl.trainer", done.stderr[-2000:]
