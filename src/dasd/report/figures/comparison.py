@@ -63,7 +63,7 @@ def small_multiple(rows: Named, keys: Sequence[Key], index: int) -> Panel:
     size = (SMALL[0], 58 + (12 + 8 * len(keys)) * len(rows))
     svg = draw(f"health-{index}", f"{row.label} by benchmark. {_spoken(rows, keys)}", paint, size)
     caption = f"{row.meaning[:1].upper()}{row.meaning[1:]}".rstrip("…, ") + "."
-    return Panel(row.label, caption, svg, tuple(keys) if len(keys) > 1 else ())
+    return Panel(row.label, caption, svg)  # the page has one legend for all of them
 
 
 def silent(rows: Named) -> bool:

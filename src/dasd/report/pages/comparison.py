@@ -53,7 +53,7 @@ def build_comparison(result: dict[str, Any], examples: dict[str, Any], target: P
 def _content(result: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
     sides = _sides(result["runs"])
     keys = [side.key for side in sides]
-    benchmarks = [_benchmark(index, entry, keys) for index, entry in enumerate(result["benchmarks"])]
+    benchmarks = [_benchmark(index, entry, keys, len(result["benchmarks"]) == 1) for index, entry in enumerate(result["benchmarks"])]
     macro = _rows(result["macro"]) if len(benchmarks) > 1 else []
     first = result["macro"] if macro else result["benchmarks"][0]["figures"]
     main = _headline_figure(first)
@@ -85,8 +85,10 @@ def _content(result: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]
         "changed": len(sides) > 1 and [key for key, _, _ in outcomes if key in ("gained", "lost", "some")],
         "empty": _empty(samples, len(names), outcomes),
         "total": sum(sum(mapping(counts).values()) for counts in examples["counts"].values()),
+        "keys": keys if len(keys) > 1 else [],
         "contents": [
-            ("result", "Result"), ("curves", "Pass@k"), ("health", "Health"), ("tables", "All figures"), ("samples", "Samples"),
+            ("result", "Result"), *([("curves", "Pass@k")] if macro else []), ("health", "Health"), ("tables", "All figures"),
+            ("samples", "Samples"),
         ],
     }  # fmt: skip
 
@@ -145,7 +147,8 @@ def _rows(figures: dict[str, Any]) -> list[Row]:
     return [comparison_row(name, figures[name]) for name in in_order(list(figures))]
 
 
-def _benchmark(index: int, entry: dict[str, Any], keys: list[Key]) -> Benchmark:
+def _benchmark(index: int, entry: dict[str, Any], keys: list[Key], alone: bool) -> Benchmark:
+    title = "Pass@k" if alone else entry["name"]
     samples = " and ".join(f"{number:,}" for number in dict.fromkeys(entry["num_samples"]))
     about = (
         f"{entry['num_problems']:,} problems, {samples} samples each"
@@ -157,7 +160,7 @@ def _benchmark(index: int, entry: dict[str, Any], keys: list[Key]) -> Benchmark:
         name=entry["name"],
         about=about,
         rows=_rows(entry["figures"]),
-        pass_at_k=over_k_panel(sorted(curve, key=itemgetter(0)), keys, entry["name"], f"{about}.", f"pass-at-k-{index}"),
+        pass_at_k=over_k_panel(sorted(curve, key=itemgetter(0)), keys, title, f"{about}.", f"pass-at-k-{index}"),
     )
 
 
@@ -196,6 +199,10 @@ def _headline(row: Row, sides: list[Side], benchmarks: int) -> str:
         f"{' and '.join(letters)} {'is' if len(letters) == 1 else 'are'} {verb} A" for verb, letters in told.items() if letters
     ]
     return f"{start}{'; '.join(parts)} (A has {row.plain(0)}; tested with Holm's correction)."
+
+
+def _listed(letters: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(letters[:-1]), letters[-1]]))
 
 
 def _outcomes(examples: dict[str, Any], sides: list[Side]) -> list[tuple[str, str, int]]:
