@@ -16,7 +16,7 @@ LAYERS = [
     {"data"},
     {"training", "evaluation", "analysis", "verl"},
     {"arms"},
-    {"quickstart", "doctor", "merge"},
+    {"quickstart", "runs", "doctor", "merge"},
     {"commands", "recipe_files"},
     {"cli", "__main__"},
 ]

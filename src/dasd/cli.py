@@ -17,11 +17,12 @@ from importlib.metadata import version
 from typing import Any
 
 from dasd import processes
-from dasd.commands import compare, doctor, eval, init, merge, methods, probe, quickstart, report, tokens, train
+from dasd.commands import compare, doctor, eval, init, merge, methods, probe, quickstart, report, runs, tokens, train
 from dasd.config import BadInput, RunFailed, nearest
 from dasd.files import finite
 
-COMMANDS = (quickstart, init, doctor, train, eval, compare, probe, tokens, report, merge, methods)  # in the order of the help
+# In the order of the help.
+COMMANDS = (quickstart, init, doctor, train, eval, compare, probe, tokens, report, runs, merge, methods)
 SECONDS_FOR_MAIN = 5.0  # other processes wait this long for process 0 to fail of the same cause, which it then says
 
 

@@ -11,11 +11,12 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
-from dasd.config import BadInput, dump_config
-from dasd.files import write_text
+from dasd.config import BadInput, RunFailed, dump_config
+from dasd.files import write_json, write_text
 
 CONFIG = "config.yaml"
 STEPS = "training.steps"
+FAILURE = "failure.json"
 
 
 def claim(output: Path, config: BaseModel, write: bool = True, may_grow: bool = False) -> None:
@@ -50,6 +51,17 @@ def sole_writer(path: Path, remedy: str) -> Iterator[None]:
             yield
     except Timeout:
         raise BadInput(f"another process is writing {path}: {remedy}") from None
+
+
+@contextmanager
+def failure_on_file(output: Path) -> Iterator[None]:
+    """Keeps why a run failed in `output/failure.json`, which the next try takes away."""
+    (output / FAILURE).unlink(missing_ok=True)
+    try:
+        yield
+    except RunFailed as error:
+        write_json(output / FAILURE, {"error": str(error)})
+        raise
 
 
 def _differences(first: Any, second: Any, path: str = "") -> list[str]:

@@ -29,7 +29,7 @@ from dasd.data.mixture import describe, mixed
 from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems
 from dasd.evaluation.samplers.transformers import end_tokens
 from dasd.files import repair_lines, write_json
-from dasd.folders import CONFIG, claim, sole_writer
+from dasd.folders import CONFIG, claim, failure_on_file, sole_writer
 from dasd.model_fit import context_length
 from dasd.models import keep_generation_config, load_model, model_path
 from dasd.progress import track
@@ -99,6 +99,8 @@ def train(config: RunConfig) -> Path:
         trainer = build_trainer(config, model, tokenizer, problems, task)
         if not known and processes.is_main():
             held.enter_context(alone())
+        if processes.is_main():
+            held.enter_context(failure_on_file(output))
         with telling_where_it_stands(output / "checkpoints", config.training.save_steps):
             steps = _optimise(config, trainer, tokenizer, problems)
         if processes.is_main():

@@ -53,7 +53,9 @@ def build_comparison(result: dict[str, Any], examples: dict[str, Any], target: P
 def _content(result: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
     sides = _sides(result["runs"])
     keys = [side.key for side in sides]
-    benchmarks = [_benchmark(index, entry, keys, len(result["benchmarks"]) == 1) for index, entry in enumerate(result["benchmarks"])]
+    benchmarks = [
+        _benchmark(index, entry, keys, len(result["benchmarks"]) == 1) for index, entry in enumerate(result["benchmarks"])
+    ]
     macro = _rows(result["macro"]) if len(benchmarks) > 1 else []
     first = result["macro"] if macro else result["benchmarks"][0]["figures"]
     main = _headline_figure(first)
