@@ -1,6 +1,7 @@
 """Does `dasd tokens` read the right model as the right method, and the same rollouts every time?"""
 
 import json
+import re
 
 import pytest
 
@@ -98,6 +99,7 @@ def test_the_command_writes_a_folder_of_its_own_in_the_run(run, capsys):
     assert "omega" in json.loads((run / "tokens" / "rollouts.json").read_text())["rollouts"][0]
     page = (run / "tokens" / "tokens.html").read_text()
     assert "2 rollouts, 2 of each of 1 problem (" in page
+    assert re.search(r"<dt>model</dt><dd>bundled</dd>.*<dt>data</dt>.*<dt>made</dt><dd>\d{4}-", page)
     assert "Every token is pushed away from a teacher" in page
     assert 10_000 < len(page) < 500_000
     assert "Token map:" in capsys.readouterr().out

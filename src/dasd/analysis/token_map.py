@@ -6,6 +6,7 @@ teacher and method (`token_credit`). What is written is what `dasd.report` draws
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,7 +94,10 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
                 record = {"token_ids": sample.token_ids, "status": grade.status.value}
                 reader.read(record, problem, advantage, accepted, failed)
                 advance()
-    return {"method": config.method.name, **reader.document(_note(config, len(shown), frozen, has_teacher(method)))}
+    data = f"{config.data.task}, {config.data.split} split of {config.data.source}"
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    facts = {"method": config.method.name, "model": config.model.path, "data": data, "made": made}
+    return {**facts, **reader.document(_note(config, len(shown), frozen, has_teacher(method)))}
 
 
 def _method_and_context(config: TokensConfig) -> tuple[Method, PrivilegedContext]:

@@ -109,7 +109,9 @@
       bar(ups, 80, (18 * up) / topGap);
       bar(downs, 80, (18 * down) / topGap);
     }
-    strip.setAttribute("viewBox", `0 0 ${bins} 100`);
+    const height = gap ? 100 : 60; // without a gap there is no lower half
+    strip.setAttribute("viewBox", `0 0 ${bins} ${height}`);
+    strip.style.height = `${height}px`;
     const path = (name, d) => find(name).setAttribute("d", d);
     path(".tm-entropy", areas.join(""));
     path(".tm-up", ups.join(""));
