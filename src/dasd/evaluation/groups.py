@@ -17,8 +17,8 @@ import yaml
 
 from dasd.config import BadInput
 from dasd.evaluation.readers import OnFile, Run, read_run
-from dasd.evaluation.readers.own import is_run
 from dasd.evaluation.summary import Record
+from dasd.trained import is_run
 
 SEEDS = "seeds"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from dasd.config import BadInput
 from dasd.evaluation.readers import inspect_ai, lm_eval, own
 from dasd.evaluation.readers.base import OnFile, Run
+from dasd.trained import is_run
 
 __all__ = ["OnFile", "Run", "read_run"]
 READERS = (own, lm_eval, inspect_ai)
@@ -22,7 +23,7 @@ def read_run(path: Path) -> Run:
     """
     if not path.exists():
         raise BadInput(f"{path} does not exist; give a folder that dasd eval has written, or another tool's log")
-    home = path / "after" if own.is_run(path) and (path / "after").is_dir() else path
+    home = path / "after" if is_run(path) and (path / "after").is_dir() else path
     found: dict[str, OnFile] = {}
     for reader in READERS:
         for place in reader.finds(home):

@@ -11,11 +11,6 @@ from dasd.evaluation.readers.base import OnFile
 from dasd.files import read_lines
 
 
-def is_run(path: Path) -> bool:
-    """Whether the folder is one of `dasd train` or `dasd quickstart`."""
-    return (path / "config.yaml").is_file() and not (path / "config.json").exists()
-
-
 def finds(path: Path) -> list[Path]:
     return sorted(path.rglob(IDENTITY)) if path.is_dir() else []
 
