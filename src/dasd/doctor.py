@@ -14,14 +14,15 @@ from typing import Any
 
 import torch
 
-from dasd.config import BadInput, RunConfig
+from dasd.config import BadInput, RunConfig, RunFailed
 from dasd.credit import make_method
-from dasd.data.problems import as_row
+from dasd.data.problems import JUNK, JUNK_TRIED, as_row
 from dasd.folders import claim
 from dasd.models import model_path
 from dasd.progress import console, print_raw
 from dasd.prompts import prompt_text
 from dasd.tasks.base import Problem, Task
+from dasd.training.own_rewards import OwnReward, tried
 from dasd.training.run import build_trainer, prepare, privileged_context
 
 
@@ -49,6 +50,15 @@ def examine(config: RunConfig) -> int:
     except BadInput as error:
         for message in str(error).splitlines():
             _line("fail", message)
+        return 2
+    try:
+        some = problems[:JUNK_TRIED]
+        gold, rows = [task.gold_completion(problem) for problem in some], [as_row(problem) for problem in some]
+        for name in config.training.rewards:
+            right, junk = tried(OwnReward(name), gold, [JUNK[1]] * len(some), rows)
+            _line("ok", f"reward {name}: {right:.3g} on right completions, {junk:.3g} on junk")
+    except (BadInput, RunFailed) as error:
+        _line("fail", str(error))
         return 2
     _line("ok", f"model {model_path(config.model)}: {model.num_parameters():,} parameters, vocabulary of {len(tokenizer)}")
     _line("ok", f"data {config.data.source}: {len(problems)} problems, gold answers grade as right")

@@ -199,7 +199,10 @@ def test_bundled_problems():
 
 
 def test_bundled_requests_that_cannot_be_met():
-    assert complaint("bundled", task="math") == "data.source 'bundled' has Countdown problems only, got data.task: math"
+    assert (
+        complaint("bundled", task="math")
+        == "data.task math has no problems of its own (countdown, word_problems have): set data.source"
+    )
     message = complaint("bundled", split="tst")
     assert message == "data.split 'tst' is not one of pretrain, train, validation, test, did you mean 'test'?"
     assert re.search(

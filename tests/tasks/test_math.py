@@ -150,6 +150,13 @@ def test_without_a_box_there_is_no_answer_where_one_was_asked_for(answer_format,
     assert task.grade(problem, "so 225 - 176 = \\boxed{49").status is expected  # cut off inside the box
 
 
+def test_a_box_may_be_asked_for_by_the_system_message():
+    told = ({"role": "system", "content": "End with \\boxed{}."}, {"role": "user", "content": "What is it?"})
+    asked = Problem(id="x", problem="What is it?", answer="49", prompt=told)
+    assert TASK.grade(asked, "so 225 - 176 = 49").status is NO_ANSWER
+    assert TASK.grade(asked, "so \\boxed{49}").status is CORRECT
+
+
 def test_a_completion_that_was_cut_off_has_no_answer_unless_it_is_in_a_box():
     texts = ["so 225 - 176 = 49", "so \\boxed{49}. Let me check: 225 - 17", "so it is 49"]
     grades = grade_completions(TASK, [(make("49"), text) for text in texts], [True, True, False])

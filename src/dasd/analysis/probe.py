@@ -24,19 +24,18 @@ from dasd.analysis.shift import compare, teacher_terms
 from dasd.analysis.token_classes import token_texts
 from dasd.analysis.workbench import Workbench
 from dasd.config import ProbeConfig
-from dasd.data.problems import load_problems
+from dasd.data.problems import load_problems, task_of
 from dasd.files import append_lines, repair_lines
 from dasd.folders import claim, sole_writer
 from dasd.models import load_model
 from dasd.progress import track
-from dasd.tasks import make_task
 
 Keep = Callable[[Record], None]
 
 
 def run_probe(config: ProbeConfig, output: Path) -> list[Record]:
     """Probes with progress bars and returns the lines of RECORDS. Raises BadInput."""
-    problems, task = load_problems(config.data), make_task(config.data.task, config.data.answer_format)
+    problems, task = load_problems(config.data), task_of(config.data)
     model, tokenizer = load_model(config.model)
     claim(output, config)
     path = output / RECORDS

@@ -15,14 +15,13 @@ import torch
 from dasd.analysis.token_credit import TokenReader, group_advantages, has_teacher
 from dasd.config import BUNDLED, BadInput, ModelConfig, RunConfig, TokensConfig, load_config, make_config
 from dasd.credit import Method, make_method
-from dasd.data.problems import as_row, load_problems
+from dasd.data.problems import as_row, load_problems, task_of
 from dasd.evaluation.runner import completion_seed
 from dasd.evaluation.samplers.base import Request, SamplingParams
 from dasd.evaluation.samplers.transformers import TransformersSampler
 from dasd.models import load_model
 from dasd.progress import track
 from dasd.prompts import tokenize_prompt
-from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, Problem, grade_completions
 from dasd.teacher.context import PrivilegedContext, wrong_hints
 
@@ -67,7 +66,7 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
     Raises BadInput.
     """
     method, context = _method_and_context(config)
-    problems, task = load_problems(config.data), make_task(config.data.task, config.data.answer_format)
+    problems, task = load_problems(config.data), task_of(config.data)
     model, tokenizer = load_model(config.model)
     frozen = config.teacher.weights == "frozen" and base is not None and base != config.model
     teacher = load_model(base)[0] if frozen and base is not None else None

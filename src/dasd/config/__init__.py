@@ -4,6 +4,7 @@ from dasd.config.commands import EvalConfig, ProbeConfig, RunConfig, TokensConfi
 from dasd.config.core import BadInput, RunFailed, Section, dump_config, load_config, make_config, nearest, validate
 from dasd.config.parts import (
     BUNDLED,
+    TASKS,
     ColumnsConfig,
     ContextKind,
     DataConfig,
@@ -18,6 +19,7 @@ from dasd.config.parts import (
 
 __all__ = [
     "BUNDLED",
+    "TASKS",
     "BadInput",
     "ColumnsConfig",
     "ContextKind",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from dasd.config.core import LocalPath, Section
+from dasd.config.core import LocalPath, Section, nearest
 
 BUNDLED = "bundled"
+TASKS = ("countdown", "math", "choice", "word_problems")
 
 
 class ModelConfig(Section):
@@ -57,8 +59,9 @@ class SourceConfig(Section):
 class DataConfig(Section):
     """Problems to train on."""
 
-    task: Literal["countdown", "math", "choice"] = Field(
-        "countdown", description="who grades: Countdown's verifier, math-verify, or the letter of a multiple choice"
+    task: str = Field(
+        "countdown",
+        description="who grades: countdown, math, choice, word_problems, reasoning_gym/NAME, your own path/to/file.py:function",
     )
     source: LocalPath = Field(BUNDLED, description="'bundled' (Countdown), a hub id, or a local JSONL, JSON, Parquet, CSV file")
     sources: tuple[SourceConfig, ...] = Field(
@@ -67,6 +70,9 @@ class DataConfig(Section):
     split: str = Field("train", description="split of the dataset")
     columns: ColumnsConfig = ColumnsConfig()
     prompt: str | None = Field(None, description="what is asked, with {problem} in it; null: the problem as it stands")
+    task_settings: dict[str, Any] = Field(
+        default_factory=dict, description="settings of the task: word_problems' difficulty (1 to 5), a generator's, your own"
+    )
     answer_format: Literal["auto", "boxed", "last"] = Field(
         "auto",
         description="where an answer counts: in \\boxed{} only, as the last expression too; auto: boxed if the prompt asks",
@@ -77,6 +83,14 @@ class DataConfig(Section):
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first ones only")
     count: Annotated[int, Field(gt=0)] = Field(1000, description="bundled: how many problems are made, unless limit says it")
     seed: int = Field(0, description="bundled: seed of the problems; sources: of their mixture")
+
+    @field_validator("task")
+    @classmethod
+    def _task_is_known(cls, value: str) -> str:
+        if value in TASKS or re.fullmatch(r"reasoning_gym/\w+|.+\.py:\w+", value):
+            return value
+        known = f"{', '.join(TASKS)}, reasoning_gym/NAME or path/to/file.py:function"
+        raise ValueError(f"{value!r} is not one of {known}{nearest(value, TASKS)}")
 
     @model_validator(mode="after")
     def _prompt_asks_the_problem(self) -> DataConfig:
@@ -170,6 +184,12 @@ class TrainingConfig(Section):
     overlong_buffer: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="last share of max_completion_length over which reward falls by up to 1; 0: off"
     )
+    rewards: tuple[str, ...] = Field(
+        (), description="your own rewards beside the verifier's, each path/to/file.py:function with TRL's signature"
+    )
+    reward_weights: tuple[float, ...] = Field(
+        (), description="weights of these, in their order (the verifier's is 1); none: all 1"
+    )
     save_steps: Annotated[int, Field(gt=0)] = Field(50, description="steps between checkpoints")
     eval_steps: Annotated[int, Field(ge=0)] = Field(
         0, description="steps between evaluations on validation problems, the first one before training; 0: none"
@@ -198,6 +218,27 @@ class TrainingConfig(Section):
                 "would never be trained: leave it out (all-linear does), or set lora_embeddings: true"
             )
         return value
+
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _split_rewards(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @field_validator("rewards")
+    @classmethod
+    def _rewards_name_functions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch(r".+\.py:\w+", name):
+                raise ValueError(f"{name!r} names no function of a file: write path/to/file.py:function")
+        return value
+
+    @model_validator(mode="after")
+    def _each_reward_has_a_weight(self) -> TrainingConfig:
+        if self.reward_weights and len(self.reward_weights) != len(self.rewards):
+            raise ValueError(
+                f"reward_weights has {len(self.reward_weights)} numbers for {len(self.rewards)} rewards: give one for each"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batches_divide(self) -> TrainingConfig:

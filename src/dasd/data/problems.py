@@ -14,8 +14,11 @@ from dasd.config import BUNDLED, BadInput, DataConfig, nearest
 from dasd.data.cells import is_conversation, question_of, reply_of, text_of
 from dasd.data.sources import load_rows
 from dasd.prompts import with_system_prompt
-from dasd.tasks.base import GradeStatus, Problem, ReadsAnswers, Task
-from dasd.tasks.countdown import SPLIT_SHARES, make_problems
+from dasd.tasks import make_task
+from dasd.tasks.base import GradeStatus, MakesProblems, Problem, ReadsAnswers, Task
+
+JUNK = ("", "I do not know.", "\\boxed{purple elephants}")  # a verifier must call none of these right
+JUNK_TRIED = 8  # problems
 
 
 def load_problems(config: DataConfig) -> list[Problem]:
@@ -33,6 +36,27 @@ def source_names(config: DataConfig) -> list[str]:
     return [name if names.count(name) == 1 else f"{name}#{index}" for index, name in enumerate(names, start=1)]
 
 
+def task_of(config: DataConfig) -> Task:
+    """The task that `config` names. Raises BadInput."""
+    try:
+        return make_task(config.task, config.answer_format, config.task_settings)
+    except (ValueError, ImportError) as error:
+        raise BadInput(f"data.task {config.task}: {error}") from None
+
+
+def _made_problems(config: DataConfig) -> list[Problem]:
+    task = task_of(config)
+    if not isinstance(task, MakesProblems):
+        raise BadInput(f"data.task {config.task} has no problems of its own (countdown, word_problems have): set data.source")
+    if config.split not in task.splits:
+        known = ", ".join(task.splits)
+        raise BadInput(f"data.split {config.split!r} is not one of {known}{nearest(config.split, task.splits)}")
+    try:
+        return task.make_problems(config.limit or config.count, config.seed, config.split)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+
+
 def as_row(problem: Problem) -> dict[str, Any]:
     """A problem as a row of TRL's dataset, its `prompt` in chat form."""
     return {
@@ -47,7 +71,7 @@ def as_row(problem: Problem) -> dict[str, Any]:
 
 def _of_source(config: DataConfig) -> list[Problem]:
     if config.source == BUNDLED:
-        return [_asked(problem, None, config) for problem in _bundled(config)]
+        return [_asked(problem, None, config) for problem in _made_problems(config)]
     table, columns = load_rows(config), _columns(config)
     for role, column in columns.items():
         if column not in table.columns:
@@ -66,18 +90,6 @@ def _of_source(config: DataConfig) -> list[Problem]:
         others = f" ({len(faults) - 1} more rows cannot be used either)" if len(faults) > 1 else ""
         raise BadInput(f"{config.source}, {faults[0]}{others}")
     return problems
-
-
-def _bundled(config: DataConfig) -> list[Problem]:
-    if config.task != "countdown":
-        raise BadInput(f"data.source 'bundled' has Countdown problems only, got data.task: {config.task}")
-    if config.split not in SPLIT_SHARES:
-        splits = list(SPLIT_SHARES)
-        raise BadInput(f"data.split {config.split!r} is not one of {', '.join(splits)}{nearest(config.split, splits)}")
-    try:
-        return make_problems(config.limit or config.count, config.seed, config.split)
-    except ValueError as error:
-        raise BadInput(str(error)) from None
 
 
 def _columns(config: DataConfig) -> dict[str, str]:
@@ -138,6 +150,10 @@ def check_problems(problems: Sequence[Problem], task: Task, context_column: str 
             "Mend or drop these rows, or check data.task and data.columns."
         )
         findings.append(Finding(message, fatal=True))
+    elif accepted := junk_accepted(problems[:JUNK_TRIED], task):
+        problem, junk = accepted[0]
+        message = f"the verifier of task {task.name} calls junk right: {junk!r} for problem {problem.id}. Mend it."
+        findings.append(Finding(message, fatal=True))
     duplicates = len(problems) - len({str(p.messages) for p in problems})
     if duplicates:
         findings.append(Finding(f"{duplicates} problems occur more than once", fatal=False))
@@ -157,6 +173,13 @@ def check_problems(problems: Sequence[Problem], task: Task, context_column: str 
             )
             findings.append(Finding(message, fatal=False))
     return findings
+
+
+def junk_accepted(problems: Sequence[Problem], task: Task) -> list[tuple[Problem, str]]:
+    """Completions that are right for no problem and are graded as right nevertheless."""
+    pairs = [(problem, junk) for problem in problems for junk in JUNK]
+    grades = task.grade_all(pairs)
+    return [pair for pair, grade in zip(pairs, grades, strict=True) if grade.status is GradeStatus.CORRECT]
 
 
 def gold_faults(problems: Sequence[Problem], task: Task) -> list[tuple[Problem, str]]:

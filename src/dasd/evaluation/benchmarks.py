@@ -24,7 +24,7 @@ from pydantic import Field
 from dasd.config import BUNDLED, BadInput, DataConfig, EvalConfig, Section, nearest, validate
 from dasd.data.cells import text_of
 from dasd.data.files import READERS, Number
-from dasd.data.problems import load_problems, source_names
+from dasd.data.problems import load_problems, source_names, task_of
 from dasd.data.sources import load_rows
 from dasd.tasks.base import AnswerFormat, Problem
 from dasd.tasks.countdown_suites import SUITES
@@ -52,6 +52,7 @@ class Suite:
     defaults: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
     answer_format: AnswerFormat = "auto"
+    task_settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -125,13 +126,15 @@ def load_suites(config: EvalConfig) -> list[Suite]:
 
 def data_suite(data: DataConfig) -> Suite:
     """The problems of a `data` section, asked as they stand."""
-    name = "+".join("countdown" if name == BUNDLED else name for name in source_names(data))
+    own = task_of(data).name
+    name = "+".join(own if name == BUNDLED else name for name in source_names(data))
     return Suite(
         f"{name}:{data.split}",
         data.task,
         load_problems(data),
         source=data.model_dump(mode="json"),
         answer_format=data.answer_format,
+        task_settings=data.task_settings,
     )
 
 

@@ -252,7 +252,7 @@ def sound(suite: Suite, skip_unsound: bool) -> Suite:
 
 
 def _task(suite: Suite) -> Task:
-    return make_task(suite.task, suite.answer_format)
+    return make_task(suite.task, suite.answer_format, suite.task_settings)
 
 
 def completion_seed(seed: int, suite: str, problem_id: str, sample: int) -> int:
@@ -357,6 +357,7 @@ def _grades(pairs: Sequence[tuple[Problem, str]], finish_reasons: Sequence[str],
         record = {
             "status": GradeStatus(grade.status).value,
             "extracted": grade.extracted,
+            **({} if grade.score is None else {"score": grade.score}),
             "steps_right": steps.right,
             "steps_checked": steps.checked,
             "first_wrong_step": steps.first_wrong,

@@ -99,6 +99,9 @@ def metric_sums(ids: Sequence[str], records: Iterable[Record], num_samples: int)
     if groups:
         trigrams = np.array([count_trigrams(record["text"] for record in group) for group in groups], dtype=float)
         sums[f"distinct_trigrams_at_{num_samples}"] = _mean_of_ratios(*trigrams.T)
+    if any("score" in record for group in groups for record in group):  # no answer, no credit; failures are left out
+        credit = [sum(record.get("score", 0.0) for record in group) for group in groups]
+        sums["partial_credit"] = (np.array(credit), total["graded"])
     if groups and all("solution_key" in record for group in groups for record in group):
         ways = [len({record["solution_key"] for record in group} - {None}) for group in groups]
         sums[f"distinct_at_{num_samples}"] = (np.array(ways, dtype=float), ones)

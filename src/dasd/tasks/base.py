@@ -62,10 +62,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Grade:
-    """Status of a completion and the answer text it was judged by (None if no answer was found)."""
+    """Status of a completion, the answer text it was judged by (None if no answer was found), and partial credit from 0 to 1
+    where the task gives any: a second figure, which earns no reward."""
 
     status: GradeStatus
     extracted: str | None = None
+    score: float | None = None
 
     @property
     def correct(self) -> bool:
@@ -92,8 +94,9 @@ class StepCheck:
 
 
 def wants_box(problem: Problem, answer_format: AnswerFormat) -> bool:
-    """Whether only a boxed answer counts: `auto` goes by the problem's own words."""
-    return answer_format == "boxed" or (answer_format == "auto" and "\\boxed" in problem.problem)
+    """Whether only a boxed answer counts: `auto` goes by the words that ask the problem, a system message's too."""
+    asks = any("\\boxed" in str(message.get("content")) for message in problem.messages if message.get("role") != "assistant")
+    return answer_format == "boxed" or (answer_format == "auto" and asks)
 
 
 def grade_completions(task: Task, pairs: Sequence[tuple[Problem, str]], cut_off: Sequence[bool]) -> list[Grade]:
@@ -124,6 +127,21 @@ class Task(Protocol):
         ...
 
     def check_steps(self, problem: Problem, completion: str) -> StepCheck: ...
+
+
+@runtime_checkable
+class MakesProblems(Protocol):
+    """A task that has problems of its own: `data.source: bundled`."""
+
+    @property
+    def splits(self) -> tuple[str, ...]: ...
+
+    def make_problems(self, count: int, seed: int, split: str) -> list[Problem]:
+        """`count` distinct problems of one split, the same list for the same arguments; no problem is in two splits.
+
+        Raises ValueError where there are too few.
+        """
+        ...
 
 
 @runtime_checkable

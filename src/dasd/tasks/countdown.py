@@ -98,6 +98,13 @@ class CountdownTask:
 
     name: str = "countdown"
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(SPLIT_SHARES)
+
+    def make_problems(self, count: int, seed: int, split: str) -> list[Problem]:
+        return make_problems(count, seed, split)
+
     def gold_completion(self, problem: Problem) -> str:
         """The problem's own reference, or where it has none the first solution there is.
 

@@ -68,6 +68,9 @@ def trainer_arguments(
         "trust_remote_code": config.model.trust_remote_code,  # of vLLM, which loads the model once more
         "report_to": list(training.report_to),
     }
+    if training.rewards:  # the verifier's comes first, then the penalty on length where there is one
+        before = [1.0] * (2 if round(training.overlong_buffer * training.max_completion_length) else 1)
+        ours["reward_weights"] = [*before, *(training.reward_weights or [1.0] * len(training.rewards))]
     check_reporters(training.report_to)
     defaults: dict[str, Any] = {
         "project": project_of(config),

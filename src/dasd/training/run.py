@@ -26,7 +26,7 @@ from dasd.adapters import is_adapter
 from dasd.config import BadInput, RunConfig, RunFailed
 from dasd.credit import Method, make_method
 from dasd.data.mixture import describe, mixed
-from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems
+from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems, task_of
 from dasd.evaluation.samplers.transformers import end_tokens
 from dasd.files import repair_lines, write_json
 from dasd.folders import CONFIG, claim, failure_on_file, sole_writer
@@ -34,7 +34,6 @@ from dasd.model_fit import context_length
 from dasd.models import keep_generation_config, load_model, model_path
 from dasd.progress import track
 from dasd.prompts import tokenize_prompt
-from dasd.tasks import make_task
 from dasd.tasks.base import Problem, Task
 from dasd.teacher.context import PrivilegedContext, wrong_hints
 from dasd.trained import Trained, facts_of_run
@@ -160,7 +159,7 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
     _, contexts = method_and_contexts(config)
     arguments = trainer_arguments(config)
     check_vllm(arguments)
-    problems, task = load_problems(config.data), make_task(config.data.task, config.data.answer_format)
+    problems, task = load_problems(config.data), task_of(config.data)
     column = contexts[0].column if contexts and not contexts[0].needs_peers else None
     findings = check_problems(problems, task, column)
     if few := too_few_problems(len(problems), arguments, config.training):

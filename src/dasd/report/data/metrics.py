@@ -73,6 +73,7 @@ METRICS = (
     Metric("truncated", "Truncated", RATE, "responses that ran out of tokens", -1, "health", True),
     Metric("loops", "Loops", RATE, "responses that end in a repetition loop", -1),
     Metric("no_answer", "No answer", RATE, "gradable responses without an answer", -1),
+    Metric("partial_credit", "Partial credit", RATE, "mean of the verifier's own score, of which only 100 % is right", 1),
     Metric("undecided", "Undecided", RATE, "gradable responses that the grader could not decide", -1),
     Metric("leakage", "Leakage", RATE, "responses that speak of a reference solution", -1),
 )  # fmt: skip

@@ -1,0 +1,118 @@
+"""A task from a user's own file: `data.task: path/to/file.py:make_task`.
+
+The file's function is called with `data.task_settings` and returns an object with methods of `dasd.tasks.base.Task`; `grade` is
+enough to begin with. What judges a completion runs in worker processes with a hard time limit: a verifier that hangs, raises
+or dies costs that one grade, which is counted as GRADER_ERROR.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck
+from dasd.tasks.workers import WorkerPool
+
+SECONDS = 10.0  # of one call, unless the task has an attribute `seconds`
+
+
+def load_task(name: str, settings: Mapping[str, Any]) -> OwnTask:
+    """The task that `path/to/file.py:function` makes. Raises ValueError with what is wrong with the file."""
+    path, _, function = name.rpartition(":")
+    return OwnTask(str(Path(path).expanduser().resolve()), function, json.dumps(dict(settings), sort_keys=True))
+
+
+class OwnTask:
+    """A user's task, called safely. Problems of its own and gold completions are made here, all else in workers."""
+
+    def __init__(self, path: str, function: str, settings: str) -> None:
+        self._target = path, function, settings
+        self.task = _make(*self._target)
+        if not callable(getattr(self.task, "grade", None)):
+            raise ValueError(
+                f"{function} in {path} returned {type(self.task).__name__}, which has no method grade(problem, completion)"
+            )
+        self.name = str(getattr(self.task, "name", function))
+        self.seconds = float(getattr(self.task, "seconds", SECONDS))
+        self._pool = WorkerPool("dasd.tasks.own", "call")
+        if callable(getattr(self.task, "make_problems", None)):
+            self.make_problems = self.task.make_problems
+            self.splits = tuple(getattr(self.task, "splits", ("train", "validation", "test")))
+        if callable(getattr(self.task, "solution_key", None)):
+            self.solution_key = self._solution_key
+
+    def gold_completion(self, problem: Problem) -> str:
+        """The task's own, or a box around the answer."""
+        own = getattr(self.task, "gold_completion", None)
+        return str(own(problem)) if callable(own) else f"\\boxed{{{problem.answer}}}"
+
+    def grade(self, problem: Problem, completion: str) -> Grade:
+        return self.grade_all([(problem, completion)])[0]
+
+    def grade_all(self, pairs: Sequence[tuple[Problem, str]]) -> list[Grade]:
+        verdicts = self._pool.map([(*self._target, "grade", *pair) for pair in pairs], self.seconds)
+        return [Grade(GradeStatus.GRADER_ERROR) if verdict is None else verdict for verdict in verdicts]
+
+    def check_steps(self, problem: Problem, completion: str) -> StepCheck:
+        """The task's own; no step can be checked where it has none or it fails."""
+        if not callable(getattr(self.task, "check_steps", None)):
+            return StepCheck.of([])
+        return self._call("check_steps", problem, completion) or StepCheck.of([])
+
+    def _solution_key(self, problem: Problem, completion: str) -> str | None:
+        return self._call("solution_key", problem, completion)
+
+    def _call(self, method: str, problem: Problem, completion: str) -> Any:
+        return self._pool.map([(*self._target, method, problem, completion)], self.seconds)[0]
+
+
+def call(path: str, function: str, settings: str, method: str, problem: Problem, completion: str) -> Any:
+    """One method of a user's task, with its result in our types. Runs in a worker; what it raises is the caller's None."""
+    result = getattr(_make(path, function, settings), method)(problem, completion)
+    if method == "grade":
+        return as_grade(result)
+    return StepCheck.of(list(result)) if method == "check_steps" and not isinstance(result, StepCheck) else result
+
+
+def as_grade(result: Any) -> Grade:
+    """A user's verdict: a `Grade`, true or false, or a number from 0 to 1 of which 1 is right. Raises TypeError for others."""
+    if isinstance(result, Grade):
+        return Grade(
+            GradeStatus(result.status), None if result.extracted is None else str(result.extracted)[:200], result.score
+        )
+    if isinstance(result, bool | int | float) and 0 <= result <= 1:
+        return Grade(GradeStatus.CORRECT if result == 1 else GradeStatus.INCORRECT, None, float(result))
+    raise TypeError(f"grade must return a Grade, a bool or a number from 0 to 1, got {result!r}")
+
+
+@lru_cache(maxsize=4)
+def _make(path: str, function: str, settings: str) -> Any:
+    made = load_function(path, function)
+    try:
+        return made(**json.loads(settings))
+    except Exception as error:
+        raise ValueError(f"{function} in {path} with data.task_settings {settings}: {type(error).__name__}: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def load_function(path: str, function: str) -> Any:
+    """A function of a user's file. Raises ValueError with what is wrong."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path} does not exist")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    found = getattr(module, function, None)
+    if not callable(found):
+        here = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise ValueError(f"{path} has no function {function!r}; it has: {', '.join(here) or 'none'}")
+    return found
