@@ -126,7 +126,7 @@ def _reading(bench: Workbench, rollout: Record, context: str, student: Tensor) -
     teacher = bench.states(name, ids, context)
     found = compare(bench.head, student, teacher, torch.tensor(ids, device=student.device))
     logps, entropies = (torch.tensor(rollout[key]) for key in ("student_logps", "entropies"))
-    terms = teacher_terms(logps, found["teacher_logps"].cpu(), entropies)
+    terms = teacher_terms(logps, found["teacher_logps"].cpu(), entropies, bench.model.dtype)
     index = [position["index"] for position in rollout["positions"]]
     pairs = zip(bench.head(student[index]).log_softmax(-1), bench.head(teacher[index]).log_softmax(-1), strict=True)
     return {

@@ -50,7 +50,9 @@ def _of_logps(logp: Tensor, logq: Tensor, tokens: Tensor) -> tuple[Tensor, Tenso
     return logq.gather(-1, own)[:, 0], 0.5 * (p - q).abs().sum(-1), 0.5 * slope
 
 
-def teacher_terms(student_logps: Tensor, teacher_logps: Tensor, entropies: Tensor) -> dict[str, Tensor]:
+def teacher_terms(
+    student_logps: Tensor, teacher_logps: Tensor, entropies: Tensor, computed_in: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
     """Of each method in TERMS what the teacher adds to the advantage of each token: (T,), from (T,) nats."""
     signals = TokenSignals(
         student_logps=student_logps[None],
@@ -58,6 +60,7 @@ def teacher_terms(student_logps: Tensor, teacher_logps: Tensor, entropies: Tenso
         entropies=entropies[None],
         completion_mask=torch.ones_like(student_logps)[None],
         advantages=torch.zeros(1),
+        computed_in=computed_in,
     )
     methods = {name: make_method(METHOD_OF.get(name, name), settings) for name, settings in TERMS.items()}
     return {name: method(signals).advantages[0] for name, method in methods.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dasd.commands.base import Commands, declare, path
-from dasd.config import EvalConfig, load_config
+from dasd.config import BadInput, EvalConfig, load_config
 
 
 def add(commands: Commands) -> None:
@@ -16,6 +16,9 @@ def add(commands: Commands) -> None:
     child.add_argument("--config", type=path, help="YAML file with settings")
     child.add_argument("--output", type=path, help="folder: OUTPUT/MODEL/BENCHMARK/samples.jsonl (default: runs/eval)")
     child.add_argument("--shard", default="1/1", metavar="I/N", help="sample this part only; the last one to end summarises")
+    child.add_argument(
+        "--entropies", action="store_true", help="one more pass over the samples: the model's entropy at every token"
+    )
     child.add_argument("--regrade", action="store_true", help="grade the samples on file again; no model is loaded")
 
 
@@ -25,7 +28,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     from dasd.evaluation.examples import examples
     from dasd.evaluation.folder import Shard, model_slug
     from dasd.evaluation.readers import read_run
-    from dasd.evaluation.runner import run_models
+    from dasd.evaluation.runner import Pass, run_models
     from dasd.evaluation.tables import overview_table, summary_table
     from dasd.progress import console
 
@@ -33,7 +36,18 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     single = known.output is not None and len(known.model) == 1 and not config.benchmarks
     output = known.output or Path("runs/eval")
     folders = {model: output if single else output / model_slug(model) for model in known.model}
-    results = run_models(config, known.model, lambda model: folders[model], Shard.parse(known.shard), known.regrade)
+    if known.regrade and known.entropies:
+        raise BadInput("--regrade loads no model, and --entropies needs one: give one of them at a time")
+    passes: list[Pass] = []
+    if known.entropies:
+        from dasd.analysis.entropies import EntropyPass
+
+        passes.append(EntropyPass())
+    if config.judge.base_url is not None and not known.regrade:
+        from dasd.evaluation.judge import Judge
+
+        passes.append(Judge(config.judge))
+    results = run_models(config, known.model, lambda model: folders[model], Shard.parse(known.shard), known.regrade, passes)
     finished = {model: result for model, result in results.items() if result is not None}
     if len(finished) < len(results):
         console.print("Not all samples are there yet: the summary is written by the shard that ends last.")

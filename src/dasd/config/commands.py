@@ -12,6 +12,7 @@ from dasd.config.parts import (
     BUNDLED,
     ContextKind,
     DataConfig,
+    JudgeConfig,
     MethodConfig,
     ModelConfig,
     SamplerConfig,
@@ -69,6 +70,7 @@ class EvalConfig(Section):
     seed: int = Field(0, description="seed of the sampling")
     with_context: bool = Field(False, description="sample as the teacher, with the reference in the prompt")
     skip_unsound: bool = Field(False, description="leave out problems whose own gold answer does not grade as right")
+    judge: JudgeConfig = JudgeConfig()
 
     @model_validator(mode="after")
     def _what_the_backend_can(self) -> EvalConfig:

@@ -269,6 +269,31 @@ class ValidationConfig(Section):
     seed: int = Field(0, description="seed of the sampling, the same at every step")
 
 
+class JudgeConfig(Section):
+    """A model behind an OpenAI-compatible server that looks for the first wrong step of samples; no server, no judge."""
+
+    base_url: str | None = Field(None, description="server of the judge, e.g. http://localhost:8000/v1; null: no judge")
+    model: str | None = Field(None, description="the server's name of the model that judges")
+    api_key_env: str | None = Field(None, description="environment variable that holds the key; null: no key is sent")
+    prompt: LocalPath | None = Field(None, description="file with {problem} and {steps} in it; null: the package's own")
+    samples: Annotated[int, Field(gt=0)] = Field(1, description="samples of each problem that are judged, the first ones")
+    max_tokens: Annotated[int, Field(gt=0)] = Field(4096, description="tokens a judgement may have")
+    concurrency: Annotated[int, Field(gt=0)] = Field(8, description="requests under way at once")
+    timeout_s: Annotated[float, Field(gt=0)] = Field(600.0, description="seconds one judgement may take")
+    retries: Annotated[int, Field(ge=0)] = Field(8, description="further attempts at a judgement")
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> JudgeConfig:
+        if (self.base_url is None) != (self.model is None):
+            missing, given = ("model", "base_url") if self.model is None else ("base_url", "model")
+            raise ValueError(
+                f"judge.{given} is given, judge.{missing} is not: a judge needs a server and the name of its model"
+            )
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"judge.base_url must begin with http:// or https://, got {self.base_url!r}")
+        return self
+
+
 class SamplerConfig(Section):
     """Who samples an evaluation's completions, and how many at once."""
 

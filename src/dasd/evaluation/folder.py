@@ -16,6 +16,8 @@ from filelock import FileLock
 
 from dasd.config import BadInput, EvalConfig
 from dasd.evaluation.benchmarks import Suite
+from dasd.evaluation.entropies import read_entropies
+from dasd.evaluation.verdicts import digest, read_verdicts
 from dasd.files import read_lines, write_json, write_text
 from dasd.tasks.base import Problem
 
@@ -128,13 +130,21 @@ def sample_files(output: Path) -> list[Path]:
 
 
 def read_samples(output: Path) -> dict[tuple[str, int], Record]:
-    """(problem id, sample) -> record, over all sample files of a folder; `answer` names the class of the extracted answer."""
+    """(problem id, sample) -> record, over all sample files of a folder.
+
+    `answer` names the class of the extracted answer; `entropies` and `verdict` are there where they have been worked out.
+    """
     path = output / ANSWERS
     classes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     records = [record for path in sample_files(output) for record in read_lines(path)]
+    entropies, judged = read_entropies(output), read_verdicts(output)
     for record in records:
-        extracted = record["extracted"]
+        extracted, key = record["extracted"], (record["problem_id"], record["sample"])
         record["answer"] = classes.get(record["problem_id"], {}).get(extracted, extracted)
+        if key in entropies and record["token_ids"] is not None and len(entropies[key]) == len(record["token_ids"]):
+            record["entropies"] = entropies[key]
+        if key in judged and judged[key]["text"] == digest(record["text"]):
+            record["verdict"] = judged[key]
     return {(record["problem_id"], record["sample"]): record for record in records}
 
 

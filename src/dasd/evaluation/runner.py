@@ -21,6 +21,7 @@ from dasd.config import BadInput, EvalConfig
 from dasd.data.problems import gold_faults
 from dasd.evaluation.answers import answer_classes
 from dasd.evaluation.benchmarks import Suite, data_suite, load_suites
+from dasd.evaluation.entropies import entropy_distribution
 from dasd.evaluation.estimators import macro_averages
 from dasd.evaluation.folder import (
     ANSWERS,
@@ -36,6 +37,7 @@ from dasd.evaluation.folder import (
     write_shared,
 )
 from dasd.evaluation.samplers import Request, Sampled, Sampler, SamplingParams, Watch, check_loadable, make_sampler
+from dasd.evaluation.samplers.base import Messages
 from dasd.evaluation.summary import Record, Sums, metric_sums, summarize
 from dasd.files import append_lines, read_lines, repair_lines, write_text
 from dasd.folders import sole_writer
@@ -48,6 +50,7 @@ from dasd.teacher.context import PrivilegedContext
 from dasd.trained import Trained, as_trained
 
 logger = logging.getLogger("dasd")
+Pass = Callable[[Evaluation, dict[str, Messages]], None]  # works something out about the samples and puts it beside them
 GRADED_AT_ONCE = 256
 WRITTEN_EVERY_S = 5.0
 
@@ -69,27 +72,37 @@ class Finished:
 
 
 def run_models(
-    config: EvalConfig, models: Sequence[str], folder: Callable[[str], Path], shard: Shard = WHOLE, regrade: bool = False
-) -> dict[str, Record | None]:
+    config: EvalConfig, models: Sequence[str], folder: Callable[[str], Path], shard: Shard = WHOLE, regrade: bool = False,
+    passes: Sequence[Pass] = (),
+) -> dict[str, Record | None]:  # fmt: skip
     """Each model's `summary.json`: `model`, `benchmarks` (name -> summary), `macro`. None where other shards are missing.
 
     `folder(model)` holds that model's suites, or the samples themselves where `config` names no benchmark. A run's folder
     stands for its final model. What is wrong with the data, or with any of the models, is said before the first completion is
-    sampled. Raises BadInput.
+    sampled. `passes` are made over the samples of each finished suite, when the sampler has given back its memory, and before
+    the figures are worked out. Raises BadInput.
     """
     configs = {model: _of_model(config, model, loads=not regrade) for model in models}
     suites = [sound(suite, config.skip_unsound) for suite in load_suites(config)]
     results = {}
     for model, of_model in configs.items():
-        sampler, finished = _LazySampler(of_model), {}
+        sampler, finished, evaluations = _LazySampler(of_model), {}, {}
         try:
             for suite in suites:
                 output = folder(model) / suite.name if config.benchmarks else folder(model)
-                evaluation = Evaluation(suite, _fitting(suite, of_model, regrade), output)
+                evaluations[suite.name] = evaluation = Evaluation(suite, _fitting(suite, of_model, regrade), output)
                 label = f"{model_slug(model)}, {suite.name}"
                 finished[suite.name] = regrade_samples(evaluation) if regrade else run(evaluation, sampler, label, shard)
         finally:
             sampler.close()
+        if passes and all(each is not None for each in finished.values()):
+            for name, evaluation in evaluations.items():
+                prompts = {
+                    problem.id: _prompt(evaluation.suite, problem, evaluation.config) for problem in evaluation.suite.problems
+                }
+                for make in passes:
+                    make(evaluation, prompts)
+                finished[name] = _finish(evaluation)
         results[model] = overview = _overview(model, finished)
         if config.benchmarks and overview is not None:
             write_shared(folder(model) / SUMMARY, overview)
@@ -293,6 +306,8 @@ def _finish(evaluation: Evaluation) -> Finished | None:
         **summarize(sums, num_samples),
         "statuses": dict(Counter(r["status"] for r in records)),
     }
+    if "entropy_mean" in sums:
+        summary["entropies"] = entropy_distribution(records)
     write_shared(evaluation.output / SUMMARY, summary)
     return Finished(summary, sums)
 

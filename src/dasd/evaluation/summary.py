@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dasd.evaluation.entropies import entropy_sums
 from dasd.evaluation.estimators import (
     Estimate,
     differences_of_ratios,
@@ -29,6 +30,7 @@ from dasd.evaluation.health import (
     find_loop,
 )
 from dasd.evaluation.revisions import find_revisions
+from dasd.evaluation.verdicts import verdict_sums
 from dasd.tasks.base import GradeStatus
 
 Record = dict[str, Any]
@@ -105,6 +107,10 @@ def metric_sums(ids: Sequence[str], records: Iterable[Record], num_samples: int)
     if groups and all("solution_key" in record for group in groups for record in group):
         ways = [len({record["solution_key"] for record in group} - {None}) for group in groups]
         sums[f"distinct_at_{num_samples}"] = (np.array(ways, dtype=float), ones)
+    if groups and all("entropies" in record for group in groups for record in group):
+        sums |= entropy_sums(groups)
+    if any("verdict" in record for group in groups for record in group):
+        sums |= verdict_sums(groups)
     return sums
 
 

@@ -4,10 +4,8 @@ import json
 import socket
 import threading
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -16,75 +14,11 @@ from dasd.cli import run
 from dasd.config import BadInput, EvalConfig, ModelConfig, SamplerConfig, load_config
 from dasd.evaluation.samplers import NEUTRAL, Request, Sampled, SamplingFailed, SamplingParams, Watch, make_sampler
 from dasd.files import read_lines
+from openai_server import completion, serve
 
 REQUESTS = [Request(f"p{i}/0", [{"role": "user", "content": f"problem {i}"}], 1000 + i) for i in range(24)]
 PARAMS = SamplingParams(55, temperature=0.7, top_p=0.9)
 RIGHT = [Sampled(None, f"answer to problem {i}, seed {1000 + i}", "stop") for i in range(24)]
-
-
-def completion(body, **choice):
-    said = f"answer to {body['messages'][0]['content']}, seed {body['seed']}"
-    return {"choices": [{"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"} | choice]}
-
-
-class Server:
-    """Answers with what `behave(count, body)` says: (status, headers, body), or bytes to write raw before hanging up."""
-
-    def __init__(self, behave):
-        self.seen, self.times, self.headers, self.paths = [], [], [], []
-        self.under_way = self.most = 0
-        lock, outer = threading.Lock(), self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    outer.seen.append(body)
-                    outer.times.append(time.monotonic())
-                    outer.headers.append(dict(self.headers))
-                    outer.paths.append(self.path)
-                    count = len(outer.seen)
-                    outer.under_way += 1
-                    outer.most = max(outer.most, outer.under_way)
-                try:
-                    answer = behave(count, body)
-                finally:
-                    with lock:
-                        outer.under_way -= 1
-                if isinstance(answer, bytes):
-                    self.wfile.write(answer)
-                    self.close_connection = True
-                    return
-                status, headers, said = answer
-                payload = said.encode() if isinstance(said, str) else json.dumps(said).encode()
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(payload)))
-                self.end_headers()
-                self.wfile.write(payload)
-
-            def log_message(self, *args):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.handle_error = lambda *args: None  # a client that hung up is part of the tests
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
-
-
-@contextmanager
-def serve(behave):
-    server = Server(behave)
-    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.http.shutdown()
-        server.http.server_close()
-        thread.join()
 
 
 def good(count, body):

@@ -34,6 +34,7 @@ class Unit:
 RATE = Unit(100, 1, " %", " points")
 COUNT = Unit(1, 2, "", "")
 STEPS = Unit(1, 2, "", " steps")
+NATS = Unit(1, 3, "", " nats")
 TOKENS = Unit(1, 1, "", " tokens")
 
 
@@ -69,6 +70,14 @@ METRICS = (
     Metric("revision_rate", "Revisions (RevRate)", RATE, "responses that turn back and take another path"),
     Metric(r"distinct_trigrams_at_(\d+)", r"Dist-3@\1", RATE, r"different ones among all trigrams of a problem's \1 samples"),
     Metric(r"distinct_at_(\d+)", r"Distinct solutions@\1", COUNT, r"different right solutions in \1 samples of a problem", 1),
+    Metric("entropy_mean", "Entropy", NATS, "mean entropy of a token"),
+    Metric("entropy_top_fifth", "Entropy, top fifth", NATS, "mean entropy of the most uncertain fifth of a response"),
+    Metric("entropy_end", "Entropy at the end", NATS, "mean entropy in the last tenth of a response"),
+    Metric("fork_rate", "Forks", RATE, "tokens whose entropy is above 0.672 nats"),
+    Metric("judged_correct_step_rate", "Right steps, judged", RATE, "steps before the first that the judge finds wrong", 1),
+    Metric("judged_no_wrong_step", "No wrong step, judged", RATE, "judged responses without a wrong step", 1),
+    Metric("judged_first_wrong_step", "First wrong step, judged", STEPS, "place of the first step that the judge finds wrong"),
+    Metric("judge_failed", "Judge failed", RATE, "judgements that could not be read", -1),
     Metric("mean_length", "Mean length", TOKENS, "tokens per response", 0, "health", True),
     Metric("truncated", "Truncated", RATE, "responses that ran out of tokens", -1, "health", True),
     Metric("loops", "Loops", RATE, "responses that end in a repetition loop", -1),
