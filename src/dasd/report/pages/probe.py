@@ -53,7 +53,7 @@ GAP = (
     "Mean teacher-student gap in nats of the tokens that the student wrote: above 0 the teacher prefers them.",
 )
 GAPS = {"gap": Key("gap", "accent"), "abs_gap": Key("its size", "violet")}
-DECILES = (430, 255)
+DECILES = (340, 240)
 
 
 def build_probe_page(folder: Path) -> Path:
@@ -159,11 +159,11 @@ def _deciles(name: str, deciles: Sequence[Mapping[str, Cell]], baseline: Sequenc
             for decile, cells in enumerate(deciles, start=1):
                 _whisker(axes, cells[action], decile + shift, COLORS[KEYS[action].color], vertical=True, scale=100)
         labels = [
-            f"{decile}\nn {cells['conform']['n']}\n{_percent(base)}"
+            f"{decile}\n{cells['conform']['n']:,}\n{_percent(base)}"
             for decile, (cells, base) in enumerate(zip(deciles, baseline, strict=True), start=1)
         ]
-        axes.set_xticks(range(1, 11), labels, fontsize=8)
-        axes.set_xlabel("entropy decile; places; right without intervention", fontsize=9)
+        axes.set_xticks(range(1, 11), labels, fontsize=8.5)
+        axes.set_xlabel("entropy decile, places, right if nothing is done", fontsize=9.5)
         axes.set_ylabel("change, points")
 
     caption = (
@@ -175,7 +175,7 @@ def _deciles(name: str, deciles: Sequence[Mapping[str, Cell]], baseline: Sequenc
 
 def _percent(cell: Cell) -> str:
     mean = number(cell["mean"])
-    return UNKNOWN if math.isnan(mean) else f"{100 * mean:.0f} %"
+    return UNKNOWN if math.isnan(mean) else f"{100 * mean:.0f}%"
 
 
 def _curve(
@@ -189,8 +189,8 @@ def _curve(
             for decile, cell in enumerate(cells, start=1):
                 _whisker(axes, cell, decile + shift, COLORS[keys[method].color], vertical=True)
         counts = [cell["n"] for cell in next(iter(series.values()), ())]
-        axes.set_xticks(range(1, len(counts) + 1), [f"{i}\n{n:,}" for i, n in enumerate(counts, start=1)], fontsize=8)
-        axes.set_xlabel("entropy decile; tokens", fontsize=9)
+        axes.set_xticks(range(1, len(counts) + 1), [f"{i}\n{n:,}" for i, n in enumerate(counts, start=1)], fontsize=8.5)
+        axes.set_xlabel("entropy decile, tokens", fontsize=9.5)
         axes.set_ylabel(unit)
 
     return Panel(title, caption, draw(name, title, paint, DECILES), tuple(keys[method] for method in series))
