@@ -41,7 +41,7 @@ def examine(config: RunConfig) -> int:
         try:
             _line("ok", f"{package} {version(package)}")
         except PackageNotFoundError:
-            _line("note", f"{package} is not installed (optional: pip install 'dasd[{package}]')")
+            _line("note", f"{package} is not installed (optional: pip install {package})")
     try:
         claim(Path(config.output), config, write=False)
         model, tokenizer, problems, task = prepare(config)

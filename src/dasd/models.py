@@ -67,7 +67,7 @@ def quantized(config: ModelConfig) -> dict[str, Any]:
     if config.quantization == "none":
         return {}
     if find_spec("bitsandbytes") is None:
-        raise BadInput(f"model.quantization {config.quantization} needs bitsandbytes: pip install 'dasd[quantized]'")
+        raise BadInput(f"model.quantization {config.quantization} needs bitsandbytes: pip install bitsandbytes")
     if config.quantization == "8bit":
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
     compute = torch.bfloat16 if torch.cuda.is_available() else torch.float32

@@ -6,7 +6,7 @@ from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, MakesProblems
 from dasd.tasks.equations import check_equations
 
-pytest.importorskip("reasoning_gym", reason="pip install 'dasd[reasoning-gym]'")
+pytest.importorskip("reasoning_gym", reason="pip install reasoning-gym==0.1.25")
 
 
 def task_of(name, settings=None, answer_format="auto"):

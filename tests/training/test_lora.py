@@ -25,7 +25,7 @@ SETTINGS = {
     "max_completion_length": 16, "save_steps": 1, "lora_rank": 4,
 }  # fmt: skip
 needs_bitsandbytes = pytest.mark.skipif(
-    importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes: pip install 'dasd[quantized]'"
+    importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes: pip install bitsandbytes"
 )
 
 
@@ -108,7 +108,7 @@ def test_other_samplers_load_their_weights_themselves(sampler):
 
 def test_bitsandbytes_is_asked_for_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr("dasd.models.find_spec", lambda name: None)
-    with pytest.raises(BadInput, match=r"pip install 'dasd\[quantized\]'"):
+    with pytest.raises(BadInput, match=r"pip install bitsandbytes"):
         run.train(config(tmp_path / "run", "8bit"))
     assert not (tmp_path / "run").exists()
 

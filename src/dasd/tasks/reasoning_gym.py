@@ -1,4 +1,4 @@
-"""Problems and verifiers of the reasoning-gym package: `data.task: reasoning_gym/NAME` (`pip install 'dasd[reasoning-gym]'`).
+"""Problems and verifiers of the reasoning-gym package: `data.task: reasoning_gym/NAME` (`pip install reasoning-gym==0.1.25`).
 
 Its generators make a problem from a seed and an index, its `score_answer` grades: 1.0 is right, what lies below is kept as
 partial credit. An answer is what stands between <answer> and </answer>, or in a box. Each split draws from seeds of its own,
@@ -159,7 +159,7 @@ def _generator(dataset: str, settings: str, seed: int) -> Any:
         import reasoning_gym
         from reasoning_gym.factory import DATASETS
     except ImportError:
-        raise ImportError("the reasoning-gym package is not installed: pip install 'dasd[reasoning-gym]'") from None
+        raise ImportError("the reasoning-gym package is not installed: pip install reasoning-gym==0.1.25") from None
     if dataset not in DATASETS:
         from difflib import get_close_matches
 

@@ -83,12 +83,12 @@ def _check_installed() -> None:
         available = is_vllm_available()
     if not available:
         raise BadInput(
-            "training.trl.use_vllm is set and vLLM is not installed: pip install 'dasd[vllm]', or leave use_vllm out and "
+            "training.trl.use_vllm is set and vLLM is not installed: pip install 'vllm>=0.22,<0.32', or leave use_vllm out and "
             "transformers samples the rollouts"
         )
     unsupported = [str(note.message) for note in notes if "supports vLLM versions" in str(note.message)]
     if unsupported:
-        raise BadInput(f"{unsupported[0].split(' We recommend')[0]} Install one of these: pip install 'dasd[vllm]'")
+        raise BadInput(f"{unsupported[0].split(' We recommend')[0]} Install one of these: pip install 'vllm>=0.22,<0.32'")
 
 
 def _check_server(url: str, timeout_s: float) -> None:

@@ -38,7 +38,7 @@ class VllmSampler:
             import vllm
         except ImportError as error:
             raise BadInput(
-                f"--sampler.backend vllm needs vLLM ({error}): pip install 'dasd[vllm]', or use --sampler.backend transformers"
+                f"--sampler.backend vllm needs vLLM ({error}): pip install 'vllm>=0.22,<0.32', or take the backend transformers"
             ) from None
         self.vllm, self.config, self.name = vllm, config, model_path(model)
         if is_adapter(Path(self.name)):
