@@ -152,6 +152,13 @@ def test_a_single_run_has_one_side_and_no_differences(tmp_path: Path) -> None:
     assert ">A<" not in page.source
 
 
+def test_many_benchmarks_are_counted_on_top_and_drawn_in_halves(tmp_path: Path) -> None:
+    result = comparison(benchmarks=13)
+    page = Page(build_comparison(result, examples(["suite0"], SHORT), tmp_path / "page.html"))
+    assert "data 13 benchmarks, 2,600 problems" in page.words
+    assert page.words.count("Avg@k by benchmark") == 2
+
+
 def test_text_is_cut_by_what_it_weighs_on_the_page() -> None:
     assert cut("short", 100) == ("short", 0)
     assert cut(None, 100)[0] == "\N{EN DASH}"

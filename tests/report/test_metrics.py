@@ -37,6 +37,7 @@ def test_the_order_is_the_tables_and_lower_ks_are_left_out() -> None:
     assert in_order(names)[0] == "avg_at_16"
     assert without_lower_ks(names) == ["avg_at_16", "pass_at_16", "maj_at_16", "mean_length", "other"]
     assert main_figures(names) == ["avg_at_16", "pass_at_16", "mean_length"]
+    assert main_figures(["avg_at_1", "pass_at_1"]) == ["avg_at_1"]  # the same
     assert main_figures(["pass_at_1", "pass_at_2"]) == ["pass_at_1", "pass_at_2"]  # runs with different numbers of samples
 
 

@@ -18,7 +18,7 @@ import yaml
 from dasd.config import BadInput
 from dasd.evaluation.readers import OnFile, Run, read_run
 from dasd.evaluation.summary import Record
-from dasd.trained import is_run
+from dasd.trained import Trained, is_run
 
 SEEDS = "seeds"
 
@@ -123,9 +123,10 @@ def _of_the_same_settings(named: list[tuple[str | None, list[Run]]]) -> list[tup
 
 def _training(run: Run) -> dict[str, Any] | None:
     """The config of the run that trained the model; None where none is found."""
-    model = Path(next(iter(run.benchmarks.values())).model)
-    for folder in (run.path, *run.path.parents[:1], *model.parents[:2]):
-        if is_run(folder) and _trained_there(run, folder):
+    model = next(iter(run.benchmarks.values())).model
+    told = Trained.of(model)
+    for folder in (*([Path(told.run)] if told else []), run.path, *run.path.parents[:1], *Path(model).parents[:2]):
+        if is_run(folder) and (told is not None or _trained_there(run)):
             try:
                 config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
             except (OSError, yaml.YAMLError):
@@ -135,8 +136,8 @@ def _training(run: Run) -> dict[str, Any] | None:
     return None
 
 
-def _trained_there(run: Run, folder: Path) -> bool:
-    """Whether the model is one of the folder's checkpoints; that the base was evaluated there, too, does not make it one."""
+def _trained_there(run: Run) -> bool:
+    """Whether the model is a run's checkpoint; that a base was evaluated in a run's folder does not make it one."""
     return all(evaluation.model.rstrip("/").split("/")[-2:-1] == ["checkpoints"] for evaluation in run.benchmarks.values())
 
 

@@ -164,7 +164,9 @@ def _known(value: Any) -> tuple[float, float, float]:
 def main_figures(names: list[str]) -> list[str]:
     """What a reader looks for first: of the figures over k Avg@k (or Pass@1, which is the same) and the largest k."""
     first = [] if any(name.startswith("avg_at_") for name in names) else [name for name in names if name == "pass_at_1"]
-    return first + [name for name in without_lower_ks(names) if describe(name).main and name not in first]
+    twice = {"pass_at_1"} if "avg_at_1" in names else set()  # of one sample a problem they are the same
+    kept = [name for name in without_lower_ks(names) if name not in twice]
+    return first + [name for name in kept if describe(name).main and name not in first]
 
 
 def _row(summary: dict[str, Any], name: str) -> Row:

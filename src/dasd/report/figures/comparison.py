@@ -16,10 +16,17 @@ from dasd.report.parts.svg import COLORS, SMALL, WIDE, draw
 
 Named = Sequence[tuple[str, Row]]  # benchmark, its figure
 LONGEST_NAME = 26
+MOST_BARS = 12  # benchmarks in one panel
 
 
-def bars_panel(rows: Named, keys: Sequence[Key], title: str) -> Panel:
-    """A figure of every benchmark with its interval, and their mean where there are several."""
+def bars_panels(rows: Named, keys: Sequence[Key], title: str) -> list[Panel]:
+    """A figure of every benchmark with its interval, and their mean where there are several; many of them in two halves."""
+    half = len(rows) if len(rows) <= MOST_BARS else (len(rows) + 1) // 2
+    parts = [rows[start : start + half] for start in range(0, len(rows), half)]
+    return [_bars(part, keys, title, index) for index, part in enumerate(parts)]
+
+
+def _bars(rows: Named, keys: Sequence[Key], title: str, index: int) -> Panel:
     height = 0.78 / len(keys)
 
     def paint(axes: Axes) -> None:
@@ -30,13 +37,13 @@ def bars_panel(rows: Named, keys: Sequence[Key], title: str) -> Panel:
                     axes.barh(place, 100 * value.mean, height * 0.9, color=COLORS[key.color], alpha=0.85)
                 if value.bounded:
                     axes.plot([100 * value.low, 100 * value.high], [place, place], color=COLORS["ink"], linewidth=1.4)
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, max(axes.get_xlim()[1], 100 if len(rows) > 1 else 0))
         _benchmark_axis(axes, rows)
         axes.xaxis.set_major_formatter(FuncFormatter(percent))
 
     size = (WIDE[0], max(120, 46 + (16 + 13 * len(keys)) * len(rows)))
     caption = "Bars are means, dark lines 95 % intervals."
-    svg = draw("avg", f"{title} by benchmark. {_spoken(rows, keys)}", paint, size)
+    svg = draw(f"avg-{index}", f"{title} by benchmark. {_spoken(rows, keys)}", paint, size)
     return Panel(f"{title} by benchmark", caption, svg, tuple(keys) if len(keys) > 1 else ())
 
 

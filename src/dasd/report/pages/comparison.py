@@ -17,13 +17,14 @@ from dasd.report.data.inputs import mapping
 from dasd.report.data.metrics import describe, in_order
 from dasd.report.data.results import Row, comparison_row, main_figures
 from dasd.report.data.samples import OUTCOMES, show_samples
-from dasd.report.figures.comparison import bars_panel, silent, small_multiple
+from dasd.report.figures.comparison import bars_panels, silent, small_multiple
 from dasd.report.figures.panel import Key, Panel, side_keys
 from dasd.report.figures.results import over_k_panel
 from dasd.report.parts.render import write_page
 
 MEAN = "mean of benchmarks"
 CHANGED = "changed"  # gained, lost, or right in some runs alone
+MOST_NAMED = 6  # benchmarks on top of the page
 LONGEST_LABEL = 34  # of a run in a legend
 
 
@@ -71,12 +72,12 @@ def _content(result: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]
         "paired": len(sides) > 1,
         "title": _title(result["runs"]),
         "headline": _headline(comparison_row(main, first[main]), sides, len(benchmarks)) if len(sides) > 1 and main else "",
-        "asked": ", ".join(f"{benchmark.name} ({benchmark.about})" for benchmark in benchmarks),
+        "asked": _asked(result["benchmarks"], benchmarks),
         "seeds": any(len(mapping(run).get("paths") or []) > 1 for run in result["runs"]),
         "settings": _settings(result["benchmarks"], sides),
         "missing": list(mapping(result.get("missing")).items()),
         "cards": [comparison_row(name, first[name]) for name in main_figures(list(first))],
-        "averages": bars_panel(averages, keys, _label(main)) if averages else None,
+        "averages": bars_panels(averages, keys, _label(main)) if averages else [],
         "macro": macro,
         "benchmarks": benchmarks,
         "health": health,
@@ -93,6 +94,13 @@ def _content(result: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]
             ("samples", "Samples"),
         ],
     }  # fmt: skip
+
+
+def _asked(entries: list[dict[str, Any]], benchmarks: list[Benchmark]) -> str:
+    """Which problems; of many benchmarks how many."""
+    if len(entries) > MOST_NAMED:
+        return f"{len(entries)} benchmarks, {sum(entry['num_problems'] for entry in entries):,} problems"
+    return ", ".join(f"{benchmark.name} ({benchmark.about})" for benchmark in benchmarks)
 
 
 def _sides(runs: list[dict[str, Any]]) -> list[Side]:
