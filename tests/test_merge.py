@@ -119,9 +119,7 @@ def test_a_base_that_is_gone_is_named(adapter, tmp_path):
     assert not (tmp_path / "merged").exists()
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes: pip install bitsandbytes"
-)
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes: pip install bitsandbytes")
 def test_a_base_stored_in_few_bits_is_refused(adapter, tmp_path):
     load_model(ModelConfig(quantization="4bit"))[0].save_pretrained(tmp_path / "base")
     point_to(adapter, str(tmp_path / "base"))
