@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
@@ -13,8 +14,10 @@ from transformers import PreTrainedTokenizerFast
 import dasd
 from dasd.config import BadInput, ModelConfig, ProbeConfig, RunConfig, SamplerConfig, TeacherConfig
 from dasd.models import load_tokenizer
-from dasd.prompts import NAMED, prompt_text, set_chat_template, tokenize_prompt, with_system_prompt
+from dasd.prompts import NAMED, prompt_text, set_chat_template, tokenize_prompt, with_system_prompt, without_answer
 from dasd.teacher.context import KINDS, PrivilegedContext
+from dasd.training.trainer import SelfDistillationTrainer
+from training.conftest import make_arguments, tiny
 
 ASKED = [{"role": "user", "content": "Use 3 7 8 to make 29."}]
 IN_PARTS = [{"role": "user", "content": [{"type": "text", "text": "Use 3 7 8 "}, {"type": "text", "text": "to make 29."}]}]
@@ -28,6 +31,11 @@ BOTH = (
     "{% for message in messages %}{{ message['role'] }}: {% if message['content'] is string %}{{ message['content'] }}"
     "{% else %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %}{{ '\n' }}{% endfor %}assistant:"
 )
+
+
+@pytest.fixture
+def tiny_arguments(tmp_path):
+    return lambda: make_arguments(output_dir=str(tmp_path))
 
 
 @pytest.fixture
@@ -86,6 +94,29 @@ def test_a_system_prompt_takes_the_place_of_the_datas_own():
     new = [{"role": "system", "content": "new"}, *ASKED]
     assert with_system_prompt(ASKED, "new") == with_system_prompt(own, "new") == new
     assert with_system_prompt(own, None) == own
+
+
+def test_an_answer_is_left_out():
+    said = {"role": "assistant", "content": "29 it is"}
+    assert without_answer([*ASKED, said, *ASKED, said]) == [*ASKED, said, *ASKED]
+    assert without_answer(ASKED) is ASKED
+    assert without_answer("29?") == "29?"
+    with pytest.raises(ValueError, match="needs a user message"):
+        without_answer([said])
+
+
+@pytest.mark.parametrize("column", ["prompt", "messages"])
+def test_the_trainer_never_shows_the_answer(column, tokenizer, tiny_arguments):
+    said = {"role": "assistant", "content": "the secret"}
+    rows = [{column: [{"role": "system", "content": "Count."}, *ASKED, said], "solution": "3 * 7"} for _ in range(8)]
+    trainer = SelfDistillationTrainer(
+        tiny(tokenizer), lambda completions, **_: [0.0] * len(completions), tiny_arguments(),
+        train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
+    )  # fmt: skip
+    prompts = trainer.train_dataset["prompt"]
+    assert [message["role"] for message in prompts[0]] == ["system", "user"]
+    assert "secret" not in str(prompts)
+    assert PrivilegedContext().prompt(trainer.train_dataset[0])[-1]["content"].endswith("Reference solution: 3 * 7")
 
 
 # ---------------------------------------------------------------- templates by name

@@ -53,6 +53,16 @@ def content_text(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content or ())
 
 
+def without_answer(prompt: Prompt) -> Prompt:
+    """A conversation up to its last user message where an assistant's answer follows it; anything else as it is."""
+    if isinstance(prompt, str) or not prompt or prompt[-1]["role"] != "assistant":
+        return prompt
+    last = max((index for index, message in enumerate(prompt) if message["role"] == "user"), default=None)
+    if last is None:
+        raise ValueError("a conversation needs a user message, which the assistant is to answer")
+    return prompt[: last + 1]
+
+
 def with_system_prompt(messages: Sequence[Message], text: str | None) -> list[Message]:
     """The messages with this system message in place of their own, if any; None leaves them alone."""
     if text is None:

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dasd.config import BadInput, DataConfig, validate
-from dasd.data.problems import check_lengths, check_problems, load_problems
+from dasd.data.problems import check_lengths, check_problems, gold_faults, load_problems
 from dasd.tasks.base import Problem
 from dasd.tasks.countdown import CountdownTask
+from dasd.tasks.math import MathTask
 
 TASK = CountdownTask()
 ROWS = [
@@ -236,6 +237,17 @@ def test_gold_answers_that_do_not_grade_are_fatal():
         "2 of 3 gold answers"
         in found([*change(1, solution="12 / 3 = 4")[:2], Problem("2", "Use 1 to make 2.", "2", "1 = 2")])[0][0]
     )
+
+
+@pytest.mark.parametrize("gold", ["???", "nan", "\\frac{", "about forty or so", "NA"])
+def test_golds_that_the_grader_cannot_read_are_fatal(dataset, gold):
+    """However alike they look to themselves."""
+    problems = load(dataset([{**ROWS[0], "answer": gold}, ROWS[1]]), task="math")
+    [(problem, reason)] = gold_faults(problems, MathTask())
+    assert (problem.id, problem.answer) == ("0", gold)
+    assert "cannot read" in reason
+    [finding] = check_problems(problems, MathTask(), None)
+    assert finding.fatal
 
 
 def test_duplicates_are_a_warning():

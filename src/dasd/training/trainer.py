@@ -26,7 +26,7 @@ from trl import GRPOConfig
 from dasd.analysis.token_classes import TokenClasses, class_ratios
 from dasd.credit import Credit, Method, TokenSignals, assign_credit, make_method, ratios
 from dasd.credit.signals import high_entropy
-from dasd.prompts import Prompt, tokenize_prompt
+from dasd.prompts import Prompt, tokenize_prompt, without_answer
 from dasd.teacher.context import PrivilegedContext, choose_peers, wrong_hints
 from dasd.teacher.weights import TeacherWeights
 from dasd.training.callbacks import StepLines
@@ -93,9 +93,10 @@ class SelfDistillationConfig(GRPOConfig):
 class SelfDistillationTrainer(TokenCreditTrainer):
     """`trl.GRPOTrainer` with token credit from a privileged self-teacher.
 
-    The dataset has TRL's `prompt` and the column that the context is made of (`solution`). The first reward function is the
-    verifier. Rows without context get no teacher's term and are counted (`teacher/skipped`). `method` takes any callable from
-    `TokenSignals` to `Credit`, in place of `args.method`; its `needs` name the signals that it reads.
+    The dataset has TRL's `prompt`, or `messages`, and the column that the context is made of (`solution`); what an assistant
+    says after the last user message is never shown. The first reward function is the verifier. Rows without context get no
+    teacher's term and are counted (`teacher/skipped`). `method` takes any callable from `TokenSignals` to `Credit`, in place of
+    `args.method`; its `needs` name the signals that it reads.
 
     Raises ValueError for unknown methods or settings, for settings that contradict, and for a model with active dropout.
     """
@@ -115,6 +116,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             _refuse_to_cast(model)
         self._teacher_entropy_history: list[float] = []
         self._warned: set[str] = set()
+        kwargs |= {name: _questions(kwargs[name]) for name in ("train_dataset", "eval_dataset") if kwargs.get(name) is not None}
         super().__init__(model, reward_funcs, args, **kwargs)
         for printing in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
             self.remove_callback(printing)  # they print every metric of every step
@@ -397,6 +399,19 @@ def _teachers(scores: Scores) -> Batch:
         "teacher_entropies": scores.entropies,
         "teacher_agrees": scores.is_first_choice,
     }
+
+
+def _questions(dataset: Any) -> Any:
+    """The dataset with prompts that end with a question: its `prompt`, or its `messages`, without an answer to the last one."""
+    if isinstance(dataset, dict):
+        return {name: _questions(part) for name, part in dataset.items()}
+    columns = getattr(dataset, "column_names", None) or ()
+    column = next((name for name in ("prompt", "messages") if name in columns), None)
+    if column is None or (column == "prompt" and len(dataset) and all(without_answer(p) is p for p in dataset[column])):
+        return dataset
+    return dataset.map(
+        lambda row: {"prompt": without_answer(row[column])}, remove_columns=[column] if column == "messages" else []
+    )
 
 
 class _TeacherFollows(TrainerCallback):

@@ -56,6 +56,22 @@ def test_requests_go_out_whole_and_answers_come_back_in_order(monkeypatch):
     assert (sampler.deterministic, sampler.longest_prompt([]), sampler.context_length) == (False, None, None)
 
 
+OPENAI = ["--sampler.backend", "openai", "--sampler.base_urls", "http://a"]
+
+
+def test_the_server_renders_with_the_models_template_arguments():
+    model = ModelConfig(path="some/model", chat_template_kwargs={"enable_thinking": False})
+    with serve(good) as server:
+        make_sampler(SamplerConfig(backend="openai", base_urls=(server.url,)), model).sample(REQUESTS[:1], PARAMS)
+    assert server.seen[0]["chat_template_kwargs"] == {"enable_thinking": False}
+    with pytest.raises(BadInput, match="the server renders the prompts; start it with the template"):
+        load_config(
+            EvalConfig,
+            None,
+            ["--sampler.backend", "openai", "--sampler.base_urls", "http://a", "--model.chat_template", "plain"],
+        )
+
+
 RECOVERABLE = {
     "500": (500, {}, {"error": {"message": "worker died"}}),
     "503 from a proxy": (503, {}, "<html>Service Unavailable</html>"),
