@@ -187,8 +187,8 @@ ARGUMENTS = {"shout": True}
 
 def test_every_command_renders_with_the_models_arguments(tokenizer, monkeypatch, tmp_path):
     """Sampler, probe, token reader and trainer read the same ids of the same problem, teacher's arguments over them."""
-    from dasd.analysis.probe import Prober
     from dasd.analysis.token_credit import TokenReader
+    from dasd.analysis.workbench import Workbench
     from dasd.credit import make_method
     from dasd.evaluation.samplers import SamplingParams, make_sampler
     from dasd.evaluation.samplers.base import Request
@@ -220,8 +220,7 @@ def test_every_command_renders_with_the_models_arguments(tokenizer, monkeypatch,
     sampler.sample([request], SamplingParams(4))
     assert seen == [want]
     assert sampler.longest_prompt([request.prompt]) == len(want)
-    prober = Prober(loaded, words, task, problems, ProbeConfig(model=model))
-    assert prober.prompts[problem.id] == want
+    assert Workbench(loaded, words, task, problems, ProbeConfig(model=model)).prompt(problem.id) == want
     reader = TokenReader(
         loaded,
         words,

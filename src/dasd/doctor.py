@@ -61,7 +61,7 @@ def examine(config: RunConfig) -> int:
         _line("fail", str(error))
         return 2
     _line("ok", f"model {model_path(config.model)}: {model.num_parameters():,} parameters, vocabulary of {len(tokenizer)}")
-    _line("ok", f"data {config.data.source}: {len(problems)} problems, gold answers grade as right")
+    _line("ok", f"data {config.data.named}: {len(problems)} problems, gold answers grade as right")
     for role, text in _prompts(config, tokenizer, problems, task).items():
         console.print(f"\nwhat the {role} sees:", style="bold")
         print_raw(text)

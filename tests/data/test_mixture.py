@@ -4,10 +4,11 @@ import json
 from collections import Counter
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dasd.config import BadInput, DataConfig, RunConfig, load_config, validate
+from dasd.config import BadInput, DataConfig, RunConfig, dump_config, load_config, validate
 from dasd.data.mixture import describe, mix, mixed, shares
 from dasd.data.problems import load_problems
 
@@ -63,6 +64,13 @@ def test_mixtures(sizes, weights, seed):
         assert max(times) - min(times) <= 1
         exact = total * weights[group] / sum(weights)
         assert abs(sum(times) - exact) < 1 or sum(times) == 1
+
+
+def test_a_config_that_was_written_down_reads_the_same(sources):
+    data = config(sources, 1, 2, prompt="{problem}!")
+    assert data.sources[1].columns.model_dump() == {"problem": "question", "answer": "final", "solution": None, "hint": None}
+    assert validate(DataConfig, yaml.safe_load(dump_config(data))) == data == DataConfig(**data.model_dump())
+    assert data.named == f"{sources}/a.jsonl, {sources}/b.jsonl"
 
 
 def test_the_record_says_what_each_source_was(sources):

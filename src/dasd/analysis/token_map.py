@@ -149,7 +149,7 @@ def _note(config: TokensConfig, problems: int, frozen: bool, taught: bool) -> st
     of = f"{problems} problem{'' if problems == 1 else 's'}"
     note = (
         f"{config.rollouts * problems} rollouts, {config.rollouts} of each of {of} "
-        f"({config.data.split} split of {config.data.source}), "
+        f"({config.data.split} split of {config.data.named}), "
         f"sampled from {config.model.path} at temperature {config.temperature:g}, seed {config.seed}. "
         f"Credit as {config.method.name}{f' ({settings})' if settings else ''} gives it."
     )

@@ -40,7 +40,7 @@ def home_expanded(path: str) -> str:
     """`~` at the beginning is the home folder. Raises ValueError for a path of nothing."""
     if not path.strip():
         raise ValueError("an empty path names no folder")
-    return str(Path(path).expanduser()) if path.startswith("~") else path
+    return str(Path(path).expanduser()) if path == "~" or path.startswith("~/") else path
 
 
 LocalPath = Annotated[str, AfterValidator(home_expanded)]

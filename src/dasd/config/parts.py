@@ -108,12 +108,21 @@ class DataConfig(Section):
         if without and len(without) < len(self.sources):
             raise ValueError(f"sources: every source has a weight or none has one, and {without[0]} has none")
         try:
-            _ = self.parts  # each is a config that is checked
+            parts = self.parts  # each is a config that is checked
         except ValidationError as error:
-            raise ValueError(
-                "; ".join(f"sources: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors())
-            ) from None
+            said = [fault["msg"].removeprefix("Value error, ") for fault in error.errors()]
+            raise ValueError(f"sources: {'; '.join(said)}") from None
+        # Each entry says all of it, so that a config that was written down reads the same.
+        fields = set(SourceConfig.model_fields) - {"weight"}
+        pairs = zip(self.sources, parts, strict=False)  # without sources, `parts` is this config itself
+        filled = tuple(SourceConfig(**part.model_dump(include=fields), weight=entry.weight) for entry, part in pairs)
+        object.__setattr__(self, "sources", filled)
         return self
+
+    @property
+    def named(self) -> str:
+        """Where the problems come from, in a word."""
+        return ", ".join(entry.source for entry in self.sources) or self.source
 
     @property
     def parts(self) -> list[DataConfig]:

@@ -117,7 +117,7 @@ def dry_run(config: RunConfig, hardware: Hardware) -> int:
     console.print(_table(plan))
     if problems is None:
         needed = plan.arguments.generation_batch_size // plan.arguments.num_generations
-        console.print(f"{config.data.source} is not read here: it must give {needed} problems or more.", soft_wrap=True)
+        console.print(f"{config.data.named} is not read here: it must give {needed} problems or more.", soft_wrap=True)
     for line in (*_notes(plan), *_verdict(plan)):
         console.print(line, soft_wrap=True)
     return 2 if plan.fits is False else 0
@@ -125,10 +125,9 @@ def dry_run(config: RunConfig, hardware: Hardware) -> int:
 
 def _problems(config: RunConfig) -> int | None:
     """How many problems there are, where that can be known without the hub."""
-    data = config.data
-    if data.source != BUNDLED and not Path(data.source).exists():
+    if any(part.source != BUNDLED and not Path(part.source).exists() for part in config.data.parts):
         return None
-    return len(load_problems(data))
+    return len(load_problems(config.data))
 
 
 def make_plan(config: RunConfig, hardware: Hardware) -> Plan:
