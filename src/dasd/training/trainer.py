@@ -407,11 +407,13 @@ def _questions(dataset: Any) -> Any:
         return {name: _questions(part) for name, part in dataset.items()}
     columns = getattr(dataset, "column_names", None) or ()
     column = next((name for name in ("prompt", "messages") if name in columns), None)
-    if column is None or (column == "prompt" and len(dataset) and all(without_answer(p) is p for p in dataset[column])):
+    if column is None:
         return dataset
-    return dataset.map(
-        lambda row: {"prompt": without_answer(row[column])}, remove_columns=[column] if column == "messages" else []
-    )
+    countable = hasattr(dataset, "__len__")
+    if column == "prompt" and countable and all(without_answer(prompt) is prompt for prompt in dataset[column]):
+        return dataset
+    gone = [column] if column == "messages" else []
+    return dataset.map(lambda row: {"prompt": without_answer(row[column])}, remove_columns=gone)
 
 
 class _TeacherFollows(TrainerCallback):
