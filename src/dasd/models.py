@@ -59,7 +59,8 @@ def load_model_config(config: ModelConfig) -> Any:
 
 def load_weights(config: ModelConfig) -> Any:
     """The model alone, of a folder or hub id that is no adapter. Raises BadInput where it cannot be loaded."""
-    return _load(AutoModelForCausalLM, config, dtype=config.dtype, **quantized(config))
+    attention = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
+    return _load(AutoModelForCausalLM, config, dtype=config.dtype, **attention, **quantized(config))
 
 
 def quantized(config: ModelConfig) -> dict[str, Any]:

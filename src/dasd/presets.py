@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
+    "dasd_paper": {"training": {"loss_type": "grpo"}},
     "dr_grpo": {"training": {"loss_type": "dr_grpo", "trl": {"scale_rewards": "none"}}},
     "dapo": {
         "training": {

@@ -9,7 +9,11 @@ import torch
 
 from dasd.credit import METHODS, DirectionAdaptive, GroupRelative, TokenSignals
 
-ROUTES = ("tanh", "hard", "attract", "repel", "fork_only", "scaffold_only")
+POINTS = {
+    **{name: {"map": name} for name in ("tanh", "linear", "hard", "attract", "repel")},
+    "fork_only": {"map": "repel", "arm": "high"},
+    "scaffold_only": {"map": "attract", "arm": "low"},
+}
 
 
 def signals(gap, entropy, advantage=0.0, mask=None, student=-2.0):
@@ -64,15 +68,15 @@ def test_default_formula_on_five_tokens():
 def test_argument_of_tanh_is_distance_to_tau_in_units_of_sigma():
     # H = 0, 2, 4, rho = 0.75: tau at 0.75 * 2 = 1.5, that is 2 + 0.5 * 2 = 3; mean = 2, sigma = (2 + 0 + 2)/3 = 4/3
     # (tau - H)/sigma = 2.25, 0.75, -0.75; tanh(2.25) = 0.978026, tanh(0.75) = 0.635149
-    credit = DirectionAdaptive(rho=0.75, gate=False)(signals([1.0, 1.0, 1.0], [0.0, 2.0, 4.0]))
+    credit = DirectionAdaptive(rho=0.75, gate="none")(signals([1.0, 1.0, 1.0], [0.0, 2.0, 4.0]))
     close(credit.omega, [[0.978026, 0.635149, -0.635149]])
 
 
-def test_only_routes_by_entropy_need_it():
-    assert {route for route in ROUTES if "entropies" in DirectionAdaptive(route=route).needs} == set(ROUTES) - {
-        "attract",
-        "repel",
-    }
+def test_only_a_direction_by_entropy_needs_it():
+    needing = {point for point, settings in POINTS.items() if "entropies" in DirectionAdaptive(**settings).needs}
+    assert needing == set(POINTS) - {"attract", "repel"}
+    assert "entropies" in DirectionAdaptive(map="attract", gap_units="side").needs
+    assert "entropies" in DirectionAdaptive(map="repel", flip="low").needs
 
 
 def test_rho_is_the_quantile_so_that_the_share_one_minus_rho_lies_above_tau():
@@ -92,7 +96,7 @@ def test_rho_is_the_quantile_so_that_the_share_one_minus_rho_lies_above_tau():
     ],
 )
 def test_sigma_is_the_mean_absolute_deviation_from_its_center(center, sigma):
-    credit = DirectionAdaptive(rho=0.75, gate=False, sigma_center=center)(signals([1.0] * 4, [0.0, 1.0, 2.0, 9.0]))
+    credit = DirectionAdaptive(rho=0.75, gate="none", sigma_center=center)(signals([1.0] * 4, [0.0, 1.0, 2.0, 9.0]))
     arguments = torch.atanh(credit.omega)  # (tau - H) / sigma
     close(arguments, [[3.75 / sigma, 2.75 / sigma, 1.75 / sigma, -5.25 / sigma]], tolerance=2e-5)
 
@@ -109,20 +113,20 @@ def test_sigma_is_the_mean_absolute_deviation_from_its_center(center, sigma):
 )
 def test_gap_scale_is_the_unit_of_the_gap(scale, gap_bar):
     given = signals([1.0, 2.0, 6.0], [0.0, 1.0, 2.0])
-    close(teacher_term(given, route="attract", gate=False, gap_scale=scale, gap_clip=100.0), [gap_bar])
+    close(teacher_term(given, map="attract", gate="none", gap_scale=scale, gap_clip=100.0), [gap_bar])
 
 
 @pytest.mark.parametrize("scale", ["median_abs", "mean_abs"])
 def test_negative_gaps_count_by_their_size(scale):
     # gap = -3, 1, 2: |gap| has mean 2 and median 2 (the gaps themselves: 0 and 1)
     given = signals([-3.0, 1.0, 2.0], [0.0, 1.0, 2.0])
-    close(teacher_term(given, route="attract", gate=False, gap_scale=scale), [[-1.5, 0.5, 1.0]])
+    close(teacher_term(given, map="attract", gate="none", gap_scale=scale), [[-1.5, 0.5, 1.0]])
 
 
 def test_the_median_of_an_even_number_of_gaps_lies_between_the_two_in_the_middle():
     # |gap| = 1, 2, 4, 40: median (2 + 4) / 2 = 3; one large gap moves it no further
     given = signals([2.0, -1.0, 4.0, 40.0], [0.0, 1.0, 2.0, 3.0])
-    close(teacher_term(given, route="attract", gate=False, gap_clip=20.0), [[2 / 3, -1 / 3, 4 / 3, 40 / 3]])
+    close(teacher_term(given, map="attract", gate="none", gap_clip=20.0), [[2 / 3, -1 / 3, 4 / 3, 40 / 3]])
 
 
 @pytest.mark.parametrize(("scale", "unit"), [("median_abs", None), ("mean_abs", 0.5), ("std", 0.871780), ("none", 1.0)])
@@ -131,7 +135,7 @@ def test_where_most_gaps_are_rounding_the_others_count(scale, unit):
     # mean |gap| = 2.5/5 = 0.5; mean = -0.3, variance (3 * 0.09 + 0.64 + 2.89)/5 = 0.76, std 0.871780
     given = signals([1e-7, 1e-7, 1e-7, 0.5, -2.0], [0.0, 1.0, 2.0, 3.0, 4.0], student=0.0)
     expected = [5.0, -5.0] if unit is None else [0.5 / unit, -2.0 / unit]
-    close(teacher_term(given, route="attract", gate=False, gap_scale=scale), [[0.0, 0.0, 0.0, *expected]])
+    close(teacher_term(given, map="attract", gate="none", gap_scale=scale), [[0.0, 0.0, 0.0, *expected]])
 
 
 @pytest.mark.parametrize("scale", ["median_abs", "mean_abs", "std", "none"])
@@ -143,7 +147,7 @@ def test_rounding_is_no_credit_in_any_unit(scale, dtype, size):
     said = TokenSignals(
         **scores, entropies=given.entropies, completion_mask=given.valid, advantages=given.advantages, computed_in=dtype
     )
-    for settings in ({"route": "attract", "gate": False}, {}):
+    for settings in ({"map": "attract", "gate": "none"}, {}):
         credit = DirectionAdaptive(beta=1.0, gap_scale=scale, **settings)(said)
         assert torch.equal(credit.advantages, grpo(given))
         assert credit.metrics["gap/abs"] == 0.0
@@ -162,30 +166,30 @@ def test_the_default_and_the_printed_form():
 def test_gap_is_clipped_on_both_sides_after_scaling():
     # gap = 7, -7, 1, 1, 0 ... of 8 tokens: mean |gap| = 16/8 = 2, gap_bar = 3.5, -3.5, 0.5, 0.5, 0; clipped at 3
     given = signals([7.0, -7.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
-    clipped = teacher_term(given, route="attract", gate=False, gap_scale="mean_abs", gap_clip=3.0)
+    clipped = teacher_term(given, map="attract", gate="none", gap_scale="mean_abs", gap_clip=3.0)
     close(clipped, [[3.0, -3.0, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0]])
 
 
 def test_default_clip_is_five():
     # one gap of 1 in 10 tokens: mean |gap| = 0.1, gap_bar = 10, clipped to 5
     given = signals([-1.0] + [0.0] * 9, [float(t) for t in range(10)])
-    close(teacher_term(given, route="attract", gate=False, gap_scale="mean_abs")[0, :2], [-5.0, 0.0])
+    close(teacher_term(given, map="attract", gate="none", gap_scale="mean_abs")[0, :2], [-5.0, 0.0])
 
 
 def test_gate_sees_the_clipped_gap():
     # as above, clipped to 1: the gate is sigmoid(1 - 1) = 0.5, not sigmoid(10 - 1)
     given = signals([1.0] + [0.0] * 9, [float(t) for t in range(10)])
-    close(DirectionAdaptive(route="attract", gap_scale="mean_abs", gap_clip=1.0)(given).omega[0, :2], [0.5, 0.268941])
+    close(DirectionAdaptive(map="attract", gap_scale="mean_abs", gap_clip=1.0)(given).omega[0, :2], [0.5, 0.268941])
 
 
 def test_gate_is_one_half_for_a_typical_gap_and_less_for_small_ones():
     # gap = 0, 1, -2: mean |gap| = 1; gate = sigmoid(-1), sigmoid(0), sigmoid(1)
-    credit = DirectionAdaptive(route="attract")(signals([0.0, 1.0, -2.0], [0.0, 1.0, 2.0]))
+    credit = DirectionAdaptive(map="attract")(signals([0.0, 1.0, -2.0], [0.0, 1.0, 2.0]))
     close(credit.omega, [[0.268941, 0.5, 0.731059]])
 
 
-def test_hard_route_is_the_sign_and_nothing_at_the_threshold():
-    credit = DirectionAdaptive(rho=0.75, route="hard", gate=False)(signals(GAP, ENTROPY))
+def test_hard_map_is_the_sign_and_nothing_at_the_threshold():
+    credit = DirectionAdaptive(rho=0.75, map="hard", gate="none")(signals(GAP, ENTROPY))
     assert credit.omega.tolist() == [[1.0, 1.0, 1.0, 0.0, -1.0]]
 
 
@@ -210,11 +214,11 @@ def test_masked_tokens_belong_to_no_statistic():
 
 
 def test_metrics_on_five_tokens():
-    # hard route, no gate, rho = 0.75, beta = 1: omega = 1, 1, 1, 0, -1 and term = 1, -1, 2, 0, 0 with A_G = 0.5
+    # hard map, no gate, rho = 0.75, beta = 1: omega = 1, 1, 1, 0, -1 and term = 1, -1, 2, 0, 0 with A_G = 0.5
     # A = 1.5, -0.5, 2.5, 0.5, 0.5: one sign flips. sum |term| = 4, all on the attracted side; sum |A_G| = 2.5
     # above tau = 3 stands only H = 9 with gap 0; the other four have mean gap (1 - 1 + 2 + 1)/4 = 0.75
     # ranks 0..4 of 5 tokens fall into deciles 1, 3, 5, 7, 9
-    metrics = DirectionAdaptive(beta=1.0, rho=0.75, route="hard", gate=False)(signals(GAP, ENTROPY, advantage=0.5)).metrics
+    metrics = DirectionAdaptive(beta=1.0, rho=0.75, map="hard", gate="none")(signals(GAP, ENTROPY, advantage=0.5)).metrics
     assert metrics == pytest.approx(
         {
             "tokens/attracted": 0.6,
@@ -240,7 +244,7 @@ def test_metrics_split_credit_between_the_two_sides():
     # omega = 1, 1, 0, -1, -1; |term| = 0.5 + 0.5 attracted, 1.5 + 0.5 repelled: 1/3 and 2/3
     # A_G = -1: A = -0.5, -0.5, -1, 0.5, -1.5: one flip. high: (-3 + 1)/2 = -1; low: (1 + 1 + 4)/3 = 2
     given = signals([1.0, 1.0, 4.0, -3.0, 1.0], [0.0, 1.0, 2.0, 3.0, 4.0], advantage=-1.0)
-    metrics = DirectionAdaptive(beta=1.0, rho=0.5, route="hard", gate=False, gap_scale="mean_abs")(given).metrics
+    metrics = DirectionAdaptive(beta=1.0, rho=0.5, map="hard", gate="none", gap_scale="mean_abs")(given).metrics
     assert metrics["credit/attracted"] == pytest.approx(1 / 3)
     assert metrics["credit/repelled"] == pytest.approx(2 / 3)
     assert metrics["credit/sign_flips"] == pytest.approx(0.2)
@@ -262,9 +266,9 @@ def test_low_entropy_attracts_and_high_entropy_repels():
 def test_gap_is_never_centred(scale):
     # all gaps of one sign: centring would flip those below the mean
     given = signals([0.5, 1.0, 1.5, 2.0, 9.0], [0.0, 1.0, 2.0, 3.0, 4.0])
-    assert (teacher_term(given, route="attract", gate=False, gap_scale=scale) > 0).all()
+    assert (teacher_term(given, map="attract", gate="none", gap_scale=scale) > 0).all()
     mixed = random_signals(1)
-    term = teacher_term(mixed, route="attract", gate=False, gap_scale=scale)
+    term = teacher_term(mixed, map="attract", gate="none", gap_scale=scale)
     assert torch.equal(term.sign(), mixed.gap.sign())
 
 
@@ -273,13 +277,13 @@ def test_omega_stays_strictly_between_minus_one_and_one():
     # |gap| = 9.1 at both ends, 0.1 else: mean 0.28, gap_bar clipped to 5. The gate keeps omega at sigmoid(5 - 1) = 0.982014
     given = signals([9.1] + [0.1] * 98 + [-9.1], [0.0] + [1.0] * 98 + [2.0])
     close(METHODS["dasd"](given).omega, [[0.982014] + [0.0] * 98 + [-0.982014]])
-    assert DirectionAdaptive(gate=False)(given).omega.aminmax() == (-1.0, 1.0)
+    assert DirectionAdaptive(gate="none")(given).omega.aminmax() == (-1.0, 1.0)
 
 
-@pytest.mark.parametrize("route", ROUTES)
-def test_outputs_are_detached_float32_and_zero_where_masked(route):
+@pytest.mark.parametrize("point", POINTS)
+def test_outputs_are_detached_float32_and_zero_where_masked(point):
     given = random_signals(2)
-    credit = DirectionAdaptive(route=route)(given)
+    credit = DirectionAdaptive(**POINTS[point])(given)
     for output in (credit.advantages, credit.omega):
         assert output.dtype == torch.float32
         assert not output.requires_grad
@@ -294,10 +298,10 @@ def grpo(given):
     return given.advantages[:, None] * given.valid
 
 
-@pytest.mark.parametrize("route", ROUTES)
-def test_beta_zero_is_grpo(route):
+@pytest.mark.parametrize("point", POINTS)
+def test_beta_zero_is_grpo(point):
     given = random_signals(4)
-    assert torch.equal(DirectionAdaptive(beta=0.0, route=route)(given).advantages, grpo(given))
+    assert torch.equal(DirectionAdaptive(beta=0.0, **POINTS[point])(given).advantages, grpo(given))
 
 
 def test_grpo_gives_every_token_its_rollouts_advantage():
@@ -310,11 +314,11 @@ def test_grpo_gives_every_token_its_rollouts_advantage():
     assert "tokens/attracted" not in credit.metrics
 
 
-@pytest.mark.parametrize("route", ROUTES)
-def test_a_teacher_that_says_what_the_student_says_is_grpo(route):
+@pytest.mark.parametrize("point", POINTS)
+def test_a_teacher_that_says_what_the_student_says_is_grpo(point):
     given = random_signals(6)
     same = TokenSignals(given.student_logps, given.student_logps, given.entropies, given.completion_mask, given.advantages)
-    assert torch.equal(DirectionAdaptive(route=route)(same).advantages, grpo(given))
+    assert torch.equal(DirectionAdaptive(**POINTS[point])(same).advantages, grpo(given))
 
 
 @pytest.mark.parametrize(("name", "sign"), [("conformity", 1.0), ("novelty", -1.0)])
@@ -332,8 +336,8 @@ def test_conformity_and_novelty_are_omega_plus_and_minus_one(name, sign):
 @pytest.mark.parametrize("rho", [0.875, 0.8, 0.5])
 def test_fork_only_and_scaffold_only_split_the_tokens_at_the_threshold(rho):
     given = random_signals(8)
-    forks = DirectionAdaptive(route="fork_only", gate=False, rho=rho)(given)
-    scaffold = DirectionAdaptive(route="scaffold_only", gate=False, rho=rho)(given)
+    forks = DirectionAdaptive(map="repel", arm="high", gate="none", rho=rho)(given)
+    scaffold = DirectionAdaptive(map="attract", arm="low", gate="none", rho=rho)(given)
     for row, valid in enumerate(given.valid):
         entropy = given.entropies[row, valid].double().numpy()
         above = entropy > np.quantile(entropy, rho)
@@ -346,9 +350,11 @@ def test_fork_only_and_scaffold_only_split_the_tokens_at_the_threshold(rho):
 def test_a_token_at_the_threshold_is_scaffold_and_not_fork():
     # rho = 0.75 of five tokens: tau = 3 is the fourth token's own entropy
     given = signals(GAP, ENTROPY)
-    scaffold = DirectionAdaptive(route="scaffold_only", gate=False, rho=0.75)(given)
+    scaffold = DirectionAdaptive(map="attract", arm="low", gate="none", rho=0.75)(given)
     assert scaffold.omega.tolist() == [[1.0, 1.0, 1.0, 1.0, 0.0]]
-    assert DirectionAdaptive(route="fork_only", gate=False, rho=0.75)(given).omega.tolist() == [[0.0, 0.0, 0.0, 0.0, -1.0]]
+    assert DirectionAdaptive(map="repel", arm="high", gate="none", rho=0.75)(given).omega.tolist() == [
+        [0.0, 0.0, 0.0, 0.0, -1.0]
+    ]
 
 
 def test_novelty_mirrors_conformity_around_the_verifier():
@@ -379,9 +385,19 @@ DEGENERATE = {
 @pytest.mark.parametrize("given", DEGENERATE.values(), ids=list(DEGENERATE))
 @pytest.mark.parametrize("scale", ["median_abs", "mean_abs", "std", "none"])
 @pytest.mark.parametrize("center", ["mean", "median", "quantile"])
-@pytest.mark.parametrize("route", ["tanh", "hard", "fork_only"])
-def test_degenerate_rollouts_fall_back_to_the_verifier(given, scale, center, route):
-    credit = DirectionAdaptive(beta=1.0, gap_scale=scale, sigma_center=center, route=route)(given)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"map": "tanh"},
+        {"map": "linear", "rank": True},
+        {"map": "hard"},
+        POINTS["fork_only"],
+        {"sigma": "side", "gap_units": "side"},
+    ],
+    ids=str,
+)
+def test_degenerate_rollouts_fall_back_to_the_verifier(given, scale, center, settings):
+    credit = DirectionAdaptive(beta=1.0, gap_scale=scale, sigma_center=center, **settings)(given)
     assert torch.equal(credit.advantages, grpo(given))
     assert torch.isfinite(credit.omega).all()
     assert all(np.isfinite(value) for value in credit.metrics.values())
@@ -391,7 +407,7 @@ def test_degenerate_rollouts_fall_back_to_the_verifier(given, scale, center, rou
 @pytest.mark.parametrize("entropy", [0.1, 0.3, 1 / 3, 1e-30])
 def test_equal_entropies_give_no_direction_whatever_their_rounding(length, entropy):
     # the mean of n equal floats need not be that float: sigma_H may be a rounding error, tau - H must still be 0
-    credit = DirectionAdaptive(beta=1.0, gate=False)(signals([1.0] * length, [entropy] * length))
+    credit = DirectionAdaptive(beta=1.0, gate="none")(signals([1.0] * length, [entropy] * length))
     assert (credit.omega == 0).all()
 
 
@@ -424,7 +440,15 @@ def test_one_empty_rollout_leaves_its_neighbours_alone():
         ({"rho": float("nan")}, "rho must lie between 0 and 1, got nan"),
         ({"gap_clip": 0.0}, r"gap_clip must be above 0, got 0\.0"),
         ({"gap_clip": -5.0}, r"gap_clip must be above 0, got -5\.0"),
-        ({"route": "soft"}, "route must be one of tanh, hard, .*got 'soft'"),
+        ({"map": "soft"}, "map must be one of tanh, linear, hard, .*got 'soft'"),
+        ({"signal": "entropy"}, "signal must be one of student_entropy, .*got 'entropy'"),
+        ({"arm": "none"}, "arm must be one of both, low, high, got 'none'"),
+        ({"flip": "both"}, "flip must be one of none, low, high, got 'both'"),
+        ({"gate": "soft"}, "gate must be one of gap, none, threshold, magnitude, got 'soft'"),
+        ({"gate_threshold": -1.0}, r"gate_threshold must be at least 0 and finite, got -1\.0"),
+        ({"gap_units": "two"}, "gap_units must be one of one, side, got 'two'"),
+        ({"sigma": "rank"}, "sigma must be one of one, side, got 'rank'"),
+        ({"rank": 1}, "rank must be True or False, got 1"),
         ({"gap_scale": "mad"}, "gap_scale must be one of median_abs, mean_abs, std, none, got 'mad'"),
         ({"sigma_center": "mode"}, "sigma_center must be one of mean, median, quantile, got 'mode'"),
     ],
@@ -436,18 +460,18 @@ def test_settings_out_of_range_are_refused(settings, message):
 
 def test_no_clipping_is_a_setting():
     given = signals([1.0] + [0.0] * 9, [float(t) for t in range(10)])
-    close(teacher_term(given, route="attract", gate=False, gap_scale="mean_abs", gap_clip=float("inf"))[0, :2], [10.0, 0.0])
+    close(teacher_term(given, map="attract", gate="none", gap_scale="mean_abs", gap_clip=float("inf"))[0, :2], [10.0, 0.0])
 
 
 def test_table_of_methods_holds_the_named_ablations():
     expected = {
         "dasd": DirectionAdaptive(
-            beta=0.1, rho=0.8, route="tanh", gate=True, gap_scale="median_abs", gap_clip=5.0, sigma_center="mean"
+            beta=0.1, rho=0.8, map="tanh", gate="gap", gap_scale="median_abs", gap_clip=5.0, sigma_center="mean"
         ),
         "grpo": GroupRelative(),
-        "conformity": DirectionAdaptive(route="attract", gate=False),
-        "novelty": DirectionAdaptive(route="repel", gate=False),
-        "fork_only": DirectionAdaptive(route="fork_only", gate=False),
-        "scaffold_only": DirectionAdaptive(route="scaffold_only", gate=False),
+        "conformity": DirectionAdaptive(map="attract", gate="none"),
+        "novelty": DirectionAdaptive(map="repel", gate="none"),
+        "fork_only": DirectionAdaptive(map="repel", arm="high", gate="none"),
+        "scaffold_only": DirectionAdaptive(map="attract", arm="low", gate="none"),
     }
     assert {name: METHODS[name] for name in expected} == expected

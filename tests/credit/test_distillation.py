@@ -261,7 +261,7 @@ TWINS = {
     "ad_opsd": ("ad_opsd", [{}, {"anchor": 0.5, "anchor_width": 0.1}]),
     "sdpo": ("sdpo", [{}]),
     "eopd": ("eopd", [{}, {"threshold": 1.5, "gap_clip": 0.75}]),
-    "dasd_vocab": ("dasd_vocab", [{}, {"beta": 1.0, "rho": 0.5, "route": "hard", "gap_scale": "std", "gap_clip": 2.0}]),
+    "dasd_vocab": ("dasd_vocab", [{}, {"beta": 1.0, "rho": 0.5, "map": "hard", "gap_scale": "std", "gap_clip": 2.0}]),
 }
 
 

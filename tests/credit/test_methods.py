@@ -21,11 +21,14 @@ from dasd.credit.advantage import AntiSelfDistillation, RewardRescaled
 from dasd.credit.distillation import Distillation
 from reference.batches import credit_of, full_batch, outputs
 
-OPTIONAL = ("correct", "teacher_entropies", "contrast_logps", "teacher_entropy_history")
+OPTIONAL = (
+    "correct", "teacher_entropies", "contrast_logps", "teacher_entropy_history", "attention_entropies", "sum_squared_probs",
+    "token_frequencies",
+)  # fmt: skip
 
 
 def test_the_table_is_complete():
-    assert len(METHODS) == 27
+    assert len(METHODS) == 28
     assert METHODS["rlsd"] == RewardRescaled("conform", Schedule(0.5, 0.0, steps=50), 0.8, 1.2, correct_only=False)
     assert METHODS["rlrt"] == RewardRescaled("deviate", 0.5, 0.0, 2.0, correct_only=True)
     assert METHODS["antisd"] == AntiSelfDistillation(lam=0.5, switch=0.93, warmup_steps=5)
@@ -70,8 +73,8 @@ def test_without_settings_it_is_the_table_entry(name):
 
 
 def test_settings_replace_the_defaults_and_the_table_stays():
-    assert make_method("dasd", {"beta": 0.3, "route": "hard"}) == DirectionAdaptive(beta=0.3, route="hard")
-    assert make_method("fork_only", {"rho": 0.4}) == DirectionAdaptive(route="fork_only", gate=False, rho=0.4)
+    assert make_method("dasd", {"beta": 0.3, "map": "hard"}) == DirectionAdaptive(beta=0.3, map="hard")
+    assert make_method("fork_only", {"rho": 0.4}) == DirectionAdaptive(map="repel", arm="high", gate="none", rho=0.4)
     assert make_method("antisd", {"switch": None}) == AntiSelfDistillation(switch=None)
     assert make_method("dasd", {"beta": 1}) == DirectionAdaptive(beta=1)  # a whole number is a number
     assert make_method("grpo", {}) == GroupRelative()
@@ -119,15 +122,17 @@ def test_a_control_wraps_the_method():
     [
         ("dsad", None, "^unknown method 'dsad', did you mean 'dasd'"),
         ("conformty", None, "^unknown method 'conformty', did you mean 'conformity'"),
-        ("xyzzy", None, r"^unknown method 'xyzzy'; methods: dasd, dasd_vocab, grpo, .*scaffold_only$"),
+        ("xyzzy", None, r"^unknown method 'xyzzy'; methods: dasd, dasd_paper, dasd_vocab, grpo, .*scaffold_only$"),
         ("dasd", {"betta": 0.1}, "^method dasd has no setting 'betta', did you mean 'beta'"),
         ("dasd", {"gap_clipp": 0.1}, "^method dasd has no setting 'gap_clipp', did you mean 'gap_clip'"),
         ("sdpo", {"strenght": 0.1}, "^method sdpo has no setting 'strenght', did you mean 'strength'"),
         ("grpo", {"beta": 0.1}, "^method grpo has no setting 'beta'; it has no settings"),
         ("dasd", {"needs": []}, "^method dasd has no setting 'needs'"),
         ("dasd", {"beta": -1.0}, "^beta must be at least 0"),
-        ("conformity", {"route": "repel"}, "^method conformity has route fixed at 'attract': that is what it is"),
-        ("novelty", {"gate": True}, "^method novelty has gate fixed at False"),
+        ("conformity", {"map": "repel"}, "^method conformity has map fixed at 'attract': that is what it is"),
+        ("novelty", {"gate": "gap"}, "^method novelty has gate fixed at 'none'"),
+        ("fork_only", {"arm": "low"}, "^method fork_only has arm fixed at 'high'"),
+        ("dasd_paper", {"rho": 0.8}, r"^method dasd_paper has rho fixed at 0\.2"),
         ("rlsd", {"side": "deviate"}, "^method rlsd has side fixed at 'conform'"),
         ("rlrt", {"correct_only": False}, "^method rlrt has correct_only fixed at True"),
         ("opsd", {"verifier_weight": 1.0}, r"^method opsd has verifier_weight fixed at 0\.0"),
@@ -148,7 +153,8 @@ def test_a_control_wraps_the_method():
         ("sdpo", {"divergence": {"top_k": 2.5}}, r"^sdpo.divergence: top_k must be a whole number or null, got 2\.5"),
         ("dasd_vocab", {"repel": {"kind": "reverse_kl"}}, "^repel must be a jsd"),
         ("rlcsd", {"width": {"start": 1.0, "end": 2.0, "steps": 9}}, "^rlcsd: width must be a number, got Schedule"),
-        ("dasd", {"gate": "no"}, "^dasd: gate must be true or false, got 'no'"),
+        ("dasd", {"gate": "no"}, "^gate must be one of gap, none, threshold, magnitude, got 'no'"),
+        ("dasd", {"rank": "no"}, "^dasd: rank must be true or false, got 'no'"),
         ("dasd", {"control": "permuted"}, "^control must be one of permuted_entropy, .*got 'permuted'"),
         ("dasd", {"control_seed": 3}, "^control_seed is 3 without a control: name one of permuted_entropy"),
         ("dasd", {"control": "permuted_gap", "control_seed": "x"}, "^control_seed must be a whole number from 0"),
@@ -179,7 +185,7 @@ def test_any_value_of_any_setting_is_refused_or_works(name, value):
 def test_a_fixed_setting_is_one_that_the_method_has():
     for name in METHODS:
         replace(METHODS[name])
-        for setting in ("side", "correct_only", "verifier_weight", "weighting", "route", "gate"):
+        for setting in ("side", "correct_only", "verifier_weight", "weighting", "map", "arm", "flip", "gate"):
             if setting not in [field.name for field in fields(METHODS[name])]:
                 with pytest.raises(ValueError, match=f"has no setting '{setting}'"):
                     make_method(name, {setting: None})

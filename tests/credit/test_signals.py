@@ -158,12 +158,14 @@ def test_non_finite_advantage_is_refused_with_its_index(value):
 def test_anything_may_stand_at_masked_tokens():
     wild = {
         name: at(full()[name], (..., 1, 2), value)
-        for name, value in zip(SCORES, (math.nan, math.inf, -7e9, -math.inf, math.nan, 3e38), strict=True)
+        for name, value in zip(
+            SCORES, (math.nan, math.inf, -7e9, -math.inf, math.nan, 3e38, math.nan, -1.0, math.inf), strict=True
+        )
     }
     dirty, clean = TokenSignals(**full(**wild)), TokenSignals(**full())
     assert torch.equal(dirty.gap, clean.gap)
     assert torch.equal(dirty.entropy, clean.entropy)
-    for name in ("teacher_entropies", "contrast_logps", "ratio"):
+    for name in SCORES[3:]:
         assert torch.equal(dirty.require(name), clean.require(name))
 
 
@@ -179,11 +181,14 @@ def full(**changed):
         "ratio": torch.ones(2, 3),
         "has_contrast": torch.tensor([[True, False], [True, True]]),
         "has_teacher": torch.tensor([True, True]),
+        "attention_entropies": torch.ones(2, 3),
+        "sum_squared_probs": torch.ones(2, 3),
+        "token_frequencies": torch.ones(2, 3),
     }
     return inputs(**good | changed)
 
 
-@pytest.mark.parametrize("name", ["teacher_entropies", "ratio"])
+@pytest.mark.parametrize("name", SCORES[3:4] + SCORES[5:])
 def test_optional_tokens_have_the_shape_of_the_others(name):
     refused(rf"^{name} must have shape \(2, 3\) to match student_logps, got \(2, 2\)", **{name: torch.ones(2, 2)})
     refused(f"^{name} must be floating point, got torch.int64", **{name: torch.ones(2, 3).long()})
@@ -314,7 +319,7 @@ def test_entropy_deciles_are_of_the_rollout_and_skip_masked_tokens():
 
 def test_metrics_are_ratios_of_totals_summed_over_batches():
     # one token with gap -0.5 in the first batch and three in the second: the mean over 4 tokens, not the mean of the means
-    method = DirectionAdaptive(beta=1.0, route="attract", gate=False, gap_scale="none")
+    method = DirectionAdaptive(beta=1.0, map="attract", gate="none", gap_scale="none")
     one = method(TokenSignals(torch.zeros(1, 1), torch.full((1, 1), -0.5), torch.ones(1, 1), torch.ones(1, 1), torch.ones(1)))
     three = method(
         TokenSignals(torch.zeros(1, 3), torch.tensor([[1.0, 1.0, -2.0]]), torch.ones(1, 3), torch.ones(1, 3), torch.ones(1))

@@ -6,8 +6,12 @@ Scores lie on grids of exact float32 values, so that a float64 twin agrees on wh
 import torch
 
 from dasd.credit import METHODS, DirectionAdaptive, TokenSignals, assign_credit, make_method
+from dasd.credit.routing import SIGNALS
 
-TOKENS = ("student_logps", "teacher_logps", "entropies", "completion_mask", "teacher_entropies", "contrast_logps", "ratio")
+TOKENS = (
+    "student_logps", "teacher_logps", "entropies", "completion_mask", "teacher_entropies", "contrast_logps", "ratio",
+    "attention_entropies", "sum_squared_probs", "token_frequencies",
+)  # fmt: skip
 ROLLOUTS = ("advantages", "correct", "has_teacher")
 SCORES = tuple(name for name in TOKENS if name != "completion_mask")
 ADVANTAGES = torch.tensor([-1.3098765, 0.0, 0.3712345, 1.7320508])  # no term cancels these exactly
@@ -21,8 +25,11 @@ ROLLOUT_METHODS = {
     "forking": make_method("forking", {"scope": "rollout"}),
     "opsa": make_method("opsa", {"scope": "rollout"}),
     "dapo": make_method("dapo"),
-    "dasd hard median std": DirectionAdaptive(0.5, 0.75, "hard", True, "std", 2.0, "median"),
-    "dasd tanh quantile nat": DirectionAdaptive(2.0, 0.5, "tanh", True, "none", 0.75, "quantile"),
+    "dasd hard std": DirectionAdaptive(0.5, 0.75, map="hard", gap_scale="std", gap_clip=2.0, sigma_center="median"),
+    "dasd tanh nat": DirectionAdaptive(2.0, 0.5, gap_scale="none", gap_clip=0.75, sigma_center="quantile"),
+    "dasd by side": DirectionAdaptive(0.5, 0.75, sigma="side", gap_units="side", gate="threshold"),
+    "dasd flipped rank": DirectionAdaptive(0.5, 0.75, map="linear", rank=True, flip="low", gate="magnitude"),
+    **{f"dasd by {signal}": DirectionAdaptive(0.5, signal=signal) for signal in SIGNALS},
     "sdpo by position with verifier": make_method("sdft", {"weighting": "position", "ratio_cap": 1.5, "anchor": 0.5}),
 }
 
@@ -53,6 +60,9 @@ def full_batch(seed=0, rollouts=4, tokens=14):
         "has_contrast": coins(2, rollouts),
         "teacher_entropy_history": HISTORY,
         "batch_totals": TOTALS,
+        "attention_entropies": grid(48, 1 / 16),
+        "sum_squared_probs": grid(31, 1 / 32) + 1 / 32,
+        "token_frequencies": grid(7, 1 / 8) + 1 / 8,
     }
 
 

@@ -11,6 +11,20 @@ from collections import defaultdict
 import numpy as np
 
 
+def as_printed(student_logps, teacher_logps, entropies, advantage, *, beta, rho=0.20, read_from="below"):
+    """A_t of one rollout without masked tokens, as 2605.22263 prints it: no clip, the median as scale. (T,) each.
+
+    read_from  "below": rho is the quantile, the lower fifth; "above": the same number counted from the top
+    """
+    delta = np.asarray(teacher_logps, dtype=np.float64) - np.asarray(student_logps, dtype=np.float64)
+    h = np.asarray(entropies, dtype=np.float64)
+    delta_bar = delta / np.median(np.abs(delta))
+    tau = np.quantile(h, rho if read_from == "below" else 1 - rho)
+    sigma = np.mean(np.abs(h - np.mean(h)))
+    omega = np.tanh((tau - h) / sigma) / (1 + np.exp(-(np.abs(delta_bar) - 1)))
+    return advantage + beta * omega * delta_bar
+
+
 def direction_adaptive(
     student_logps,
     teacher_logps,
@@ -20,12 +34,20 @@ def direction_adaptive(
     *,
     beta=0.1,
     rho=0.8,
-    route="tanh",
-    gate=True,
+    signal="student_entropy",
+    map="tanh",
+    arm="both",
+    flip="none",
+    gate="gap",
+    gate_threshold=1.0,
     gap_scale="median_abs",
+    gap_units="one",
     gap_clip=5.0,
+    sigma="one",
     sigma_center="mean",
+    rank=False,
     eps=2.0**-23,
+    **others,
 ):
     """(A_t, omega_t, metrics): two (B, T) float64 arrays, 0 where masked, and the metrics of the whole batch."""
     advantage = np.zeros(np.shape(completion_mask))
@@ -35,34 +57,64 @@ def direction_adaptive(
         tokens = [t for t in range(advantage.shape[1]) if completion_mask[b][t]]
         if not tokens:
             continue
-        gap = {t: float(teacher_logps[b][t]) - float(student_logps[b][t]) for t in tokens}
+        raw = {t: float(teacher_logps[b][t]) - float(student_logps[b][t]) for t in tokens}
         entropy = {t: float(entropies[b][t]) for t in tokens}
         verifier = float(advantages[b])
 
-        tau = float(np.quantile([entropy[t] for t in tokens], rho))
-        sigma = spread_of_entropy(list(entropy.values()), tau, sigma_center)
-        unit = typical_gap(list(gap.values()), gap_scale)
-        floors = [noise_floor(float(student_logps[b][t]), float(teacher_logps[b][t]), eps) for t in tokens]
-        said = any(abs(gap[t]) > 3 * floor for t, floor in zip(tokens, floors, strict=True))
+        x = unsureness(signal, tokens, b, student_logps, entropy, others)
+        if rank:
+            x = mean_ranks(x)
+        tau = float(np.quantile(list(x.values()), rho))
+        low, high = [t for t in tokens if x[t] <= tau], [t for t in tokens if x[t] > tau]
+        tau_h = float(np.quantile(list(entropy.values()), rho))
+        floor = {t: noise_floor(float(student_logps[b][t]), float(teacher_logps[b][t]), eps) for t in tokens}
+        said, gap = any(abs(raw[t]) > 3 * floor[t] for t in tokens), {}
         for t in tokens:
-            noise = noise_floor(float(student_logps[b][t]), float(teacher_logps[b][t]), eps)
-            if abs(gap[t]) <= noise or not said:
-                gap[t] = 0.0
-            gap_bar = min(max(gap[t] / max(unit, noise), -gap_clip), gap_clip)
-            omega[b, t] = direction(route, entropy[t], tau, sigma)
-            if gate:
-                omega[b, t] *= 1 / (1 + math.exp(-(abs(gap_bar) - 1)))
+            noise = floor[t]
+            gap[t] = raw[t] if said and abs(raw[t]) > noise else 0.0
+            among = tokens if gap_units == "one" else low if t in low else high
+            unit = max(typical_gap([raw[i] for i in among], gap_scale), noise)
+            gap_bar = min(max(gap[t] / unit, -gap_clip), gap_clip)
+            omega[b, t] = direction(map, x[t], tau, spread(x, tau, t, sigma, sigma_center))
+            if arm != "both" and t not in (low if arm == "low" else high):
+                omega[b, t] = 0.0
+            if flip != "none" and t in (low if flip == "low" else high):
+                omega[b, t] = -omega[b, t]
+            omega[b, t] *= gate_factor(gate, abs(gap_bar), gate_threshold)
             term = beta * omega[b, t] * gap_bar
             advantage[b, t] = verifier + term
             count_token(sums, verifier, term, omega[b, t], gap[t])
-            side = "high" if entropy[t] > tau else "low"
+            side = "high" if entropy[t] > tau_h else "low"
             sums[f"n/{side}"] += 1
             sums[f"gap/{side}"] += gap[t]
-        for rank, t in enumerate(sorted(tokens, key=lambda t: entropy[t])):  # ties: the earlier token ranks lower
-            decile = math.floor(10 * rank / len(tokens)) + 1
+        for place, t in enumerate(sorted(tokens, key=lambda t: entropy[t])):  # ties: the earlier token ranks lower
+            decile = math.floor(10 * place / len(tokens)) + 1
             sums[f"n/decile_{decile}"] += 1
             sums[f"gap/decile_{decile}"] += gap[t]
     return advantage, omega, metrics_of(sums)
+
+
+def unsureness(signal, tokens, b, student_logps, entropy, others):
+    """The signal of each token: high is unsure."""
+    if signal == "student_entropy":
+        return dict(entropy)
+    if signal == "position":
+        last = max(len(tokens) - 1, 1)
+        return {t: 1 - index / last for index, t in enumerate(tokens)}
+    if signal == "token_frequency":
+        return {t: -math.log(float(others["token_frequencies"][b][t])) for t in tokens}
+    if signal == "gradient_norm":
+        p = {t: math.exp(min(float(student_logps[b][t]), 0.0)) for t in tokens}
+        return {t: math.sqrt(max(1 - 2 * p[t] + float(others["sum_squared_probs"][b][t]), 0.0)) for t in tokens}
+    return {t: float(others[{"teacher_entropy": "teacher_entropies"}.get(signal, "attention_entropies")][b][t]) for t in tokens}
+
+
+def mean_ranks(x):
+    """From 0 to 1: of the other tokens, the share below, ties counting half."""
+    others = max(len(x) - 1, 1)
+    below = {t: sum(v < x[t] for v in x.values()) for t in x}
+    ties = {t: sum(v == x[t] for v in x.values()) - 1 for t in x}
+    return {t: (below[t] + ties[t] / 2) / others for t in x}
 
 
 def noise_floor(student, teacher, eps):
@@ -71,10 +123,14 @@ def noise_floor(student, teacher, eps):
     return (16 * eps + 512 * 2.0**-23) * (1 - p) + 32 * 2.0**-23
 
 
-def spread_of_entropy(entropies, tau, center):
-    """sigma_H: the mean absolute deviation of a rollout's entropies from the chosen center."""
-    middle = {"mean": sum(entropies) / len(entropies), "median": float(np.quantile(entropies, 0.5)), "quantile": tau}[center]
-    return sum(abs(h - middle) for h in entropies) / len(entropies)
+def spread(x, tau, t, sigma, center):
+    """The typical distance from tau: of all tokens, about their center, or of those on the token's own side."""
+    if sigma == "side":
+        side = [abs(v - tau) for v in x.values() if (v < tau if x[t] < tau else v > tau)]
+        return sum(side) / len(side) if side else 0.0
+    values = list(x.values())
+    middle = {"mean": sum(values) / len(values), "median": float(np.quantile(values, 0.5)), "quantile": tau}[center]
+    return sum(abs(v - middle) for v in values) / len(values)
 
 
 def typical_gap(gaps, gap_scale):
@@ -90,17 +146,24 @@ def typical_gap(gaps, gap_scale):
     return 1.0
 
 
-def direction(route, entropy, tau, sigma):
-    """The route of one token: positive attracts, negative repels."""
-    if route == "tanh":
-        return 0.0 if sigma == 0 else math.tanh((tau - entropy) / sigma)
-    if route == "hard":
-        return 1.0 if entropy < tau else -1.0 if entropy > tau else 0.0
-    if route == "fork_only":
-        return -1.0 if entropy > tau else 0.0
-    if route == "scaffold_only":
-        return 1.0 if entropy <= tau else 0.0
-    return {"attract": 1.0, "repel": -1.0}[route]
+def direction(map, x, tau, sigma):
+    """The direction of one token: positive attracts, negative repels."""
+    if map == "tanh":
+        return 0.0 if sigma == 0 else math.tanh((tau - x) / sigma)
+    if map == "linear":
+        return 0.0 if sigma == 0 else min(max((tau - x) / sigma, -1.0), 1.0)
+    if map == "hard":
+        return 1.0 if x < tau else -1.0 if x > tau else 0.0
+    return {"attract": 1.0, "repel": -1.0}[map]
+
+
+def gate_factor(gate, size, threshold):
+    return {
+        "gap": 1 / (1 + math.exp(-(size - 1))) if gate == "gap" else None,
+        "none": 1.0,
+        "threshold": 1.0 if size > threshold else 0.0,
+        "magnitude": min(size, 1.0),
+    }[gate]
 
 
 def count_token(sums, verifier, term, omega, gap):

@@ -43,6 +43,14 @@ def score_states(model: Any, states: Tensor, completion: list[int], temperature:
 
 
 @torch.inference_mode()
+def squared_probs(model: Any, states: Tensor, temperature: float = 1.0) -> Tensor:
+    """(T,) sum over the vocabulary of the squared probabilities at each place, from (T, d) hidden states."""
+    head = LanguageModelHead.of(model, temperature)
+    size = max(1, CHUNK_ELEMENTS // head.weight.shape[0])
+    return torch.cat([head(chunk).softmax(-1).square().sum(-1) for chunk in states.split(size)])
+
+
+@torch.inference_mode()
 def top_tokens(model: Any, states: Tensor, count: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """(T, count) most likely tokens at each place, likeliest first, and their probabilities."""
     head = LanguageModelHead.of(model, temperature)

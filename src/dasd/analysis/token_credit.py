@@ -6,6 +6,7 @@ and assigns credit as training would. What it reads is columns, one entry a toke
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dasd.analysis.scores import hidden_states, score_states, top_tokens
+from dasd.analysis.attention import attention_entropies
+from dasd.analysis.scores import hidden_states, score_states, squared_probs, top_tokens
 from dasd.analysis.token_classes import shown_texts
 from dasd.credit import Method, TokenSignals, assign_credit
 from dasd.data.problems import as_row
@@ -52,9 +54,11 @@ class TokenReader:
         advantage: float,
         peers: Sequence[str] = (),
         failed: Sequence[str] = (),
+        batch: Sequence[Sequence[int]] = (),
     ) -> Record:
         """Reads a sample (`token_ids`, `status`) and keeps it for `document`. `peers` and `failed` are other rollouts of its
-        problem, which the verifier accepts and refuses.
+        problem, which the verifier accepts and refuses; `batch` holds the token ids of all of them, this one too, among which
+        tokens are counted (signal token_frequency; the rollout alone where there are none).
 
         Where the context finds nothing there is no teacher: the gap is 0, and "reference" is None. Of a method without any
         teacher neither gap nor teacher is kept.
@@ -76,7 +80,7 @@ class TokenReader:
             correct=torch.tensor([correct], device=logps.device), teacher_entropies=teacher_entropies[None],
             contrast_logps=contrast, has_teacher=torch.tensor([taught], device=logps.device),
             teacher_entropy_history=[1.0] * (getattr(self.method, "warmup_steps", 0) + 1),  # as after a warm-up
-            computed_in=self.model.dtype,
+            computed_in=self.model.dtype, **self._student_signals(row["prompt"], ids, student, batch),
         )  # fmt: skip
         credit, untaught = assign_credit(signals, self.method), not has_teacher(self.method)
         rollout = {
@@ -103,6 +107,21 @@ class TokenReader:
     @property
     def _teacher(self) -> Any:
         return self.model if self.teacher is None else self.teacher
+
+    def _student_signals(
+        self, prompt: Prompt, ids: Sequence[int], states: Tensor, batch: Sequence[Sequence[int]]
+    ) -> dict[str, Tensor]:
+        """What the method reads of the student beside its scores, (1, T) each."""
+        found, needs = {}, self.method.needs
+        if "sum_squared_probs" in needs:
+            found["sum_squared_probs"] = squared_probs(self.model, states, self.temperature)
+        if "attention_entropies" in needs:
+            prompt_ids = tokenize_prompt(self.tokenizer, prompt, **self.template)
+            found["attention_entropies"] = attention_entropies(self.model, prompt_ids, ids)
+        if "token_frequencies" in needs:
+            counts = Counter(token for other in batch or [ids] for token in other)
+            found["token_frequencies"] = states.new_tensor([counts[token] / counts.total() for token in ids]).float()
+        return {name: values[None] for name, values in found.items()}
 
     def _as_teacher(self, prompt: Prompt, ids: list[int]) -> Tensor:
         arguments = {**self.template, **self.teacher_template}

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from dasd.analysis.attention import refuse_hidden_attention
 from dasd.analysis.token_credit import TokenReader, group_advantages, has_teacher
 from dasd.config import BUNDLED, BadInput, ModelConfig, RunConfig, TokensConfig, load_config, make_config
 from dasd.credit import Method, make_method
@@ -68,6 +69,11 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
     method, context = _method_and_context(config)
     problems, task = load_problems(config.data), task_of(config.data)
     model, tokenizer = load_model(config.model)
+    if "attention_entropies" in method.needs:
+        try:
+            refuse_hidden_attention(model)
+        except ValueError as error:
+            raise BadInput(str(error)) from None
     frozen = config.teacher.weights == "frozen" and base is not None and base != config.model
     teacher = load_model(base)[0] if frozen and base is not None else None
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -91,7 +97,7 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
                 accepted = [text for text, status in others if status is GradeStatus.CORRECT]
                 failed = [text for text, status in others if status in (GradeStatus.INCORRECT, GradeStatus.NO_ANSWER)]
                 record = {"token_ids": sample.token_ids, "status": grade.status.value}
-                reader.read(record, problem, advantage, accepted, failed)
+                reader.read(record, problem, advantage, accepted, failed, [each.token_ids for each in samples])
                 advance()
     data = f"{config.data.task}, {config.data.split} split of {config.data.source}"
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -20,6 +20,10 @@ class ModelConfig(Section):
     path: LocalPath = Field(BUNDLED, description="'bundled', a folder, or a hub id")
     revision: str | None = Field(None, description="hub revision")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="type the weights are loaded in")
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(
+        None,
+        description="how attention is computed (signal attention_entropy needs eager); null: as the model has it",
+    )
     quantization: Literal["none", "8bit", "4bit"] = Field(
         "none", description="load the weights in 8 or 4 bits (bitsandbytes), to train LoRA on them or to evaluate"
     )

@@ -4,7 +4,7 @@
 
 Low entropy (H_t < tau): omega > 0, attract. High entropy: omega < 0, repel. A_G is the verifier's advantage of the rollout,
 gap_bar the teacher-student gap in units of its own typical size. Source: arXiv 2605.22263; where the paper leaves a choice
-open it is a setting here. Imports torch only.
+open, and where its ablations make another, it is a setting here (`routing.py` has their parts). Imports torch only.
 """
 
 from __future__ import annotations
@@ -15,53 +15,78 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dasd.credit.routing import CENTERS, GAP_SCALES, GATES, MAPS, SIGMAS, SIGNALS, ranks
 from dasd.credit.schedule import Schedule, check_number, number
-from dasd.credit.signals import Credit, TokenSignals, masked_deviation, masked_mean, masked_quantile, tally
+from dasd.credit.signals import Credit, TokenSignals, masked_quantile, tally
 
 
 @dataclass(frozen=True)
 class DirectionAdaptive:
-    """DASD and, by `route`, its ablations. Every statistic is of one rollout.
+    """DASD, its ablations and its control arms: one class, whose settings span their space. Every statistic is of one rollout.
 
     beta          weight of the teacher's term against the verifier's advantage, may be a `Schedule`; 0 is GRPO
-    rho           tau is this quantile of the rollout's entropies: about the share 1 - rho of its tokens is repelled
-    route         tanh  smooth, tanh((tau - H) / sigma_H)        hard           sign(tau - H)
-                  attract  +1, uniform imitation                 repel          -1, uniform deviation
-                  fork_only  -1 where H > tau, else 0            scaffold_only  +1 where H <= tau, else 0
-    gate          multiply the route by sigmoid(|gap_bar| - 1): small gaps count less
+    rho           tau is this quantile of the rollout's signals: about the share 1 - rho of its tokens is repelled
+    signal        what says that a token is unsure: student_entropy, teacher_entropy, attention_entropy, gradient_norm,
+                  token_frequency, position
+    map           tanh  smooth, tanh((tau - H) / sigma_H)        linear  the same, clipped to [-1, 1] in place of tanh
+                  hard  sign(tau - H)                            attract +1, uniform imitation;  repel  -1, uniform deviation
+    arm           which tokens have a direction at all: both, low (at tau or below), high (above tau)
+    flip          low, high: that arm's direction is turned round; none
+    gate          what the direction is multiplied by: gap  sigmoid(|gap_bar| - 1), small gaps count less;  none  1
+                  threshold  1 where |gap_bar| > gate_threshold, else 0;  magnitude  min(|gap_bar|, 1)
     gap_scale     unit of gap_bar: the rollout's median |gap|, its mean, its standard deviation, or one nat. Never centred: that
                   flips signs. At least `TokenSignals.noise_floor`: where most gaps are rounding, and so is their median, the
                   others count as gap_clip. A gap that is rounding counts as 0, whatever the scale
+    gap_units     one unit for the rollout, or one for each side of tau, so that the smaller gaps of sure tokens carry credit
     gap_clip      gap_bar is clipped to [-gap_clip, gap_clip]
-    sigma_center  sigma_H is the mean absolute deviation of H from its mean, median, or tau ("quantile")
+    sigma         one  sigma_H is the mean absolute deviation of H;  side  the mean distance from tau of each side's own tokens
+    sigma_center  one: the deviation is from the mean of H, its median, or tau ("quantile")
+    rank          the signal's rank in the rollout, from 0 to 1, takes its place
 
     Raises ValueError for settings out of range.
     """
 
     beta: float | Schedule = 0.1
     rho: float = 0.8
-    route: Literal["tanh", "hard", "attract", "repel", "fork_only", "scaffold_only"] = "tanh"
-    gate: bool = True
+    signal: Literal[
+        "student_entropy", "teacher_entropy", "attention_entropy", "gradient_norm", "token_frequency", "position"
+    ] = "student_entropy"
+    map: Literal["tanh", "linear", "hard", "attract", "repel"] = "tanh"
+    arm: Literal["both", "low", "high"] = "both"
+    flip: Literal["none", "low", "high"] = "none"
+    gate: Literal["gap", "none", "threshold", "magnitude"] = "gap"
+    gate_threshold: float = 1.0
     gap_scale: Literal["median_abs", "mean_abs", "std", "none"] = "median_abs"
+    gap_units: Literal["one", "side"] = "one"
     gap_clip: float = 5.0
+    sigma: Literal["one", "side"] = "one"
     sigma_center: Literal["mean", "median", "quantile"] = "mean"
+    rank: bool = False
 
     def __post_init__(self) -> None:
         for name in ("rho", "gap_clip"):
             if isinstance(value := getattr(self, name), bool) or not isinstance(value, int | float):
                 raise ValueError(f"{name} must be a number, got {value!r}")
         check_number("beta", self.beta, hint=": direction is decided by entropy, not by beta's sign")
+        check_number("gate_threshold", self.gate_threshold)
         if not 0 < self.rho < 1:
             raise ValueError(f"rho must lie between 0 and 1, got {self.rho}: tokens above that quantile are repelled")
         if not self.gap_clip > 0:
             raise ValueError(f"gap_clip must be above 0, got {self.gap_clip}; use float('inf') for no clipping")
-        for name, table in (("route", _ROUTES), ("gap_scale", _GAP_SCALES), ("sigma_center", _SIGMA_CENTERS)):
-            if getattr(self, name) not in table:
-                raise ValueError(f"{name} must be one of {', '.join(table)}, got {getattr(self, name)!r}")
+        if not isinstance(self.rank, bool):
+            raise ValueError(f"rank must be True or False, got {self.rank!r}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all tokens have one direction, whatever the signal says."""
+        return self.map in ("attract", "repel") and (self.arm, self.flip, self.gap_units) == ("both", "none", "one")
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"teacher_logps", *([] if self.route in ("attract", "repel") else ["entropies"])})
+        return frozenset({"teacher_logps", *([] if self.is_uniform else SIGNALS[self.signal][1])})
 
     def __call__(self, signals: TokenSignals) -> Credit:
         omega, gap_bar = self.direction(signals)
@@ -70,49 +95,36 @@ class DirectionAdaptive:
 
     def direction(self, signals: TokenSignals) -> tuple[Tensor, Tensor]:
         """(B, T) omega, > 0 attract, < 0 repel, and (B, T) gap_bar, the normalised gap; both 0 where masked."""
-        valid, entropy = signals.valid, signals.entropy
-        unit = torch.maximum(_GAP_SCALES[self.gap_scale](signals)[:, None], signals.noise_floor)
-        gap_bar = (signals.gap / unit).clamp(-self.gap_clip, self.gap_clip)
+        valid = signals.valid
+        signal = torch.zeros_like(signals.gap) if self.is_uniform else SIGNALS[self.signal][0](signals)
+        if self.rank:
+            signal = ranks(signal, valid)
+        tau = masked_quantile(signal, valid, self.rho)
+        below = tau[:, None] - signal
+        low, high = valid & (below >= 0), valid & (below < 0)
 
-        tau = masked_quantile(entropy, valid, self.rho)[:, None]
-        sigma = masked_deviation(entropy, valid, _SIGMA_CENTERS[self.sigma_center](signals, self.rho))[:, None]
-        omega = _ROUTES[self.route](tau - entropy, sigma)
-        if self.gate:
-            omega = omega * torch.sigmoid(gap_bar.abs() - 1.0)
-        return omega.masked_fill(~valid, 0.0), gap_bar
+        if self.gap_units == "one":
+            unit = GAP_SCALES[self.gap_scale](signals.raw_gap, valid)[:, None]
+        else:
+            of_low, of_high = (GAP_SCALES[self.gap_scale](signals.raw_gap, side)[:, None] for side in (low, high))
+            unit = torch.where(low, of_low, of_high)
+        gap_bar = (signals.gap / torch.maximum(unit, signals.noise_floor)).clamp(-self.gap_clip, self.gap_clip)
 
-
-def _divide(values: Tensor, scale: Tensor) -> Tensor:
-    """values / scale, and 0 where the scale is 0."""
-    return torch.where(scale > 0, values / torch.where(scale > 0, scale, 1.0), 0.0)
-
-
-def _std(signals: TokenSignals) -> Tensor:
-    """Standard deviation of each rollout's gaps, in units of the largest so that squares stay in range; 0 for equal gaps."""
-    gap, valid = signals.raw_gap, signals.valid
-    largest = gap.abs().amax(-1) if gap.shape[-1] else gap.sum(-1)
-    unit = _divide(gap, largest[:, None])
-    std = masked_mean((unit - masked_mean(unit, valid)[:, None]).square(), valid).sqrt()
-    return torch.where(std > 1e-6, std * largest, 0.0)  # below is rounding: the mean of equal numbers is not always that number
+        sigma = SIGMAS[self.sigma](signal, below, valid, CENTERS[self.sigma_center](signal, valid, tau))
+        omega = MAPS[self.map](below, sigma) * GATES[self.gate](gap_bar.abs(), self.gate_threshold)
+        sides = {"low": low, "high": high, "both": valid, "none": torch.zeros_like(valid)}
+        omega = torch.where(sides[self.flip], -omega, omega)
+        return omega.masked_fill(~sides[self.arm], 0.0), gap_bar
 
 
-# Each takes `below` = tau - H (B, T), > 0 for low entropy, and sigma_H (B, 1).
-_ROUTES = {
-    "tanh": lambda below, sigma: torch.tanh(_divide(below, sigma)),
-    "hard": lambda below, sigma: below.sign(),
-    "attract": lambda below, sigma: torch.ones_like(below),
-    "repel": lambda below, sigma: -torch.ones_like(below),
-    "fork_only": lambda below, sigma: -(below < 0).float(),
-    "scaffold_only": lambda below, sigma: (below >= 0).float(),
-}
-_GAP_SCALES = {
-    "median_abs": lambda signals: masked_quantile(signals.raw_gap.abs(), signals.valid, 0.5),
-    "mean_abs": lambda signals: masked_mean(signals.raw_gap.abs(), signals.valid),
-    "std": _std,
-    "none": lambda signals: signals.gap.new_ones(len(signals.gap)),
-}
-_SIGMA_CENTERS = {
-    "mean": lambda signals, rho: masked_mean(signals.entropy, signals.valid),
-    "median": lambda signals, rho: masked_quantile(signals.entropy, signals.valid, 0.5),
-    "quantile": lambda signals, rho: masked_quantile(signals.entropy, signals.valid, rho),
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "signal": tuple(SIGNALS),
+    "map": tuple(MAPS),
+    "arm": ("both", "low", "high"),
+    "flip": ("none", "low", "high"),
+    "gate": tuple(GATES),
+    "gap_scale": tuple(GAP_SCALES),
+    "gap_units": ("one", "side"),
+    "sigma": tuple(SIGMAS),
+    "sigma_center": tuple(CENTERS),
 }

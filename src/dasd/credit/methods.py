@@ -47,6 +47,7 @@ _CAPPED_FORWARD_KL = Divergence("forward_kl", summand_cap=0.05)
 
 METHODS: dict[str, Method] = {
     "dasd": DirectionAdaptive(),
+    "dasd_paper": DirectionAdaptive(rho=0.2),  # as printed: the lower fifth is attracted, all else repelled
     "dasd_vocab": DirectionAdaptiveVocabulary(),
     # the verifier alone; what tells the next three apart from each other is in dasd.presets
     "grpo": GroupRelative(),
@@ -74,18 +75,19 @@ METHODS: dict[str, Method] = {
     "eopd": EntropyRouted(),
     "srpo": SampleRouted(),
     # ablations of dasd
-    "conformity": DirectionAdaptive(route="attract", gate=False),
-    "novelty": DirectionAdaptive(route="repel", gate=False),
-    "fork_only": DirectionAdaptive(route="fork_only", gate=False),
-    "scaffold_only": DirectionAdaptive(route="scaffold_only", gate=False),
+    "conformity": DirectionAdaptive(map="attract", gate="none"),
+    "novelty": DirectionAdaptive(map="repel", gate="none"),
+    "fork_only": DirectionAdaptive(map="repel", arm="high", gate="none"),
+    "scaffold_only": DirectionAdaptive(map="attract", arm="low", gate="none"),
 }
 # Settings that make an entry what its name says; they cannot be changed.
 _FIXED = {
+    "dasd_paper": ("rho", "gap_scale"),
     "rlsd": ("side", "correct_only"),
     "rlrt": ("side", "correct_only"),
     **dict.fromkeys(("opsd", "pw_opsd", "ad_opsd", "sdpo", "sdft"), ("verifier_weight",)),
     "pw_opsd": ("verifier_weight", "weighting"),
-    **dict.fromkeys(("conformity", "novelty", "fork_only", "scaffold_only"), ("route", "gate")),
+    **dict.fromkeys(("conformity", "novelty", "fork_only", "scaffold_only"), ("map", "arm", "flip", "gate")),
 }
 
 

@@ -48,6 +48,9 @@ class TokenSignals:
     has_contrast      (W, B) bool  the rollout has this wrong context; None: all have
     ratio             (B, T)       p_student now over p_student at sampling time; None: the policy has not moved
     has_teacher       (B,) bool    the rollout has a privileged context; None: all have
+    attention_entropies (B, T) nats  entropy of the student's attention at step t, mean over heads and layers
+    sum_squared_probs (B, T)       sum over the vocabulary of the student's squared probabilities at step t, in (0, 1]
+    token_frequencies (B, T)       how often this token id occurs in the batch of rollouts, over all its tokens, in (0, 1]
     teacher_entropy_history        median teacher entropy of each optimisation step so far, nats, the present one last
     batch_totals                   what a method's own `batch_totals` gives, summed over the batch that these rollouts are
                                    part of; None: they are all of it
@@ -68,14 +71,16 @@ class TokenSignals:
     has_contrast: Tensor | None = None
     ratio: Tensor | None = None
     has_teacher: Tensor | None = None
+    attention_entropies: Tensor | None = None
+    sum_squared_probs: Tensor | None = None
+    token_frequencies: Tensor | None = None
     teacher_entropy_history: Sequence[float] | None = None
     batch_totals: Mapping[str, float] | None = None
     computed_in: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
-        optional = ("correct", "teacher_entropies", "contrast_logps", "has_contrast", "ratio", "has_teacher")
         tensors = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in _NO_TENSORS}
-        tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None or name not in optional}
+        tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None or name in _REQUIRED}
         for name, tensor in tensors.items():
             if not isinstance(tensor, Tensor):
                 raise ValueError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
@@ -309,6 +314,7 @@ def ratios(totals: Mapping[str, float]) -> dict[str, float]:
     return {name: totals[part] / whole for name, (part, whole) in pairs.items() if part in totals and whole}
 
 
+_REQUIRED = ("student_logps", "teacher_logps", "entropies", "completion_mask", "advantages")
 _NO_TENSORS = ("teacher_entropy_history", "batch_totals", "computed_in")
 
 

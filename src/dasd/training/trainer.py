@@ -23,6 +23,7 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from trl import GRPOConfig
 
+from dasd.analysis.attention import attention_entropies, refuse_hidden_attention
 from dasd.analysis.token_classes import TokenClasses, class_ratios
 from dasd.credit import Credit, Method, TokenSignals, assign_credit, make_method, ratios
 from dasd.credit.signals import high_entropy
@@ -33,6 +34,7 @@ from dasd.training.callbacks import StepLines
 from dasd.training.cards import write_trainer_card
 from dasd.training.passes import has_learned_positions
 from dasd.training.silence import silences
+from dasd.training.student_signals import token_frequencies
 from dasd.training.trl_adapter import Batch, Scores, TokenCreditTrainer
 
 logger = logging.getLogger("dasd")
@@ -111,6 +113,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         self.context = PrivilegedContext(args.context, args.context_template, args.context_fraction)
         self.wrong_context = wrong_hints(self.context, self.method) if "contrast_logps" in self.needs else None
         self.compares_distributions = "teacher_distribution" in self.needs
+        self.reads_squares = "sum_squared_probs" in self.needs
         self.max_resamples = args.max_resamples
         if args.cast_lm_head_to_fp32 and not isinstance(model, str):
             _refuse_to_cast(model)
@@ -162,7 +165,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             return self.pad_prompts([tokenize_prompt(self.tokenizer, p, **self._teacher_template) for p in known], device)
 
         prompt_ids, prompt_mask = padded(prompts)
-        extra: Batch = {"correct": correct, "has_teacher": has_teacher}
+        extra: Batch = {"correct": correct, "has_teacher": has_teacher, **self._student_signals(batch)}
         if self.compares_distributions:
             taught = self.loss_mask(batch) * has_teacher[:, None]
             extra |= self._summed({"taught_tokens": taught.sum(), "taught_rollouts": taught.any(1).sum()})
@@ -224,8 +227,31 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             has_teacher=has_teacher,
             teacher_entropy_history=self._teacher_entropy_history,
             batch_totals=totals or None,
+            attention_entropies=batch.get("attention_entropies"),
+            sum_squared_probs=batch.get("sum_squared_probs"),
+            token_frequencies=batch.get("token_frequencies"),
             computed_in=self.computed_in,
         )
+
+    def _student_signals(self, batch: Batch) -> Batch:
+        """What the method reads of the student beside its scores, (B, T) each."""
+        found: Batch = {}
+        ids, mask, model = batch["completion_ids"], batch["completion_mask"], self._language_model()
+        if "token_frequencies" in self.needs:
+            size = model.get_input_embeddings().num_embeddings
+            found["token_frequencies"] = token_frequencies(ids, self.loss_mask(batch), size, self.accelerator.reduce)
+        if "attention_entropies" in self.needs:
+            found["attention_entropies"] = torch.zeros(ids.shape, device=ids.device)
+            was_training = self.model.training
+            self.model.eval()
+            for row, kept in enumerate(batch["prompt_mask"].bool()):
+                length = int(mask[row].sum())
+                prompt, completion = batch["prompt_ids"][row, kept].tolist(), ids[row, :length].tolist()
+                with self.accelerator.autocast():
+                    values = attention_entropies(model, prompt, completion, called=self.model)
+                found["attention_entropies"][row, :length] = values
+            self.model.train(was_training)
+        return found
 
     def _batch_totals(self, batch: Batch) -> Batch:
         """What the method sums over all rollouts of a batch, on all processes, whatever parts it is learnt from in."""
@@ -345,6 +371,8 @@ class SelfDistillationTrainer(TokenCreditTrainer):
     # What is wrong, and who is silent
 
     def _refuse_contradictions(self, args: SelfDistillationConfig) -> None:
+        if "attention_entropies" in self.needs:
+            refuse_hidden_attention(self._language_model())
         dropout = [name for name, module in self.model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
         if dropout and self.has_teacher:
             raise ValueError(

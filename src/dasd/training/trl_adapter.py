@@ -19,7 +19,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from trl import GRPOTrainer
 from trl.generation import vllm_generation
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
-from trl.trainer.utils import add_fused_lm_head, pad
+from trl.trainer.utils import pad
 
 from dasd.config import RunFailed
 from dasd.credit import Credit
@@ -50,9 +49,10 @@ from dasd.training.passes import (
     reads_prompts_once,
     score_pass,
 )
+from dasd.training.student_signals import add_outputs
 
-logger = logging.getLogger("dasd")
 Batch = dict[str, Any]
+Recorded = list[tuple[Tensor, Tensor | None, Tensor | None]]  # log-probs, entropies, sums of squared probabilities
 logger = logging.getLogger("dasd")
 
 
@@ -76,10 +76,11 @@ class TokenCreditTrainer(GRPOTrainer):
     """
 
     compares_distributions = False
+    reads_squares = False  # `credit` reads batch["sum_squared_probs"]
     max_resamples = 0  # rounds in which groups without reward variance are replaced by fresh ones (DAPO's dynamic sampling)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._recorded_passes: list[tuple[Tensor, Tensor | None]] | None = None
+        self._recorded_passes: Recorded | None = None
         self._batch_awaiting_credit: Batch | None = None
         self._credit: Credit | None = None
         self._totals: defaultdict[str, float | Tensor] = defaultdict(float)
@@ -97,7 +98,9 @@ class TokenCreditTrainer(GRPOTrainer):
         self._base = None if sharded else fingerprint(self._trained_weights())
         for scored in filter(None, (self._language_model(), self.ref_model)):
             count_positions_by_mask(self.accelerator.unwrap_model(scored))
-        _add_first_choice(self._language_model(), self.temperature, self.args.cast_lm_head_to_fp32)
+        self._squares: list[Tensor] = []
+        squares = self._squares if self.reads_squares else None
+        add_outputs(self._language_model(), self.temperature, self.args.cast_lm_head_to_fp32, squares)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As TRL's. Raises RunFailed where no step was made, or the data ended before the steps did."""
@@ -253,6 +256,8 @@ class TokenCreditTrainer(GRPOTrainer):
         batch["rewards"] = self._verifier_rewards
         if "old_per_token_logps" in batch:  # the policy's own pass comes first, a reference model's after it
             batch["old_entropies"] = passes[0][1]
+            if passes[0][2] is not None:
+                batch["sum_squared_probs"] = passes[0][2]
         return batch
 
     def _calculate_rewards(self, inputs: Any, prompts: list, completions: Any, completion_ids_list: Any) -> Tensor:
@@ -294,11 +299,14 @@ class TokenCreditTrainer(GRPOTrainer):
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, compute_entropy: bool = False, **kwargs: Any) -> tuple:
         passes = self._recorded_passes
         compute_entropy |= passes is not None and model is self.model  # the head of a reference model gives none
+        self._squares.clear()
         scores = super()._get_per_token_logps_and_entropies(model, *args, compute_entropy=compute_entropy, **kwargs)
+        squares = torch.cat([part[:, -scores[0].size(1) :] for part in self._squares]) if self._squares else None
         if passes is not None:
-            passes.append((scores[0], scores[1]))
+            passes.append((scores[0], scores[1], squares))
         elif self._batch_awaiting_credit is not None:
             batch, self._batch_awaiting_credit = self._batch_awaiting_credit, None
+            batch |= {} if squares is None else {"sum_squared_probs": squares}
             self._credit = self.credit(batch, scores[0].detach(), scores[1].detach())
             batch["advantages"] = _in_the_loss(self._credit)
         return scores
@@ -337,8 +345,8 @@ class TokenCreditTrainer(GRPOTrainer):
         return GRPOTrainer.get_off_policy_mask(advantages=whole, mask=mask, **others)
 
     @contextmanager
-    def _recording(self) -> Iterator[list[tuple[Tensor, Tensor | None]]]:
-        passes: list[tuple[Tensor, Tensor | None]] = []
+    def _recording(self) -> Iterator[Recorded]:
+        passes: Recorded = []
         self._recorded_passes = passes
         try:
             yield passes
@@ -469,19 +477,6 @@ class TokenCreditTrainer(GRPOTrainer):
 def _in_the_loss(credit: Credit) -> Tensor:
     """(B, T) advantages as TRL's loss takes them, in which a token that counts twice has twice the advantage."""
     return credit.advantages if credit.loss_weights is None else credit.advantages * credit.loss_weights
-
-
-def _add_first_choice(model: Any, temperature: float, in_float32: bool) -> None:
-    """`model(..., fused_lm_head=True, is_top1=True)` also tells whether each token is the most likely one, which costs more."""
-    plain = model.forward
-    add_fused_lm_head(model, temperature, in_float32, ("log_probs", "entropy", "is_top1"))
-    telling = model.forward
-
-    @wraps(plain)
-    def forward(*args: Any, is_top1: bool = False, **kwargs: Any) -> Any:
-        return (telling if is_top1 else plain)(*args, **kwargs)
-
-    model.forward = forward
 
 
 @contextmanager

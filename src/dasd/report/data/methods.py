@@ -10,6 +10,10 @@ METHODS = {
         f"The student is pulled toward {_TEACHER} where it is sure, and pushed away from it where it is undecided, on top of "
         "the verifier's reward.",
     ),
+    "dasd_paper": (
+        "DASD as printed",
+        f"As DASD, with the paper's quantile: the surest fifth of tokens is pulled toward {_TEACHER}, the others are pushed away.",
+    ),
     "dasd_vocab": (
         "DASD over the vocabulary",
         f"As DASD, but whole distributions are compared with those of {_TEACHER}: a divergence that shrinks where the student "
