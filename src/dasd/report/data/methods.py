@@ -12,7 +12,7 @@ METHODS = {
     ),
     "dasd_paper": (
         "DASD as printed",
-        f"As DASD, with the paper's quantile: the surest fifth of tokens is pulled toward {_TEACHER}, the others are pushed away.",
+        f"As DASD, with the paper's quantile: the surest fifth is pulled toward {_TEACHER}, all else pushed away.",
     ),
     "dasd_vocab": (
         "DASD over the vocabulary",
