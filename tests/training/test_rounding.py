@@ -75,4 +75,4 @@ def test_other_methods_that_read_the_gap_rest_too(train, method, settings):
 
 def test_the_idle_method_says_so(train, caplog):
     train(no_reward, "dasd", COMPUTES["bfloat16"])
-    assert "teacher and student agree on every token" in caplog.text
+    assert "Teacher and student agree on every token" in caplog.text

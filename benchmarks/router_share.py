@@ -1,0 +1,140 @@
+"""Which tokens carry the teacher's credit? Shares of attraction and repulsion under many routers, on the same rollouts.
+
+    python benchmarks/router_share.py EVALUATION [settings of dasd tokens: --model.path, --data.source, --teacher.context ...]
+
+EVALUATION is a folder of `dasd eval` on one dataset that has solutions. The two of LOG.md:
+
+    DATA="--data.split validation --data.limit 16"
+    dasd eval bundled $DATA --num_samples 2 --max_completion_length 128 --output runs/bundled
+    python benchmarks/router_share.py runs/bundled $DATA
+
+    DATA="--data.task math --data.source benchmarks/word_problems.jsonl --data.split train"
+    dasd eval MODEL $DATA --num_samples 3 --max_completion_length 200 --output runs/words
+    python benchmarks/router_share.py runs/words --model.path MODEL --model.dtype float32 $DATA
+
+Student and teacher score the sampled token ids once; the scores are kept in EVALUATION/scores.pt, so that the table can be made
+again. Each router then gives credit without any reward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from dasd.analysis.scores import hidden_states, score_states, squared_probs
+from dasd.config import TokensConfig, load_config
+from dasd.credit import DirectionAdaptive, TokenSignals, assign_credit
+from dasd.data.problems import as_row, load_problems
+from dasd.models import load_model
+from dasd.prompts import tokenize_prompt
+from dasd.teacher.context import PrivilegedContext
+
+ROUTERS: dict[str, dict[str, Any]] = {
+    "`rho` 0.20, median: as printed (`dasd_paper`)": {"rho": 0.2},
+    "`rho` 0.50, median": {"rho": 0.5},
+    "**`rho` 0.80, median: the default**": {},
+    "`rho` 0.80, mean: the default of 0.1.0": {"gap_scale": "mean_abs"},
+    "`rho` 0.80, std": {"gap_scale": "std"},
+    "`rho` 0.80, none (nats)": {"gap_scale": "none"},
+    "`rho` 0.20, median, `sigma: side`": {"rho": 0.2, "sigma": "side"},
+    "`rho` 0.80, median, `sigma: side`": {"sigma": "side"},
+    "`rho` 0.20, median, `rank`": {"rho": 0.2, "rank": True},
+    "`rho` 0.80, median, `rank`": {"rank": True},
+    "`rho` 0.20, median, `gap_units: side`": {"rho": 0.2, "gap_units": "side"},
+    "`rho` 0.80, median, `gap_units: side`": {"gap_units": "side"},
+    "`rho` 0.80, mean, `gap_units: side`": {"gap_scale": "mean_abs", "gap_units": "side"},
+    "`rho` 0.20, median, `sigma` and `gap_units: side`": {"rho": 0.2, "sigma": "side", "gap_units": "side"},
+    "`rho` 0.20, mean, `rank`, `gap_units: side`": {"rho": 0.2, "gap_scale": "mean_abs", "rank": True, "gap_units": "side"},
+    "`rho` 0.80, median, `signal: gradient_norm`": {"signal": "gradient_norm"},
+    "`rho` 0.80, median, `signal: teacher_entropy`": {"signal": "teacher_entropy"},
+    "`rho` 0.80, median, `signal: token_frequency`": {"signal": "token_frequency"},
+    "`rho` 0.80, median, `signal: position`": {"signal": "position"},
+    "`rho` 0.80, median, `map: linear`": {"map": "linear"},
+    "`rho` 0.80, median, `map: hard`": {"map": "hard"},
+}
+
+COLUMNS = (
+    "router", "tokens attracted, repelled", "credit that attracts", "that repels", "clipped",
+    r"\|gap_bar\| at 50, 90, 99 %", r"\|term\| / beta",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("evaluation", type=Path)
+    args, overrides = parser.parse_known_args()
+    scores = args.evaluation / "scores.pt"
+    if not scores.exists():
+        torch.save(score(args.evaluation, load_config(TokensConfig, None, overrides)), scores)
+    print(table(signals_of(torch.load(scores))))
+
+
+def score(evaluation: Path, config: TokensConfig) -> dict[str, Any]:
+    """Scores of every sample on file: one tensor a rollout under each name, and the dtype they were computed in."""
+    model, tokenizer = load_model(config.model)
+    problems = {problem.id: problem for problem in load_problems(config.data)}
+    told, found = PrivilegedContext(config.teacher.context), []
+    for sample in map(json.loads, (evaluation / "samples.jsonl").read_text().splitlines()):
+        row, ids = as_row(problems[sample["problem_id"]]), sample["token_ids"]
+        prompt = told.prompt(row)
+        if prompt is None or not ids:
+            continue
+        student = hidden_states(model, tokenize_prompt(tokenizer, row["prompt"]), ids)
+        teacher = hidden_states(model, tokenize_prompt(tokenizer, prompt), ids)
+        logps, entropies = score_states(model, student, ids)
+        teacher_logps, teacher_entropies = score_states(model, teacher, ids)
+        found.append(
+            {
+                "student_logps": logps, "teacher_logps": teacher_logps, "entropies": entropies, "ids": torch.tensor(ids),
+                "teacher_entropies": teacher_entropies, "sum_squared_probs": squared_probs(model, student),
+            }
+        )  # fmt: skip
+        print(f"scored {len(found)}", end="\r", flush=True)
+    return {"rollouts": found, "computed_in": model.dtype}
+
+
+def signals_of(scores: dict[str, Any]) -> TokenSignals:
+    """All rollouts as one batch, without any reward."""
+    rollouts = scores["rollouts"]
+    columns = {name: pad_sequence([one[name] for one in rollouts], batch_first=True) for name in rollouts[0]}
+    mask = pad_sequence([torch.ones(len(one["ids"])) for one in rollouts], batch_first=True)
+    ids = columns.pop("ids")
+    counts = torch.bincount(ids[mask.bool()]).double()
+    frequencies = (counts / counts.sum())[ids].float()
+    return TokenSignals(
+        completion_mask=mask, advantages=torch.zeros(len(rollouts)), token_frequencies=frequencies,
+        computed_in=scores["computed_in"], **columns,
+    )  # fmt: skip
+
+
+def table(signals: TokenSignals) -> str:
+    lines = [
+        f"{len(signals.valid)} rollouts, {int(signals.valid.sum())} tokens, scored in {signals.computed_in}; "
+        f"{float((signals.gap != 0)[signals.valid].float().mean()):.2f} of the tokens have a gap above rounding.",
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, settings in ROUTERS.items():
+        credit = assign_credit(signals, DirectionAdaptive(beta=1.0, **settings))
+        _, unclipped = DirectionAdaptive(**settings, gap_clip=float("inf")).direction(signals)
+        sizes = unclipped[signals.valid].abs()
+        clipped = float((sizes > 5.0).float().mean())
+        places = ", ".join(f"{value:.3g}" for value in torch.quantile(sizes, torch.tensor([0.5, 0.9, 0.99])).tolist())
+        shares = [credit.metrics.get(key, 0.0) for key in ("tokens/attracted", "tokens/repelled")]
+        sides = [credit.metrics.get(key, 0.0) for key in ("credit/attracted", "credit/repelled")]
+        term = float(credit.advantages[signals.valid].abs().mean())
+        numbers = f"{shares[0]:.2f}, {shares[1]:.2f} | {sides[0]:.4f} | {sides[1]:.4f} | {clipped:.2f} | {places} | {term:.2f}"
+        lines.append(f"| {name} | {numbers} |")
+    printed = assign_credit(signals, DirectionAdaptive(beta=1.0, rho=0.2, gap_clip=float("inf"))).advantages
+    size = float(printed[signals.valid].abs().mean())
+    return "\n".join([*lines, "", f"As printed and without a clip the mean |term| is {size:.0f} times beta."])
+
+
+if __name__ == "__main__":
+    main()
