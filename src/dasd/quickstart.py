@@ -15,7 +15,7 @@ from rich.table import Table
 
 from dasd.analysis.token_credit import TokenReader, choose_rollouts
 from dasd.arms import LOG, beside
-from dasd.config import DataConfig, EvalConfig, MethodConfig, ModelConfig, RunConfig, SamplerConfig
+from dasd.config import DataConfig, EvalConfig, MethodConfig, RunConfig, SamplerConfig
 from dasd.credit import make_method
 from dasd.evaluation.runner import run_evaluation
 from dasd.evaluation.summary import compare, metric_sums, summarize
@@ -106,7 +106,9 @@ def train_and_evaluate(config: RunConfig, evaluation: EvalConfig) -> list[dict[s
 
 def _evaluate(config: RunConfig, evaluation: EvalConfig) -> list[dict[str, Any]]:
     final = Path(config.output) / "checkpoints" / "final"
-    trained = evaluation.model_copy(update={"model": ModelConfig(path=str(final))})
+    trained = evaluation.model_copy(
+        update={"model": evaluation.model.model_copy(update={"path": str(final), "revision": None})}
+    )
     return run_evaluation(trained, Path(config.output) / "after", f"Evaluating {config.method.name}")[1]
 
 
