@@ -151,6 +151,18 @@ def test_cells_of_parquet_that_have_no_text(tmp_path, column, reason):
     assert f"golds.parquet, row 0: column 'answer' {reason}" in complaint(tmp_path / "golds.parquet")
 
 
+def test_a_column_that_python_cannot_hold_keeps_no_other_from_being_read(tmp_path):
+    odd = {
+        "lasts": pa.array([1, 2], pa.duration("ns")),
+        "late": pa.array([2**61, 5], pa.timestamp("us", tz="Nowhere/Land")),
+        "later": pa.array([4_000_000, 5], pa.date32()),
+    }
+    pq.write_table(pa.table({"problem": ["What?"] * 2, "answer": ["5", "6"], **odd}), tmp_path / "golds.parquet")
+    assert answers(tmp_path / "golds.parquet") == ["5", "6"]
+    for name in odd:
+        assert f"column {name!r} holds the date or time" in complaint(tmp_path / "golds.parquet", answer=name)
+
+
 def test_an_empty_cell_of_csv_is_empty(tmp_path):
     path = written(tmp_path, "golds.csv", "problem,answer,solution\nWhat?,5,\nWhat?,,so\n")
     assert "row 1: column 'answer' is empty" in complaint(path)

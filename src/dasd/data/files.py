@@ -127,18 +127,24 @@ def _read_parquet(path: Path) -> Table:
 
 def arrow_table(table: Any) -> Table:
     """An Arrow table's rows; floats are `Number`s where a text can stand for them, else floats."""
+    columns = {name: _cells(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+    return Table(list(columns), [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)])
+
+
+def _cells(column: Any) -> list[Any]:
+    """An Arrow column's values. One that Python cannot hold (a time in nanoseconds, a date after 9999) is refused where it is
+    used, and does not keep the other columns from being read."""
     import pyarrow as pa
 
-    columns = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
+    try:
         if pa.types.is_timestamp(column.type):
-            columns[name] = column.cast(pa.string()).to_pylist()
-            columns[name] = [None if text is None else Moment(text) for text in columns[name]]
-        elif pa.types.is_floating(column.type):
-            columns[name] = [_shortest(value, column.type.bit_width) for value in column.to_pylist()]
-        else:
-            columns[name] = column.to_pylist()
-    return Table(list(columns), [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)])
+            return [None if text is None else Moment(text) for text in column.cast(pa.string()).to_pylist()]
+        values: list[Any] = column.to_pylist()
+    except (pa.ArrowException, ValueError, OverflowError, ImportError):
+        return [Moment(f"of type {column.type}")] * len(column)
+    if pa.types.is_floating(column.type):
+        return [_shortest(value, column.type.bit_width) for value in values]
+    return values
 
 
 @dataclass(frozen=True)
