@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from dasd.report.data.inputs import number
+from dasd.report.data.facts import data_line
+from dasd.report.data.inputs import mapping, number
 from dasd.report.data.metrics import COUNT, MINUS, RATE, TOKENS, UNKNOWN, Unit
 from dasd.report.figures.panel import Key, Panel
 from dasd.report.parts.render import write_page
@@ -62,9 +64,15 @@ def build_probe_page(folder: Path) -> Path:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         content = _content(summary, config)
+        written = datetime.fromtimestamp((folder / "summary.json").stat().st_mtime, UTC)
+        facts = {
+            "model": config["model"]["path"],
+            "data": data_line(mapping(config.get("data"))),
+            "made": f"{written:%Y-%m-%d}",
+        }
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{folder} holds no finished probe: {error}") from None
-    return write_page("pages/probe.html.j2", content, folder / PAGE)
+    return write_page("pages/probe.html.j2", content | {"facts": list(facts.items())}, folder / PAGE)
 
 
 def _content(summary: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
