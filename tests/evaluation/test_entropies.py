@@ -122,6 +122,21 @@ def test_samples_without_token_ids_or_of_another_vocabulary_are_refused(tmp_path
     assert not read_lines(tmp_path / "e" / "entropies.jsonl")
 
 
+def test_a_server_that_tells_no_tokens_is_refused_before_it_samples(tmp_path, capsys):
+    words = [
+        *WORDS,
+        "--output",
+        str(tmp_path / "e"),
+        "--sampler.backend",
+        "openai",
+        "--sampler.base_urls",
+        "http://127.0.0.1:9/v1",
+    ]
+    assert run([*words, "--entropies"]) == 2
+    assert "--sampler.return_token_ids true" in capsys.readouterr().err
+    assert not (tmp_path / "e").exists()
+
+
 def test_entropies_of_other_samples_are_left_out(tmp_path, bundled):
     assert run([*WORDS, "--entropies", "--output", str(tmp_path / "e")]) == 0
     path = tmp_path / "e" / "samples.jsonl"

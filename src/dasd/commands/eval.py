@@ -38,6 +38,11 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     folders = {model: output if single else output / model_slug(model) for model in known.model}
     if known.regrade and known.entropies:
         raise BadInput("--regrade loads no model, and --entropies needs one: give one of them at a time")
+    if known.entropies and config.sampler.backend == "openai" and not config.sampler.return_token_ids:
+        raise BadInput(
+            "--entropies needs token ids, for text is never encoded again: --sampler.return_token_ids true, from a server that "
+            "gives them (vLLM's does)"
+        )
     passes: list[Pass] = []
     if known.entropies:
         from dasd.analysis.entropies import EntropyPass
