@@ -34,6 +34,15 @@ def test_a_unit_of_work_that_takes_long_shows_its_notes(said, monkeypatch):
     ]
 
 
+def test_what_was_done_before_says_nothing_of_the_rest(said, monkeypatch):
+    now = iter(range(0, 1000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with track("Training", 8, each=True, before=4) as advance:
+        advance()
+        advance()
+    assert said() == ["Training: 5/8, 10 s, 30 s left", "Training: 6/8, 20 s, 20 s left"]
+
+
 def test_a_long_line_is_one_line(said):
     with track("a" * 80, 1) as advance:
         advance()

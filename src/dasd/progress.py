@@ -24,11 +24,12 @@ def print_raw(text: str) -> None:
 
 
 @contextmanager
-def track(description: str, total: int, each: bool = False) -> Iterator[Advance]:
+def track(description: str, total: int, each: bool = False, before: int = 0) -> Iterator[Advance]:
     """Yields `advance(count=1, note=None)`; the note is a short figure shown beside the bar, e.g. the reward, and stays until
     another comes. A count of 0 with a note is a sign of life within a unit of work.
 
-    each  without a terminal: a line for each advance in place of one a minute
+    each    without a terminal: a line for each advance in place of one a minute
+    before  what was done earlier, and says nothing of how long the rest takes
     """
     if console.is_terminal:
         columns = (
@@ -36,12 +37,12 @@ def track(description: str, total: int, each: bool = False) -> Iterator[Advance]
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
         )  # fmt: skip
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(description, total=total, note="")
+            task = bar.add_task(description, total=total, completed=before, note="")
             yield lambda count=1, note=None: bar.update(task, advance=count, **({} if note is None else {"note": note}))
         return
 
     started = last = time.monotonic()
-    done, shown = 0, ""
+    done, shown = before, ""
 
     def advance(count: int = 1, note: str | None = None) -> None:
         nonlocal done, last, shown
@@ -49,7 +50,7 @@ def track(description: str, total: int, each: bool = False) -> Iterator[Advance]
         now = time.monotonic()
         if (count and (each or done >= total)) or now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            left = f", {(now - started) / done * (total - done):.0f} s left" if done else ""
+            left = f", {(now - started) / (done - before) * (total - done):.0f} s left" if done > before else ""
             console.print(f"{description}: {done}/{total}, {now - started:.0f} s{left}  {shown}".rstrip(), soft_wrap=True)
 
     yield advance

@@ -102,3 +102,11 @@ def test_what_a_longer_prompt_moves_is_said(tokenizer, problems, arguments, capl
     assert not said(absolute(tokenizer), context="none")
     assert not said(absolute(tokenizer), method="grpo")
     assert not said(tiny(tokenizer))
+
+
+def test_a_head_that_trl_cannot_cast_is_refused_in_a_sentence(tokenizer, problems, arguments):
+    with pytest.raises(ValueError, match=r"looks for lm_head and model\.embed_tokens, which GPT2LMHeadModel has under"):
+        SelfDistillationTrainer(
+            absolute(tokenizer), length_reward, arguments(cast_lm_head_to_fp32=True), train_dataset=as_dataset(problems),
+            processing_class=tokenizer,
+        )  # fmt: skip

@@ -223,3 +223,10 @@ def test_experts_keep_their_balance(tokenizer, problems, tmp_path):
     torch.testing.assert_close(ours[1.0], theirs, atol=1e-6, rtol=0)
     assert (ours[1.0] - ours[0.0]).abs().max() > 1e-4
     assert step(SelfDistillationTrainer, SelfDistillationConfig, 1.0, method="dasd").isfinite().all()
+
+
+@pytest.mark.parametrize(("beta", "expected"), [(0.04, {"revision": "abc"}), (0.0, None)])
+def test_the_reference_of_a_kl_is_of_the_same_revision(beta, expected):
+    """TRL loads it once more, by the model's name alone."""
+    values = {"model": {"path": "org/model", "revision": "abc"}, "training": {"trl": {"beta": beta}}}
+    assert trainer_arguments(validate(RunConfig, values)).model_init_kwargs == expected

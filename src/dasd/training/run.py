@@ -135,8 +135,7 @@ def _optimise(config: RunConfig, trainer: SelfDistillationTrainer, tokenizer: An
         _tell_how_it_goes_on(config, trainer, done, checkpoint)
     if processes.is_main():
         repair_lines(output / METRICS, keep=lambda record: record["step"] <= done)
-    with track(f"Training with {config.method.name}", config.training.steps, each=True) as advance:
-        advance(done)
+    with track(f"Training with {config.method.name}", config.training.steps, each=True, before=done) as advance:
         trainer.add_callback(MetricsWriter(output / METRICS, advance))
         if config.training.report_steps:
             trainer.add_callback(ReportWriter(output, config.training.report_steps))
