@@ -74,7 +74,8 @@ def whole(tmp_path_factory):
 def test_a_run_speaks_once_and_writes_once(whole):
     output, out, err = whole
     assert re.sub(r"\d+ s,.*", "", out).split("\n") == [
-        "Training with dasd: 6/6, ", f"Trained model: {output}/checkpoints/final", f"Report: {output}/report.html", "",
+        *(f"Training with dasd: {step}/6, " for step in range(1, 7)),
+        f"Report: {output}/report.html", f"Trained model: {output}/checkpoints/final", "",
     ]  # fmt: skip
     assert "Warning" not in err
     assert [line["step"] for line in lines(output)] == [1, 2, 3, 4, 5, 6]
