@@ -5,6 +5,7 @@ import torch
 
 from dasd.analysis.token_credit import TokenReader, choose_rollouts, group_advantages
 from dasd.credit import METHODS, DirectionAdaptive, make_method
+from dasd.credit.routing import SIGNALS
 from dasd.data.problems import as_row
 from dasd.prompts import tokenize_prompt
 from dasd.teacher.context import PrivilegedContext
@@ -108,3 +109,26 @@ def test_chosen_rollouts_are_long_and_right_and_wrong_in_turn():
     told = [(r["problem_id"], r["status"], len(r["token_ids"])) for r, _ in chosen]
     assert told == [("a", "correct", 5), ("b", "incorrect", 7)]
     assert chosen[0][1] == pytest.approx(0.5 / (1 / 3) ** 0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_every_signal_can_be_read(bundled, problems, sample, signal):
+    """The tokens above the signal's own quantile are the repelled ones; attention is refused unless it gives its weights."""
+    model = bundled[0]
+    read = reader(bundled, rho=0.5, signal=signal, map="hard", gate="none")
+    if signal == "attention_entropy":
+        with pytest.raises(ValueError, match="needs the attention's weights"):
+            read.read(sample, problems[0], 0.0)
+        model.set_attn_implementation("eager")
+    try:
+        omega = read.read(sample, problems[0], 0.0, batch=[sample["token_ids"], sample["token_ids"][:10]])["omega"]
+    finally:
+        model.set_attn_implementation("sdpa")
+    assert {1.0, -1.0} <= set(omega)
+    if signal == "position":
+        assert omega == sorted(omega)
+    if signal == "token_frequency":
+        ids = sample["token_ids"]
+        seen = [*ids, *ids[:10]]
+        rarest, commonest = min(ids, key=seen.count), max(ids, key=seen.count)
+        assert omega[ids.index(rarest)] < omega[ids.index(commonest)]
