@@ -136,3 +136,10 @@ def test_what_is_wrong_with_a_file_is_said(own, tmp_path, name, message):
     name = name.format(folder=tmp_path, own=own, example=tmp_path / "example.py")
     with pytest.raises(BadInput, match=message):
         task_of(DataConfig(task=name, task_settings={"letters": 3} if "example" in name else {}))
+
+
+def test_loading_the_file_is_in_nobodys_time(tmp_path):
+    path = tmp_path / "slow.py"
+    path.write_text("import time\ntime.sleep(1.5)\n" + HOSTILE)
+    task = make_task(f"{path}:make_task", settings={"seconds": 1.0})
+    assert task.grade(PROBLEM, "4").correct

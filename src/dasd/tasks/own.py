@@ -17,6 +17,7 @@ from typing import Any
 from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck
 from dasd.tasks.workers import WorkerPool
 
+LOAD = ""  # in place of a method: the file is run once before the first call, in nobody's time
 SECONDS = 10.0  # of one call, unless the task has an attribute `seconds`
 
 
@@ -38,7 +39,7 @@ class OwnTask:
             )
         self.name = str(getattr(self.task, "name", function))
         self.seconds = float(getattr(self.task, "seconds", SECONDS))
-        self._pool = WorkerPool("dasd.tasks.own", "call")
+        self._pool = WorkerPool("dasd.tasks.own", "call", warm_up=(*self._target, LOAD, None, ""))
         if callable(getattr(self.task, "make_problems", None)):
             self.make_problems = self.task.make_problems
             self.splits = tuple(getattr(self.task, "splits", ("train", "validation", "test")))
@@ -70,9 +71,12 @@ class OwnTask:
         return self._pool.map([(*self._target, method, problem, completion)], self.seconds)[0]
 
 
-def call(path: str, function: str, settings: str, method: str, problem: Problem, completion: str) -> Any:
+def call(path: str, function: str, settings: str, method: str, problem: Problem | None, completion: str) -> Any:
     """One method of a user's task, with its result in our types. Runs in a worker; what it raises is the caller's None."""
-    result = getattr(_make(path, function, settings), method)(problem, completion)
+    task = _make(path, function, settings)
+    if method == LOAD:
+        return None
+    result = getattr(task, method)(problem, completion)
     if method == "grade":
         return as_grade(result)
     return StepCheck.of(list(result)) if method == "check_steps" and not isinstance(result, StepCheck) else result

@@ -29,7 +29,8 @@ MAX_CHARS = 20_000  # the answer is looked for in the completion's last characte
 WORKED = ("answer_cot", "cot", "reasoning", "solution_steps")  # metadata in which generators ship worked text
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_pool = WorkerPool("dasd.tasks.reasoning_gym", "score")
+# Importing the package takes seconds that are no answer's.
+_pool = WorkerPool("dasd.tasks.reasoning_gym", "score", warm_up=("chain_sum", "{}", 0, 0, "0"))
 
 
 @dataclass(frozen=True)

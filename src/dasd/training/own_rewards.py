@@ -33,7 +33,7 @@ class OwnReward:
         self.path, self.function = str(Path(path).expanduser().resolve()), function
         self.seconds = float(getattr(load_function(self.path, function), "seconds", SECONDS))
         self.__name__ = function
-        self._pool = WorkerPool("dasd.training.own_rewards", "call")
+        self._pool = WorkerPool("dasd.training.own_rewards", "call", warm_up=(self.path, self.function, {}, {}))
 
     def __call__(
         self, completions: Sequence[Any], log_metric: Callable[[str, float], None] | None = None, log_extra: Any = None,
@@ -92,6 +92,9 @@ def call(
 ) -> tuple[list[float | None], dict] | str | int:
     """(rewards, metrics that the function logged); or why there are none; or of a wrong number of rewards the number. Runs in a
     worker."""
+    if not table:  # the file is run once before the first batch, in nobody's time
+        load_function(path, function)
+        return 0
     metrics: dict[str, float] = {}
     try:
         result = load_function(path, function)(
