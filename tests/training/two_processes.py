@@ -20,8 +20,8 @@ dataset = as_dataset(make_problems(16, 0, "train"))
 
 
 class Spy(SelfDistillationTrainer):
-    def _teacher_prompts(self, rows, batch, correct):
-        prompts = super()._teacher_prompts(rows, batch, correct)
+    def _prompts(self, context, rows, batch, fitting, choice=0):
+        prompts = super()._prompts(context, rows, batch, fitting, choice)
         told = [None if prompt is None else prompt[-1]["content"] for prompt in prompts]
         ids = [row[mask.bool()] for row, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)]
         seen["peers"].append({"ids": [row["id"] for row in rows], "told": told, "texts": self.tokenizer.batch_decode(ids)})

@@ -110,7 +110,7 @@ class TokenReader:
 
     def _student_signals(
         self, prompt: Prompt, ids: Sequence[int], states: Tensor, batch: Sequence[Sequence[int]]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """What the method reads of the student beside its scores, (1, T) each."""
         found, needs = {}, self.method.needs
         if "sum_squared_probs" in needs:

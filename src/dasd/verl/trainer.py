@@ -74,7 +74,7 @@ class DasdTrainer(PPOTrainerSync):
         has_teacher = torch.tensor([prompt is not None for prompt in prompts])
         metrics["dasd/teacher/skipped"] = 1.0 - float(has_teacher.float().mean())
         template = dict(self.config.data.get("apply_chat_template_kwargs") or {}) | self.settings.teacher.chat_template_kwargs
-        known = [s["raw_prompt"] if prompt is None else prompt for prompt, s in zip(prompts, samples, strict=True)]
+        known: list[Any] = [s["raw_prompt"] if prompt is None else prompt for prompt, s in zip(prompts, samples, strict=True)]
         ids = [tokenize_prompt(self.tokenizer, list(prompt), **template) for prompt in known]
         inputs = unpadded(behind_prompts(rollouts, ids, self.tokenizer.pad_token_id))
         self._refuse_too_long(inputs)
