@@ -44,6 +44,6 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     console.print(table)
     for each in runs:
         if each["state"] in ("failed", "unreadable"):
-            console.print(f"{each['path']}: {each['why']}", style="yellow", soft_wrap=True, markup=False)
-    console.print(f"Page: {page}", soft_wrap=True, markup=False)
+            console.print(f"{each['path']}: {each['why']}", style="yellow", soft_wrap=True)
+    console.print(f"Page: {page}", soft_wrap=True)
     return {"folder": str(known.folder), "runs": runs}
