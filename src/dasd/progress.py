@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dasd import processes
 
 # Names are printed as they are: no `[/x]` is markup, no `:train:` a picture. Several processes speak with one voice.
-console = Console(highlight=False, emoji=False, quiet=not processes.is_main())
+console = Console(highlight=False, markup=False, emoji=False, quiet=not processes.is_main())
 Advance = Callable[..., None]  # advance(count=1, note=None)
 SECONDS_BETWEEN_LINES = 60.0
 
@@ -33,8 +33,8 @@ def track(description: str, total: int, each: bool = False, before: int = 0) -> 
     """
     if console.is_terminal:
         columns = (
-            TextColumn("{task.description:<28}"), BarColumn(bar_width=30), MofNCompleteColumn(),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description:<28}", markup=False), BarColumn(bar_width=30), MofNCompleteColumn(),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
         )  # fmt: skip
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(description, total=total, completed=before, note="")
