@@ -22,7 +22,7 @@ from dasd.tasks.base import Problem
 from dasd.tasks.math import MathTask
 from dasd.tasks.word_stories import DISTRACTORS, PERSONAL_DISTRACTORS, Draw, Stage
 
-INSTRUCTION = "Write one short line with an equation for each step, no other text, and end with the answer in \\boxed{}."
+INSTRUCTION = "Be brief. Put your final answer within \\boxed{}."
 STORIES = {story.__name__: story for story in (*word_stories_money.STORIES, *word_stories_counts.STORIES)}
 SPLIT_SHARES = {"train": 80, "validation": 10, "test": 10}  # percent
 MOST_IN_VAIN = 20_000  # draws without a new problem
@@ -44,7 +44,7 @@ LEVELS = {
     4: WordProblemSpec((3, 5), 1.5, 0.75),
     5: WordProblemSpec((4, 5), 3.0, 1.0),
 }
-DEFAULT_LEVEL = 3
+DEFAULT_LEVEL = 1  # what an instruct model of 0.5 B can do at times within 200 tokens
 
 
 @dataclass(frozen=True)
