@@ -9,6 +9,7 @@ open, and where its ablations make another, it is a setting here (`routing.py` h
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,9 +49,7 @@ class DirectionAdaptive:
 
     beta: float | Schedule = 0.1
     rho: float = 0.8
-    signal: Literal[
-        "student_entropy", "teacher_entropy", "attention_entropy", "gradient_norm", "token_frequency", "position"
-    ] = "student_entropy"
+    signal: str = "student_entropy"
     map: Literal["tanh", "linear", "hard", "attract", "repel"] = "tanh"
     arm: Literal["both", "low", "high"] = "both"
     flip: Literal["none", "low", "high"] = "none"
@@ -117,14 +116,15 @@ class DirectionAdaptive:
         return omega.masked_fill(~sides[self.arm], 0.0), gap_bar
 
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "signal": tuple(SIGNALS),
-    "map": tuple(MAPS),
+# The tables themselves: what a user enters into one of them can be named.
+_CHOICES: dict[str, Collection[str]] = {
+    "signal": SIGNALS,
+    "map": MAPS,
     "arm": ("both", "low", "high"),
     "flip": ("none", "low", "high"),
-    "gate": tuple(GATES),
-    "gap_scale": tuple(GAP_SCALES),
+    "gate": GATES,
+    "gap_scale": GAP_SCALES,
     "gap_units": ("one", "side"),
-    "sigma": tuple(SIGMAS),
-    "sigma_center": tuple(CENTERS),
+    "sigma": SIGMAS,
+    "sigma_center": CENTERS,
 }
