@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import torch
 from verl.plugin.platform import platform_manager
 from verl.plugin.platform.platform_base import PlatformBase
+from verl.utils import distributed
 
 NOTHING = SimpleNamespace(
     memory_allocated=lambda *_: 0, memory_reserved=lambda *_: 0, max_memory_allocated=lambda *_: 0,
@@ -71,7 +72,7 @@ class CPU(PlatformBase):
         pass
 
     def ray_resource_name(self):
-        return "CPU"
+        return "GPU"  # Ray is told that it has some: a worker of verl asks for one
 
     def ray_noset_envvars(self):
         return []
@@ -83,5 +84,7 @@ class CPU(PlatformBase):
         return None
 
 
+# Its default, "cpu:gloo" and a device's backend beside it, would name the CPU twice.
+distributed.initialize_global_process_group_ray.__defaults__ = (None, "cpu:gloo")
 os.environ["VERL_ENGINE_DEVICE"] = "cuda"  # the engine that is registered for NVIDIA's
 platform_manager.set_platform(CPU())

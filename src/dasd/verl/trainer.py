@@ -74,8 +74,8 @@ class DasdTrainer(PPOTrainerSync):
         has_teacher = torch.tensor([prompt is not None for prompt in prompts])
         metrics["dasd/teacher/skipped"] = 1.0 - float(has_teacher.float().mean())
         template = dict(self.config.data.get("apply_chat_template_kwargs") or {}) | self.settings.teacher.chat_template_kwargs
-        known: list[Any] = [s["raw_prompt"] if prompt is None else prompt for prompt, s in zip(prompts, samples, strict=True)]
-        ids = [tokenize_prompt(self.tokenizer, list(prompt), **template) for prompt in known]
+        known = [list(s["raw_prompt"]) if prompt is None else prompt for prompt, s in zip(prompts, samples, strict=True)]
+        ids = [tokenize_prompt(self.tokenizer, prompt, **template) for prompt in known]
         inputs = unpadded(behind_prompts(rollouts, ids, self.tokenizer.pad_token_id))
         self._refuse_too_long(inputs)
         output = self._teacher_pass(inputs)
@@ -119,9 +119,13 @@ class Rows(Sequence[Mapping[str, Any]]):
 
 
 def samples_of(data: TensorDict) -> list[dict[str, Any]]:
-    """verl's columns that are no tensors, by rollout."""
-    names = [name for name in data.keys() if not isinstance(data.get(name), torch.Tensor)]  # noqa: SIM118 (a TensorDict)
-    columns = {name: data.get(name).tolist() for name in names}
+    """verl's columns that are no tensors, by rollout. The queue gives them as stacks, lists or arrays."""
+    found = {name: data.get(name) for name in data.keys()}  # noqa: SIM118 (a TensorDict)
+    columns = {
+        name: column.tolist() if hasattr(column, "tolist") else list(column)
+        for name, column in found.items()
+        if not isinstance(column, torch.Tensor)
+    }
     return [{name: column[row] for name, column in columns.items()} for row in range(len(data))]
 
 
