@@ -92,8 +92,10 @@ def test_rlcsd_averages_tokens_with_and_without_a_term_apart():
     credit = METHODS["rlcsd"](signals)
     close(credit.loss_weights, [[4.0, 4 / 3, 4 / 3, 4 / 3]])
     A = credit.advantages[0]
-    assert (credit.loss_weights[0] * A).mean() == pytest.approx(float(A[0] + A[1:].mean()))
-    assert make_method("rlcsd", {"separate_means": False})(signals).loss_weights is None
+    assert credit.loss_advantages[0].mean() == pytest.approx(float(A[0] + A[1:].mean()))
+    plain = make_method("rlcsd", {"separate_means": False})(signals)
+    assert plain.loss_weights is None
+    assert torch.equal(plain.loss_advantages, plain.advantages)
     # of a batch of 64 tokens, 16 of which have a term
     whole = told([-1.0] * 4, [[-2.0, -1.0, -1.0, -1.0]], batch_totals=TOTALS)
     close(METHODS["rlcsd"](whole).loss_weights, [[4.0, 4 / 3, 4 / 3, 4 / 3]])

@@ -211,6 +211,11 @@ class Credit:
     loss_weights: Tensor | None = None
 
     @property
+    def loss_advantages(self) -> Tensor:
+        """(B, T) `advantages` for a policy loss that counts every token once: one that counts twice has twice the advantage."""
+        return self.advantages if self.loss_weights is None else self.advantages * self.loss_weights
+
+    @property
     def metrics(self) -> dict[str, float]:
         """Ratios of `totals`; a ratio without any token behind it is left out."""
         return ratios({name: float(total) for name, total in self.totals.items()})

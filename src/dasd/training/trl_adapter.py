@@ -237,7 +237,7 @@ class TokenCreditTrainer(GRPOTrainer):
             rows, batch = self._replace_idle_groups(rows, batch)
         batch |= self.score_rollouts(rows, batch)
         if "old_per_token_logps" in batch and not self.compares_distributions:
-            batch["advantages"] = _in_the_loss(self.credit(batch, batch["old_per_token_logps"], batch["old_entropies"]))
+            batch["advantages"] = self.credit(batch, batch["old_per_token_logps"], batch["old_entropies"]).loss_advantages
         return batch
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], Any, dict[str, Any]]:
@@ -308,7 +308,7 @@ class TokenCreditTrainer(GRPOTrainer):
             batch, self._batch_awaiting_credit = self._batch_awaiting_credit, None
             batch |= {} if squares is None else {"sum_squared_probs": squares}
             self._credit = self.credit(batch, scores[0].detach(), scores[1].detach())
-            batch["advantages"] = _in_the_loss(self._credit)
+            batch["advantages"] = self._credit.loss_advantages
         return scores
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -472,11 +472,6 @@ class TokenCreditTrainer(GRPOTrainer):
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randint(len(self.train_dataset), (count,), generator=generator)
         return [self.train_dataset[int(index)] for index in chosen]
-
-
-def _in_the_loss(credit: Credit) -> Tensor:
-    """(B, T) advantages as TRL's loss takes them, in which a token that counts twice has twice the advantage."""
-    return credit.advantages if credit.loss_weights is None else credit.advantages * credit.loss_weights
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class DasdTrainer(PPOTrainerSync):
                 self._score_as_teacher(rollouts, data, metrics)
         assigned = credit(rollouts, self.method, self.settings.success_threshold, self.global_steps)
         metrics |= {f"dasd/{name}": value for name, value in assigned.metrics.items()}
-        fields = {"advantages": response_to_nested(assigned.advantages, data["response_mask"])}
+        fields = {"advantages": response_to_nested(assigned.loss_advantages, data["response_mask"])}
         return tq.kv_batch_put(
             keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(fields, batch_size=len(batch))
         )
