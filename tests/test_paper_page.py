@@ -31,10 +31,10 @@ def test_it_is_taken(command, monkeypatch):
     if words[0] == "train":
         config = load_config(RunConfig, known.config, overrides)
         method_and_contexts(config)  # refuses settings that the method does not have
-        expected = words[words.index("--method.name") + 1] if "--method.name" in words else "dasd"
+        expected = words[words.index("--method.name") + 1] if "--method.name" in words else "dasd_paper"
         assert config.method.name == expected
     elif words[0] == "eval":
-        assert choose(load_config(EvalConfig, None, overrides).benchmarks)
+        assert choose(load_config(EvalConfig, known.config, overrides).benchmarks)
     elif words[0] == "probe":
         load_config(ProbeConfig, None, overrides)
     else:
