@@ -32,6 +32,7 @@ actor_rollout_ref.actor.optim.lr=0.001 actor_rollout_ref.actor.fsdp_config.model
 actor_rollout_ref.actor.fsdp_config.dtype=float32 actor_rollout_ref.actor.use_torch_compile=false
 actor_rollout_ref.actor.fsdp_config.use_torch_compile=false actor_rollout_ref.rollout.name=vllm actor_rollout_ref.rollout.n=4
 actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=2
++actor_rollout_ref.actor.fsdp_config.mixed_precision={param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}
 +actor_rollout_ref.rollout.agent.agent_loop_manager_class=verl_loop.Prescribed
 actor_rollout_ref.rollout.nnodes=1 actor_rollout_ref.rollout.calculate_log_probs=false
 transfer_queue.backend.SimpleStorage.num_data_storage_units=1
