@@ -37,6 +37,16 @@ def test_every_command_that_prints_figures_takes_json():
     assert set(children) == {module.__name__.rpartition(".")[2] for module in COMMANDS}
 
 
+def test_a_method_says_what_its_settings_mean_and_help_says_where_to_look(capsys):
+    assert run(["methods", "dasd"]) == 0
+    out = capsys.readouterr().out
+    assert "gap_units     one unit for the rollout" in out
+    assert "token_frequency, position" in out
+    with pytest.raises(SystemExit):
+        run(["train", "--help"])
+    assert "dasd methods NAME" in capsys.readouterr().out
+
+
 def test_methods_are_listed_each_with_its_settings(capsys):
     assert run(["methods", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)

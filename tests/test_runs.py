@@ -100,6 +100,14 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "runs.html" in out.replace("\n", "")
 
 
+def test_a_name_with_brackets_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained(tmp_path / "t[/x]", "dasd", 1, 0.5)
+    assert cli.run(["runs", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "t[/x]" in out
+    assert "\\[" not in out
+
+
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BadInput, match="is not a folder"):
         list_runs(tmp_path / "absent")

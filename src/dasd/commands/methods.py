@@ -16,6 +16,8 @@ def add(commands: Commands) -> None:
 
 def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     no_overrides(overrides)
+    import inspect
+
     from dasd.credit import METHODS
     from dasd.presets import PRESETS
     from dasd.progress import console
@@ -37,6 +39,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
             for section, values in PRESETS.get(name, {}).items():
                 for key, value in values.items():
                     console.print(f"  --{section}.{key:<24} {value}, set by this method", soft_wrap=True)
+            console.print(f"\n{inspect.getdoc(METHODS[name])}", soft_wrap=True)  # says what each setting means
     if not known.name:
         console.print("\ndasd methods NAME lists a method's settings; formulas and sources: docs/method.md", soft_wrap=True)
     return {

@@ -16,7 +16,6 @@ def add(commands: Commands) -> None:
 
 def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     no_overrides(overrides)
-    from rich.markup import escape
     from rich.table import Table
 
     from dasd.progress import console
@@ -40,7 +39,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
         data, model = str(each["data"] or "").split(", ")[0].removesuffix(" (bundled)"), Path(str(each["model"] or "")).name
         facts = (each["path"], each["state"], each["method"] or each["kind"], model, data, each["seed"], steps)
         cells = [figure_cell(each, name) for name in shown]
-        table.add_row(*("" if fact is None else escape(str(fact)) for fact in facts), *(f"{c.text} {c.small}" for c in cells))
+        table.add_row(*("" if fact is None else str(fact) for fact in facts), *(f"{c.text} {c.small}" for c in cells))
     console.print(table)
     for each in runs:
         if each["state"] in ("failed", "unreadable"):

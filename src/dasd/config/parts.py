@@ -169,7 +169,7 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
-    name: str = Field("dasd", description="a name of dasd.credit.METHODS, see docs/method.md")
+    name: str = Field("dasd", description="see `dasd methods`; `dasd methods NAME` has its settings, --method.KEY")
 
     @property
     def settings(self) -> dict[str, Any]:
