@@ -16,7 +16,7 @@ LAYERS = [
     {"data"},
     {"training", "evaluation", "analysis", "verl"},
     {"arms"},
-    {"quickstart", "runs", "doctor", "merge"},
+    {"quickstart", "runs", "doctor", "merge", "study"},
     {"commands", "recipe_files"},
     {"cli", "__main__"},
 ]

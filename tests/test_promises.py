@@ -38,6 +38,11 @@ def config(**sections: object) -> bytes:
     return json.dumps({"data": {"task": "math", "source": "FOLDER/data.jsonl"}, **sections}).encode()  # JSON is YAML
 
 
+def study(reference: str) -> bytes:
+    given = {"base": "countdown/grpo", "steps": 1, "tasks": {"countdown": {}}, "arms": {"grpo": {}}, "reference": reference}
+    return json.dumps(given).encode()
+
+
 TRAIN = ["train", "FOLDER/config.yaml"]
 SMALL = {"steps": 1, "rollouts_per_step": 8, "group_size": 4, "micro_batch_size": 8, "max_completion_length": 16}
 
@@ -107,6 +112,10 @@ CASES = [
     case("a checkpoint of what is no run", ["tokens", "bundled", "--checkpoint", "final"]),
     case("no such folder", ["report", "FOLDER/absent"]),
     case("a folder that is no run", ["report", "FOLDER"]),
+    case("no such folder", ["runs", "FOLDER/absent"]),
+    case("no such study", ["study", "FOLDER/absent.yaml"]),
+    case("a reference that is no arm", ["study", "FOLDER/study.yaml", "--plan"], study__yaml=study("gpro")),
+    case("a study without a plan", ["study", "FOLDER/study.yaml"], study__yaml=study("grpo")),
     case("no such run", ["merge", "FOLDER/absent", "--output", "FOLDER/out"]),
     case("a type that is none", ["merge", "FOLDER", "--output", "FOLDER/out", "--dtype", "float8"]),
     case("an unknown method", ["methods", "dads"]),

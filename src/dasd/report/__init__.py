@@ -13,15 +13,25 @@ if TYPE_CHECKING:
     from dasd.report.pages.probe import build_probe_page
     from dasd.report.pages.run import build_report
     from dasd.report.pages.runs import build_runs_page
+    from dasd.report.pages.study import build_study_page
     from dasd.report.pages.tokens import build_token_map
 
-__all__ = ["build_comparison", "build_probe_page", "build_report", "build_runs_page", "build_token_map", "write_card"]
+__all__ = [
+    "build_comparison",
+    "build_probe_page",
+    "build_report",
+    "build_runs_page",
+    "build_study_page",
+    "build_token_map",
+    "write_card",
+]
 _HOMES = {
     "write_card": "dasd.report.pages.card",
     "build_comparison": "dasd.report.pages.comparison",
     "build_probe_page": "dasd.report.pages.probe",
     "build_report": "dasd.report.pages.run",
     "build_runs_page": "dasd.report.pages.runs",
+    "build_study_page": "dasd.report.pages.study",
     "build_token_map": "dasd.report.pages.tokens",
 }
 

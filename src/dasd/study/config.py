@@ -1,0 +1,167 @@
+"""What does a study file say? Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from dasd.config import BadInput, load_config, nearest
+from dasd.config.core import LocalPath, Section
+
+Grid = dict[str, list[Any]]  # dotted key of a run's config -> the values that are tried
+# What every arm of a task has in common: problems, rollouts, steps, the model that is started from.
+MATCHED = (
+    "output", "model", "data", "validation", "training.steps", "training.seed", "training.rollouts_per_step",
+    "training.group_size", "training.num_iterations", "training.max_completion_length", "training.temperature",
+)  # fmt: skip
+OURS = ("output", "training.steps", "training.seed")  # the study says these itself
+
+
+class StudyEvaluation(Section):
+    """Problems on which a cell is evaluated once it is trained."""
+
+    source: str | None = Field(None, description="hub id or local file; null: the training data's, of another split")
+    split: str = Field("test", description="split of the dataset")
+    limit: Annotated[int, Field(gt=0)] = Field(200, description="use the first ones only")
+    num_samples: Annotated[int, Field(gt=0)] = Field(16, description="samples of each problem")
+    temperature: Annotated[float, Field(ge=0)] = Field(1.0, description="of the sampling")
+    seed: int = Field(0, description="seed of the sampling, the same for every cell")
+
+
+class SearchConfig(Section):
+    """Settings chosen on validation problems, by one rule for every arm: the highest mean Avg@k, ties to the smaller rate."""
+
+    grid: Grid = Field(default_factory=dict, description="for every arm: dotted key -> values, e.g. training.learning_rate")
+    arms: dict[str, Grid] = Field(default_factory=dict, description="for single arms, beside those of all")
+    seeds: tuple[int, ...] = Field((1000,), description="training seeds of the search, none of which the study itself uses")
+    evaluation: StudyEvaluation = StudyEvaluation(split="validation", limit=64, num_samples=4)
+
+    @field_validator("grid", "arms")
+    @classmethod
+    def _something_to_choose_from(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key, entry in value.items():
+            if not entry:
+                raise ValueError(f"{key} has no values to choose from")
+        return value
+
+    def grid_of(self, arm: str) -> Grid:
+        return {**self.grid, **self.arms.get(arm, {})}
+
+
+class StudyConfig(Section):
+    """`dasd study`: arms x tasks x seeds at matched budget. Arms and tasks are overrides of the base's settings."""
+
+    output: LocalPath = Field("runs/study", description="folder of the study: OUTPUT/TASK/ARM/seed-S")
+    plan: str = Field(
+        "plan.md", description="hypotheses and analysis, written before the first run; a path beside the study file"
+    )
+    base: str = Field(description="config that all cells start from: a path beside the study file, or a recipe's name")
+    tasks: dict[str, dict[str, Any]] = Field(description="name -> settings of the run that differ, {} for none")
+    arms: dict[str, dict[str, Any]] = Field(description="name -> settings of the run that differ, most of all `method`")
+    reference: str = Field(description="the arm that all others are compared with, e.g. grpo")
+    seeds: tuple[int, ...] = Field((0, 1, 2), description="training seeds, the same for every arm")
+    steps: Annotated[int, Field(gt=0)] = Field(description="optimisation steps of every cell; the last one is evaluated")
+    evaluation: StudyEvaluation = StudyEvaluation()
+    search: SearchConfig | None = Field(None, description="settings chosen on validation problems; null: none")
+
+    @field_validator("tasks", "arms", mode="before")
+    @classmethod
+    def _nothing_under_it(cls, value: Any) -> Any:
+        return {name: {} if given is None else given for name, given in value.items()} if isinstance(value, Mapping) else value
+
+    @field_validator("tasks", "arms")
+    @classmethod
+    def _names_are_folders(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not value:
+            raise ValueError("at least one is needed")
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name):
+                raise ValueError(f"{name!r} is to be a folder's name: letters, digits, and _ . + - after the first one")
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or len(set(value)) < len(value):
+            raise ValueError(f"seeds must be different numbers, at least one, got {list(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _arms_fit(self) -> StudyConfig:
+        names = list(self.arms)
+        if self.reference not in names:
+            raise ValueError(f"reference {self.reference!r} is none of the arms{nearest(self.reference, names)} Arms: {names}")
+        for arm, settings in self.arms.items():
+            _refuse(settings, f"arms.{arm}", MATCHED, "which all arms of a task share: budget and problems are matched")
+        for task, settings in self.tasks.items():
+            _refuse(settings, f"tasks.{task}", OURS, "which the study says itself (output, steps, seeds)")
+        return self
+
+    @model_validator(mode="after")
+    def _search_is_apart(self) -> StudyConfig:
+        if self.search is None:
+            return self
+        if unknown := [arm for arm in self.search.arms if arm not in self.arms]:
+            raise ValueError(f"search.arms: {unknown[0]!r} is none of the arms{nearest(unknown[0], list(self.arms))}")
+        if both := sorted(set(self.search.seeds) & set(self.seeds)):
+            raise ValueError(f"search.seeds: {both} are seeds of the study too; a choice is confirmed with fresh ones")
+        ours, theirs = self.evaluation, self.search.evaluation
+        if (ours.source, ours.split) == (theirs.source, theirs.split):
+            raise ValueError(f"search.evaluation asks the problems of evaluation ({ours.split}): choose on another split")
+        for arm in self.arms:
+            grid = dict.fromkeys(self.search.grid_of(arm))
+            _refuse(grid, "search", MATCHED, "which all arms of a task share: budget and problems are matched")
+        return self
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under their dotted keys; keys that are dotted already stay."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
+    return found
+
+
+def _refuse(settings: Mapping[str, Any], where: str, keys: tuple[str, ...], why: str) -> None:
+    for given in flat(settings):
+        if any(given == key or given.startswith(f"{key}.") for key in keys):
+            raise ValueError(f"{where} sets {given}, {why}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file that was read: its config, and the files that it names."""
+
+    path: Path
+    config: StudyConfig
+    plan: Path
+    base: Path
+
+    @property
+    def output(self) -> Path:
+        return Path(self.config.output)
+
+    @property
+    def plan_sha256(self) -> str:
+        return hashlib.sha256(self.plan.read_bytes()).hexdigest()
+
+
+def load_study(path: Path, recipes: Mapping[str, Path]) -> Study:
+    """Reads a study file. Raises BadInput: the file or its plan or base does not exist, unknown or unmatched settings."""
+    config = load_config(StudyConfig, path)
+    plan, base = path.parent / config.plan, path.parent / config.base
+    if not plan.is_file():
+        raise BadInput(f"plan {plan} does not exist: write down hypotheses and analysis before the first run")
+    if not base.is_file():
+        if config.base not in recipes:
+            raise BadInput(
+                f"base {config.base!r} is neither a file beside {path} nor a recipe{nearest(config.base, list(recipes))}"
+            )
+        base = recipes[config.base]
+    return Study(path, config, plan, base)

@@ -1,0 +1,328 @@
+"""Does a study run its cells, go on after a kill, share its work, choose by its rule, and say what is supported?"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from dasd import cli
+from dasd.config import BadInput, RunConfig, load_config
+from dasd.study.cells import Cell, all_cells, check, slug
+from dasd.study.config import Study, flat, load_study
+from dasd.study.history import deviations, record
+from dasd.study.results import band, sentences, verdict
+from dasd.study.search import choose, read_choice, settle
+from dasd.study.work import Work, estimate
+
+ROOT = Path(__file__).parents[2]
+BASE = {
+    "data": {"limit": 40},
+    "method": {"name": "dasd", "beta": 0.5},
+    "training": {
+        "rollouts_per_step": 8, "group_size": 4, "micro_batch_size": 8, "max_completion_length": 24, "learning_rate": 1e-4,
+    },
+}  # fmt: skip
+SMALL = {
+    "base": "base.yaml",
+    "tasks": {"countdown": {"training": {"eval_steps": 1}, "validation": {"limit": 2, "num_samples": 1}}},
+    "arms": {"grpo": {"method": {"name": "grpo"}}, "dasd": {"method": {"name": "dasd", "beta": 0.02}}},
+    "reference": "grpo",
+    "seeds": [0, 1],
+    "steps": 1,
+    "evaluation": {"limit": 3, "num_samples": 2},
+}
+SEARCH = {"grid": {"training.learning_rate": [1e-3, 1e-4]}, "arms": {"dasd": {"method.beta": [0.1, 0.2]}}, "seeds": [7]}
+
+
+def write(folder: Path, **changes: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "base.yaml").write_text(yaml.safe_dump(BASE))
+    (folder / "plan.md").write_text("Nothing is expected.")
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({"output": str(folder / "out"), **SMALL, **changes}, sort_keys=False))
+    return path
+
+
+def study(folder: Path, **changes: object) -> Study:
+    return load_study(write(folder, **changes), {})
+
+
+def finish(cell: Cell, score: float = 0.5) -> None:
+    """What a cell that is done leaves, as far as the work looks at it."""
+    (cell.folder / "evaluation").mkdir(parents=True, exist_ok=True)
+    (cell.folder / "result.json").write_text(json.dumps({"steps": 1}))
+    cell.summary.write_text(json.dumps({"num_samples": 2, "avg_at_2": score}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"reference": "gpro"}, "did you mean 'grpo'"),
+        ({"seeds": [1, 1]}, "different numbers"),
+        ({"arms": {"grpo": {"training.steps": 9}}}, "budget and problems are matched"),
+        ({"arms": {"grpo": {"training": {"group_size": 2}}}}, "budget and problems are matched"),
+        ({"arms": {"grpo": {"model": {"path": "x"}}}}, "budget and problems are matched"),
+        ({"tasks": {"a/b": {}}}, "folder's name"),
+        ({"tasks": {"a": {"training": {"seed": 3}}}}, "which the study says itself"),
+        ({"search": {**SEARCH, "seeds": [1]}}, "confirmed with fresh ones"),
+        ({"search": {**SEARCH, "evaluation": {"split": "test"}}}, "choose on another split"),
+        ({"search": {"arms": {"dads": {"method.beta": [1]}}}}, "did you mean 'dasd'"),
+        ({"search": {"grid": {"method.beta": []}}}, "no values"),
+        ({"base": "absent"}, "neither a file beside"),
+        ({"plan": "absent.md"}, "before the first run"),
+    ],
+)
+def test_a_study_that_cannot_be_one_is_refused(tmp_path, changes, said):
+    with pytest.raises(BadInput, match=said):
+        study(tmp_path, **changes)
+
+
+def test_an_unknown_setting_is_refused_with_the_cell(tmp_path):
+    given = study(tmp_path, arms={"grpo": {"method": {"name": "grpo"}, "training": {"learning_rat": 1}}})
+    with pytest.raises(BadInput, match=r"countdown/grpo/seed-0: unknown key .*learning_rate"):
+        check(all_cells(given))
+
+
+def test_cells_come_arm_by_arm_the_search_first(tmp_path):
+    names = [cell.name for cell in all_cells(study(tmp_path, search=SEARCH))]
+    assert names[:4] == [
+        "countdown/grpo/search/learning_rate=0.001/seed-7", "countdown/grpo/search/learning_rate=0.0001/seed-7",
+        "countdown/grpo/seed-0", "countdown/grpo/seed-1",
+    ]  # fmt: skip
+    assert len(names) == len(set(names)) == 4 + (4 + 2)
+    assert names[4] == "countdown/dasd/search/learning_rate=0.001,beta=0.1/seed-7"
+
+
+def test_a_cell_is_the_base_with_task_arm_and_choice_over_it(tmp_path):
+    given = study(tmp_path)
+    grpo, *_, dasd = all_cells(given)
+    run = grpo.run_config({"training.learning_rate": 3e-3})
+    assert (run.method.name, run.method.settings) == ("grpo", {})  # the base's beta is another method's
+    assert (run.training.learning_rate, run.training.steps, run.training.seed) == (3e-3, 1, 0)
+    assert (run.training.eval_steps, run.validation.limit, run.output) == (1, 2, str(given.output / "countdown/grpo/seed-0"))
+    assert dasd.run_config({}).method.settings == {"beta": 0.02}
+    asked = grpo.eval_config(run)
+    assert (asked.data.split, asked.data.limit, asked.num_samples, asked.max_completion_length) == ("test", 3, 2, 24)
+
+
+def test_a_methods_own_teacher_and_loss_hold(tmp_path):
+    cell, *_ = all_cells(study(tmp_path, arms={"grpo": {"method": {"name": "sdpo"}}}))
+    assert cell.run_config({}).teacher.weights == "ema"
+
+
+def test_the_rule_is_highest_mean_and_ties_go_to_the_smaller_rate():
+    rate = "training.learning_rate"
+    assert choose([({rate: 1e-3}, 0.4), ({rate: 1e-4}, 0.5)]) == {rate: 1e-4}
+    assert choose([({rate: 1e-3}, 0.1 + 0.2), ({rate: 1e-4}, 0.3)]) == {rate: 1e-4}
+    assert choose([({rate: 1e-3}, None), ({rate: 1e-4}, 0.0)]) == {rate: 1e-4}
+    assert choose([({rate: 1e-3}, None)]) is None
+
+
+def test_a_choice_waits_for_the_whole_search_and_stands(tmp_path):
+    given = study(tmp_path, search=SEARCH)
+    high, low, *_ = all_cells(given)
+    assert read_choice(given, "countdown", "grpo") is None
+    finish(high, 0.5)
+    assert settle(given, "countdown", "grpo", {}) is None
+    finish(low, 0.6)
+    assert settle(given, "countdown", "grpo", {})["chosen"] == {"training.learning_rate": 1e-4}
+    finish(low, 0.1)
+    assert settle(given, "countdown", "grpo", {})["chosen"] == {"training.learning_rate": 1e-4}
+
+
+def test_a_candidate_that_failed_is_not_chosen(tmp_path):
+    given = study(tmp_path, search=SEARCH)
+    high, low, *_ = all_cells(given)
+    finish(high, 0.0)
+    assert settle(given, "countdown", "grpo", {low.name: "diverged"})["chosen"] == {"training.learning_rate": 1e-3}
+
+
+def test_failed_cells_are_said_and_the_others_go_on(tmp_path):
+    given, worked = study(tmp_path), []
+
+    def run(cell: Cell) -> str | None:
+        worked.append(cell.name)
+        if cell.arm == "grpo" and cell.seed == 0:
+            return "no luck"
+        finish(cell)
+        return None
+
+    assert Work(given, 1, run).go() == {"countdown/grpo/seed-0": "no luck"}
+    assert worked == [cell.name for cell in all_cells(given)]
+    worked.clear()
+    Work(given, 1, run).go()
+    assert worked == ["countdown/grpo/seed-0"]  # tried again, the others are done
+
+
+def test_two_of_them_share_the_work(tmp_path):
+    given, worked, turn = study(tmp_path, seeds=list(range(6))), [], threading.Lock()
+
+    def run(cell: Cell) -> None:
+        with turn:
+            worked.append(cell.name)
+        time.sleep(0.02)
+        finish(cell)
+
+    both = [threading.Thread(target=Work(given, 2, run).go) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    assert sorted(worked) == sorted(cell.name for cell in all_cells(given))
+
+
+def test_a_cell_that_another_process_works_on_is_waited_for_and_taken_up(tmp_path):
+    given = study(tmp_path)
+    cells = all_cells(given)
+    cells[0].folder.mkdir(parents=True)
+    lock = FileLock(cells[0].folder / ".cell.lock", thread_local=False)
+    lock.acquire()
+    worked: list[str] = []
+
+    def run(cell: Cell) -> None:
+        worked.append(cell.name)
+        finish(cell)
+        if len(worked) == 3:
+            lock.release()  # as one does that is killed
+
+    Work(given, 1, run).go()
+    assert worked == [cell.name for cell in [*cells[1:], cells[0]]]
+
+
+def test_main_cells_wait_for_their_search(tmp_path):
+    given, worked = study(tmp_path, search=SEARCH), []
+
+    def run(cell: Cell) -> None:
+        worked.append((cell.name, cell.candidate is None and read_choice(given, cell.task, cell.arm) is None))
+        time.sleep(0.01)
+        finish(cell)
+
+    Work(given, 3, run).go()
+    assert len(worked) == 10
+    assert not any(too_early for _, too_early in worked)
+
+
+def test_time_left_is_that_of_cells_alike(tmp_path):
+    cells = all_cells(study(tmp_path))
+    assert estimate(cells, 2) is None
+    finish(cells[0])
+    (cells[0].folder / "cell.json").write_text(json.dumps({"seconds": 10.0}))
+    assert estimate(cells, 1) == 30
+    assert estimate(cells, 3) == 10
+
+
+def test_changes_of_the_plan_are_deviations_and_fixed_ones_are_refused(tmp_path):
+    given = study(tmp_path)
+    assert deviations(given) == []
+    record(given)
+    record(given)
+    assert deviations(given) == []
+    (tmp_path / "plan.md").write_text("All was expected.")
+    [said] = deviations(given)
+    assert said.startswith("The plan was changed since the last run")
+    record(given)
+    assert len(deviations(given)) == 1
+    more = study(tmp_path, seeds=[0, 1, 2])
+    assert any("seeds" in said for said in deviations(more))
+    with pytest.raises(BadInput, match=r"another steps"):
+        record(study(tmp_path, steps=2))
+    kept = {path.read_text() for path in given.output.glob("plan-*.md")}
+    assert kept == {"Nothing is expected.", "All was expected."}
+
+
+def test_a_verdict_needs_test_and_both_intervals():
+    clear = {"low": 0.01, "high": 0.1, "resampled": [0.02, 0.09], "p_holm": 0.01, "seeds": 3, "mean": 0.05}
+    assert verdict(clear) == "above"
+    assert verdict({**clear, "p_holm": 0.06}) == "undecided"
+    assert verdict({**clear, "resampled": [-0.01, 0.09]}) == "undecided"
+    assert verdict({**clear, "low": -0.1, "high": -0.01, "resampled": [-0.1, -0.02]}) == "below"
+    assert verdict({**clear, "seeds": 1}) == "one seed"
+    assert verdict(None) == "unknown"
+
+
+def test_the_text_claims_no_more_than_the_verdicts():
+    difference = {"low": 0.01, "high": 0.1, "resampled": [0.02, 0.09], "p_holm": 0.01, "seeds": 3, "mean": 0.05}
+    rows = [
+        {"task": "t", "arm": name, "verdict": verdict, "difference": difference, "seeds": [0]}
+        for name, verdict in (("a", "above"), ("b", "undecided"), ("c", "unknown"))
+    ]
+    found = {
+        "progress": {"done": 3, "cells": 4, "failed": 1}, "reference": "grpo", "results": rows, "seeds": [0], "deviations": [],
+        "minimum_effect": [{"task": "t", "effect": 0.02}], "plan": {"first": {"at": "now"}},
+    }  # fmt: skip
+    text = sentences(found)
+    assert "3 of 4 cells are done, 1 failed" in text[0]
+    assert text[1].startswith("Supported, on t: a is above grpo by +0.050 [+0.010, +0.100]")
+    assert text[2].startswith("Not supported, on t: any difference from grpo of b")
+    assert "0.020" in text[2]
+    assert text[3].startswith("Unknown, on t: c")
+
+
+def test_a_band_is_over_the_steps_that_all_runs_have():
+    assert band([{1: 0.0, 2: 4.0}, {1: 1.0}]) == {"step": [1], "mean": [0.5], "low": [0.0], "high": [1.0]}
+    assert band([]) is None
+
+
+def test_small_things():
+    assert flat({"a": {"b": 1, "c.d": 2}, "e": {}}) == {"a.b": 1, "a.c.d": 2, "e": {}}
+    assert slug({"method.map": "soft/hard"}) == "map=soft_hard"
+
+
+def test_the_example_is_a_study():
+    given = load_study(ROOT / "studies/example/study.yaml", {})
+    check(all_cells(given))
+    assert len(all_cells(given)) == 8
+
+
+def start(path: Path, *more: str) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.Popen([sys.executable, "-m", "dasd", "study", str(path), *more], env=environment)
+
+
+@pytest.mark.slow
+def test_from_a_kill_to_the_report(tmp_path, capsys):
+    """Killed within a cell, the command is given again: no cell is done twice, and table, text, figures and page are there."""
+    path = write(tmp_path)
+    given = load_study(path, {})
+    cells = all_cells(given)
+    study_process = start(path)
+    try:
+        end = time.monotonic() + 240
+        while not (cells[0].done and (cells[1].folder / "log.txt").exists()):
+            assert time.monotonic() < end
+            assert study_process.poll() is None
+            time.sleep(0.1)
+    finally:
+        study_process.send_signal(signal.SIGKILL)
+        study_process.wait()
+    before = cells[0].summary.stat().st_mtime
+    assert cli.run(["study", str(path), "--report", "--json"]) == 0
+    half = json.loads(capsys.readouterr().out)
+    assert half["progress"]["done"] == 1
+    assert [row["verdict"] for row in half["results"]] == ["reference", "unknown"]
+    assert cli.run(["study", str(path), "--workers", "2", "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert whole["progress"]["done"] == whole["progress"]["cells"] == 4
+    assert cells[0].summary.stat().st_mtime == before
+    reference, dasd = whole["results"]
+    assert (dasd["seeds"], dasd["difference"]["seeds"], reference["difference"]) == ([0, 1], 2, None)
+    runs = [json.loads((cell.folder / "evaluation/summary.json").read_text())["avg_at_2"] for cell in cells]
+    assert dasd["difference"]["mean"] == pytest.approx((runs[2] + runs[3] - runs[0] - runs[1]) / 2)
+    assert dasd["curves"]["reward"]["step"] == [1]
+    assert dasd["curves"]["validation"]["step"] == [0, 1]
+    assert whole["deviations"] == []
+    assert load_config(RunConfig, cells[2].folder / "config.yaml").method.settings["beta"] == 0.02
+    page = (given.output / "study.html").read_text()
+    assert "What is supported, and what is not" in page
+    assert page.count("<svg") >= 4
+    assert (given.output / "findings.md").read_text().startswith("* ")
