@@ -17,12 +17,14 @@ from filelock import FileLock
 
 from dasd import cli
 from dasd.config import BadInput, RunConfig, load_config
+from dasd.report import build_study_page
 from dasd.study.cells import Cell, all_cells, check, slug
 from dasd.study.config import Study, flat, load_study
 from dasd.study.history import deviations, record
-from dasd.study.results import band, sentences, verdict
+from dasd.study.results import band, results, sentences, verdict
 from dasd.study.search import choose, read_choice, settle
 from dasd.study.work import Work, estimate
+from evaluation.test_groups import write as write_evaluation
 
 ROOT = Path(__file__).parents[2]
 BASE = {
@@ -271,6 +273,49 @@ def test_the_text_claims_no_more_than_the_verdicts():
 def test_a_band_is_over_the_steps_that_all_runs_have():
     assert band([{1: 0.0, 2: 4.0}, {1: 1.0}]) == {"step": [1], "mean": [0.5], "low": [0.0], "high": [1.0]}
     assert band([]) is None
+
+
+def sampled(cell: Cell, right: list[int]) -> None:
+    """A cell that is done, with `right` samples of two of each problem."""
+    write_evaluation(cell.folder / "evaluation", right)
+    finish(cell, sum(right) / 2 / len(right))
+    lines = [{"step": step, "reward": step / 10 + cell.seed} for step in (1, 2)]
+    (cell.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_the_results_are_those_of_the_cells_paired(tmp_path):
+    given = study(tmp_path)
+    grpo_0, grpo_1, dasd_0, _ = all_cells(given)
+    empty = results(given)
+    assert (empty["progress"]["done"], empty["results"][1]["verdict"]) == (0, "unknown")
+    assert build_study_page(empty, tmp_path / "empty.html").exists()
+    sampled(grpo_0, [0, 1, 2, 1])
+    sampled(grpo_1, [1, 1, 1, 2])
+    sampled(dasd_0, [1, 1, 2, 2])
+    found = results(given)
+    reference, dasd = found["results"]
+    assert reference["runs"] == {0: 0.5, 1: 0.625}
+    assert (reference["value"]["mean"], reference["difference"]) == (0.5625, None)
+    assert (dasd["difference"]["mean"], dasd["difference"]["seeds"]) == (0.25, 1)  # seed 1 has no partner yet
+    assert dasd["verdict"] == "one seed"
+    assert reference["pass_at_k"][2]["mean"] == pytest.approx((0.75 + 1) / 2)
+    reward = reference["curves"]["reward"]
+    assert (reward["step"], reward["low"], reward["high"]) == ([1, 2], [0.1, 0.2], [1.1, 1.2])
+    assert reward["mean"] == pytest.approx([0.6, 0.7])
+    assert found["aggregate"][0]["interquartile_mean"]["mean"] == 0.5625
+    assert found["minimum_effect"][0]["effect"] > 0
+    page = build_study_page(json.loads(json.dumps(found)), tmp_path / "half.html").read_text()
+    assert "one pair of seeds says nothing" in page
+    assert "3 of 4 done" in page
+
+
+def test_cells_on_other_problems_are_not_compared(tmp_path):
+    given = study(tmp_path)
+    first, second, *_ = all_cells(given)
+    sampled(first, [0, 1])
+    sampled(second, [0, 1, 2])
+    with pytest.raises(BadInput, match="cannot be paired"):
+        results(given)
 
 
 def test_small_things():

@@ -31,6 +31,7 @@ CURVES = {
     "validation": ("validation.jsonl", "avg_at_"),
 }
 Record = dict[str, Any]
+Read = list[tuple[Cell, OnFile]]  # the cells of one task and arm that are done
 
 
 def results(study: Study, workers: int = 1) -> Record:
@@ -41,7 +42,7 @@ def results(study: Study, workers: int = 1) -> Record:
     cells, config = all_cells(study), study.config
     read = {(task, arm): _read(main_cells(study, task, arm)) for task in config.tasks for arm in config.arms}
     for task in config.tasks:
-        _same_problems(task, [entry for arm in config.arms for entry in read[task, arm].values()])
+        _same_problems(task, [entry for arm in config.arms for _, entry in read[task, arm]])
     rows = [
         _row(study, task, arm, read[task, arm], read[task, config.reference]) for task in config.tasks for arm in config.arms
     ]
@@ -124,11 +125,7 @@ def sentences(found: Record) -> list[str]:
         if told["undecided"]:
             names = "; ".join(f"{row['arm']} {_difference(row['difference'])}" for row in told["undecided"])
             effect = effects.get(task)
-            seen = (
-                ""
-                if effect is None
-                else f" A study of this size finds a difference of {effect:.3f} four times in five, smaller ones less often."
-            )
+            seen = f" {_can_find(effect)}" if effect is not None else ""
             said.append(
                 f"Not supported, on {task}: any difference from {reference} of {names}. "
                 f"That is no evidence that there is none.{seen}"
@@ -156,6 +153,12 @@ def sentences(found: Record) -> list[str]:
     return said
 
 
+def _can_find(effect: float) -> str:
+    if effect >= 1:
+        return "A study of this size can find none."
+    return f"A study of this size finds a difference of {effect:.3f} four times in five, smaller ones less often."
+
+
 def _difference(difference: Record) -> str:
     p = difference["p_holm"]
     shown = "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
@@ -163,11 +166,12 @@ def _difference(difference: Record) -> str:
     return f"{difference['mean']:+.3f} {ends} (Avg@k, {difference['seeds']} seeds, {shown} after Holm)"
 
 
-def _read(cells: Sequence[Cell]) -> dict[Cell, OnFile]:
-    found = {}
+def _read(cells: Sequence[Cell]) -> Read:
+    found = []
     for cell in cells:
         if cell.done:
-            [found[cell]] = read_run(cell.folder / EVALUATION).benchmarks.values()
+            [evaluation] = read_run(cell.folder / EVALUATION).benchmarks.values()
+            found.append((cell, evaluation))
     return found
 
 
@@ -184,16 +188,16 @@ def _same_problems(task: str, read: Sequence[OnFile]) -> None:
             )
 
 
-def scores_of(read: dict[Cell, OnFile], figure: str = "") -> dict[int, np.ndarray]:
+def scores_of(read: Read, figure: str = "") -> dict[int, np.ndarray]:
     """seed -> (problems,) scores; Avg@k, or another figure that is a share of each problem."""
     found = {}
-    for cell, each in read.items():
+    for cell, each in read:
         tops, bottoms = each.sums[figure or f"avg_at_{each.num_samples}"]
         found[cell.seed] = np.asarray(tops, float) / np.asarray(bottoms, float)
     return found
 
 
-def _row(study: Study, task: str, arm: str, read: dict[Cell, OnFile], reference: dict[Cell, OnFile]) -> Record:
+def _row(study: Study, task: str, arm: str, read: Read, reference: Read) -> Record:
     scores, theirs = scores_of(read), scores_of(reference)
     shared = [seed for seed in scores if seed in theirs]
     is_reference, difference = arm == study.config.reference, None
@@ -201,7 +205,7 @@ def _row(study: Study, task: str, arm: str, read: dict[Cell, OnFile], reference:
         pair = (np.stack([side[seed] for seed in shared]) for side in (scores, theirs))
         found = statistics.paired_difference(*pair)
         difference = {**vars(found), "resampled": list(found.resampled), "p_holm": math.nan}
-    k = next(iter(read.values())).num_samples if read else 0
+    k = read[0][1].num_samples if read else 0
     sizes = [2**power for power in range(k.bit_length()) if 2**power <= k]
     curve = {size: _level(scores_of(read, f"pass_at_{size}")) for size in sizes}
     return {
@@ -214,7 +218,7 @@ def _row(study: Study, task: str, arm: str, read: dict[Cell, OnFile], reference:
         "value": _level(scores) if scores else None,
         "difference": difference,
         "pass_at_k": curve,
-        "curves": {name: band([_series(cell, *where) for cell in read]) for name, where in CURVES.items()},
+        "curves": {name: band([_series(cell, *where) for cell, _ in read]) for name, where in CURVES.items()},
     }
 
 
@@ -242,7 +246,7 @@ def band(series: Sequence[dict[int, float]]) -> Record | None:
     return {"step": steps, **{name: line.tolist() for name, line in ends.items()}}
 
 
-def _effect(study: Study, task: str, read: dict[Cell, OnFile]) -> Record:
+def _effect(study: Study, task: str, read: Read) -> Record:
     scores = list(scores_of(read).values())
     comparisons = max(1, (len(study.config.arms) - 1) * len(study.config.tasks))
     size = {"seeds": len(study.config.seeds), "comparisons": comparisons, "from_seeds": len(scores)}
@@ -254,7 +258,7 @@ def _effect(study: Study, task: str, read: dict[Cell, OnFile]) -> Record:
     return {"task": task, "effect": shown, **size, "problems": len(scores[0]), "variances": vars(of)}
 
 
-def _aggregate(study: Study, arm: str, read: dict[tuple[str, str], dict[Cell, OnFile]]) -> Record:
+def _aggregate(study: Study, arm: str, read: dict[tuple[str, str], Read]) -> Record:
     runs = [[values.mean() for values in scores_of(read[task, arm]).values()] for task in study.config.tasks]
     interval = statistics.interquartile_interval(runs)
     return {"arm": arm, "runs": sum(map(len, runs)), "interquartile_mean": vars(interval),
