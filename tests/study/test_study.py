@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from dasd import cli
 from dasd.config import BadInput, RunConfig, load_config
+from dasd.files import write_json
 from dasd.report import build_study_page
 from dasd.study.cells import Cell, all_cells, check, slug
 from dasd.study.config import Study, flat, load_study
@@ -62,8 +63,8 @@ def study(folder: Path, **changes: object) -> Study:
 def finish(cell: Cell, score: float = 0.5) -> None:
     """What a cell that is done leaves, as far as the work looks at it."""
     (cell.folder / "evaluation").mkdir(parents=True, exist_ok=True)
-    (cell.folder / "result.json").write_text(json.dumps({"steps": 1}))
-    cell.summary.write_text(json.dumps({"num_samples": 2, "avg_at_2": score}))
+    write_json(cell.folder / "result.json", {"steps": 1})
+    write_json(cell.summary, {"num_samples": 2, "avg_at_2": score})
 
 
 @pytest.mark.parametrize(
