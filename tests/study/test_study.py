@@ -150,6 +150,24 @@ def test_a_candidate_that_failed_is_not_chosen(tmp_path):
     assert settle(given, "countdown", "grpo", {low.name: "diverged"})["chosen"] == {"training.learning_rate": 1e-3}
 
 
+def test_a_candidate_that_was_killed_is_not_judged(tmp_path):
+    """The search stays open until the command is given again; the arm's own cells are not run with a choice of the rest."""
+    given, worked = study(tmp_path, search=SEARCH), []
+
+    def run(cell: Cell) -> str | None:
+        worked.append(cell.name)
+        if len(worked) == 1:
+            return "killed by signal 9"
+        finish(cell)
+        return None
+
+    first = all_cells(given)[0]
+    assert Work(given, 1, run).go() == {first.name: "killed by signal 9"}
+    assert not any(cell.done for cell in all_cells(given) if cell.arm == "grpo" and cell.candidate is None)
+    assert Work(given, 1, run).go() == {}
+    assert worked[10 - 2 :] == [first.name, "countdown/grpo/seed-0", "countdown/grpo/seed-1"]
+
+
 def test_failed_cells_are_said_and_the_others_go_on(tmp_path):
     given, worked = study(tmp_path), []
 

@@ -80,6 +80,7 @@ def _plan(study: Any, workers: int) -> dict[str, Any]:
 
 
 def _report(study: Any, workers: int) -> dict[str, Any]:
+    from filelock import FileLock
     from rich.markup import escape
     from rich.table import Table
 
@@ -89,9 +90,11 @@ def _report(study: Any, workers: int) -> dict[str, Any]:
     from dasd.study.results import results
 
     found = results(study, workers)
-    write_json(study.output / "study.json", found)
-    write_text(study.output / "findings.md", "".join(f"* {sentence}\n" for sentence in found["findings"]))
-    page = build_study_page(found, study.output / "study.html")
+    study.output.mkdir(parents=True, exist_ok=True)
+    with FileLock(study.output / ".report.lock"):  # the tasks of an array end at the same moment
+        write_json(study.output / "study.json", found)
+        write_text(study.output / "findings.md", "".join(f"* {sentence}\n" for sentence in found["findings"]))
+        page = build_study_page(found, study.output / "study.html")
     table = Table()
     for head in ("task", "arm", "seeds", f"Avg@{found['num_samples']}", f"minus {found['reference']}", "p (Holm)", ""):
         table.add_column(head, justify="left" if head in ("task", "arm", "") else "right")

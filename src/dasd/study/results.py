@@ -6,6 +6,7 @@ A sentence says that one arm is above another only if the corrected test and bot
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dasd.config import BadInput
-from dasd.evaluation.estimators import holm
+from dasd.evaluation.estimators import holm, pass_at_k
 from dasd.evaluation.readers import OnFile, read_run
 from dasd.files import read_lines
 from dasd.study import statistics
@@ -23,6 +24,7 @@ from dasd.study.config import Study
 from dasd.study.history import deviations, first
 from dasd.study.search import read_choice
 from dasd.study.work import estimate
+from dasd.tasks.base import GradeStatus
 
 THRESHOLDS = [round(0.02 * step, 2) for step in range(51)]
 CURVES = {
@@ -188,12 +190,12 @@ def _same_problems(task: str, read: Sequence[OnFile]) -> None:
             )
 
 
-def scores_of(read: Read, figure: str = "") -> dict[int, np.ndarray]:
-    """seed -> (problems,) scores; Avg@k, or another figure that is a share of each problem."""
+def scores_of(read: Read, k: int = 1) -> dict[int, np.ndarray]:
+    """seed -> (problems,) Pass@k, which with k = 1 is the share of right samples, Avg@k."""
     found = {}
     for cell, each in read:
-        tops, bottoms = each.sums[figure or f"avg_at_{each.num_samples}"]
-        found[cell.seed] = np.asarray(tops, float) / np.asarray(bottoms, float)
+        right = Counter(record["problem_id"] for record in each.records if record["status"] == GradeStatus.CORRECT)
+        found[cell.seed] = pass_at_k(each.num_samples, [right[name] for name in each.ids], k)
     return found
 
 
@@ -207,7 +209,7 @@ def _row(study: Study, task: str, arm: str, read: Read, reference: Read) -> Reco
         difference = {**vars(found), "resampled": list(found.resampled), "p_holm": math.nan}
     k = read[0][1].num_samples if read else 0
     sizes = [2**power for power in range(k.bit_length()) if 2**power <= k]
-    curve = {size: _level(scores_of(read, f"pass_at_{size}")) for size in sizes}
+    curve = {size: _level(scores_of(read, size)) for size in sizes}
     return {
         "task": task,
         "arm": arm,

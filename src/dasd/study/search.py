@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from dasd.files import read_json, write_json
 from dasd.study.cells import Cell, Settings, candidates, search_cells
@@ -43,6 +44,13 @@ def settle(study: Study, task: str, arm: str, failed: Mapping[str, str]) -> dict
     known = read_choice(study, task, arm)
     if known is not None:
         return known
+    path = choice_file(study, task, arm)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(".choice.lock")):  # several processes may come to the end of the search at once
+        return read_choice(study, task, arm) or _settle(study, task, arm, failed)
+
+
+def _settle(study: Study, task: str, arm: str, failed: Mapping[str, str]) -> dict[str, Any] | None:
     cells = search_cells(study, task, arm)
     if any(not cell.done and cell.name not in failed for cell in cells):
         return None

@@ -24,7 +24,7 @@ from dasd.study.cells import STATE, Cell, all_cells
 from dasd.study.config import Study
 from dasd.study.search import chosen_for, read_choice, settle
 
-LOG = "log.txt"
+LOG, KILLED = "log.txt", "killed"
 SECONDS_BETWEEN_LOOKS = 1.0
 Run = Callable[[Cell], str | None]  # does the work of a cell; what went wrong, or None
 
@@ -42,6 +42,8 @@ def run_cell(cell: Cell) -> str | None:
             log.write(f"$ dasd {' '.join(command)}\n")
             log.flush()
             code = subprocess.run(start, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment).returncode
+        if code < 0:
+            return f"{KILLED} by signal {-code}"
         if code:
             said = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
             return f"dasd {command[0]} ended with {code}: {said[-1]}"
@@ -106,7 +108,7 @@ class Work:
             for cell in self.cells:
                 if cell.name in self._tried or cell.done or self._failed_elsewhere(cell):
                     continue
-                if cell.candidate is None and settle(self.study, cell.task, cell.arm, self.failed) is None:
+                if cell.candidate is None and settle(self.study, cell.task, cell.arm, self._own_failures()) is None:
                     waiting = waiting or self._search_is_open(cell)
                     continue
                 cell.folder.mkdir(parents=True, exist_ok=True)
@@ -122,6 +124,10 @@ class Work:
                 self._tried.add(cell.name)
                 return cell, lock
             return "wait" if waiting else None
+
+    def _own_failures(self) -> dict[str, str]:
+        """Those that tell something of a candidate's settings: not that somebody ended it, or that memory was short."""
+        return {name: why for name, why in self.failed.items() if not why.startswith(KILLED)}
 
     def _search_is_open(self, cell: Cell) -> bool:
         mine = [each for each in self.cells if (each.task, each.arm) == (cell.task, cell.arm) and each.candidate is not None]
