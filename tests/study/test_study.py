@@ -348,6 +348,42 @@ def test_the_example_is_a_study():
     assert len(all_cells(given)) == 8
 
 
+def test_a_study_with_failures_ends_with_1_after_its_report(tmp_path, capsys, monkeypatch):
+    def run(cell: Cell) -> str | None:
+        if cell.arm == "dasd" and cell.seed == 1:
+            return "dasd train ended with 1: it diverged"
+        sampled(cell, [1, 2, 0])
+        return None
+
+    monkeypatch.setattr("dasd.study.work.Work", lambda given, workers: Work(given, workers, run))
+    path = write(tmp_path)
+    assert cli.run(["study", str(path), "--workers", "2"]) == 1
+    said = capsys.readouterr()
+    assert "1 of 4 cells failed: countdown/dasd/seed-1" in said.err
+    assert "3 of 4 cells are done, 1 failed" in said.out
+    found = json.loads((tmp_path / "out/study.json").read_text())
+    assert [cell["why"] for cell in found["cells"]] == [None, None, None, "dasd train ended with 1: it diverged"]
+
+
+def test_a_methods_unknown_setting_is_said_before_anything_is_written(tmp_path, capsys):
+    path = write(tmp_path, arms={"grpo": {"method": {"name": "grpo"}}, "dasd": {"method": {"name": "dasd", "betta": 1}}})
+    assert cli.run(["study", str(path)]) == 2
+    assert "countdown/dasd/seed-0: method dasd has no setting 'betta'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_says_what_would_be_run_and_writes_nothing(tmp_path, capsys):
+    path = write(tmp_path, search=SEARCH)
+    assert cli.run(["study", str(path), "--plan"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("    dasd train ") == said.count("    dasd eval ") == 10
+    assert "countdown/grpo/seed-0: open (settings: from its search)" in said
+    assert "time left: unknown until a cell is done" in said
+    assert cli.run(["study", str(path), "--slurm", "--workers", "7"]) == 0
+    assert "#SBATCH --array=1-7\n" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
 def start(path: Path, *more: str) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     return subprocess.Popen([sys.executable, "-m", "dasd", "study", str(path), *more], env=environment)
