@@ -80,3 +80,13 @@ def test_a_shell_completes_commands_settings_and_choices(line, expected, tmp_pat
     words = {word.strip() for word in found.read_text().split("\n")}
     assert expected <= words
     assert all(word.startswith(line.split()[-1]) for word in words)
+
+
+def test_a_dry_run_gives_its_parts_and_keeps_its_exit_code(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("training: {steps: 1}\n")
+    for memory, code in ((80, 0), (0.001, 2)):
+        assert run(["train", str(tmp_path / "config.yaml"), "--dry-run", "--gpu_memory", str(memory), "--json"]) == code
+        figures = json.loads(capsys.readouterr().out)
+        assert figures["fits"] == (code == 0)
+        assert figures["parameters"] > 800_000
+        assert all(max(part["generate"], part["update"]) > 0 for part in figures["parts"])

@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
             return done or 0
         if known.json and processes.is_main():
             print(json.dumps(finite(done), ensure_ascii=False, default=asdict))
-        return 0
+        return int(done.get("exit_code", 0))
     except BadInput as error:
         return _fail(str(error), 2)
     except RunFailed as error:

@@ -446,3 +446,12 @@ def test_many_macro_averages_are_each_that_of_its_own():
     assert list(together) == ["x", "z"]
     for name, estimate in together.items():
         assert estimate == macro_average([figures[name] for figures in benchmarks])
+
+
+def test_a_count_is_no_share_however_small_it_is():
+    """One turn back in each of four responses: a share could not be above 1, a count can."""
+    ones = np.ones(4)
+    drawn = estimators.draws_of({"backtracks_per_response": (ones, ones), "truncated": (ones, ones)})
+    assert isnan(drawn["backtracks_per_response"].estimate.low)
+    assert drawn["truncated"].estimate.high == 1.0
+    assert 0.0 < drawn["truncated"].estimate.low < 1.0

@@ -24,7 +24,7 @@ def declare(
     """The command's parser; its help lists every setting, with the values of `defaults` where the command has its own.
 
     `run(known, overrides)` gets the parsed arguments and the rest of the command line. It returns an exit code, or nothing, or
-    of a command that prints `figures` a mapping of them, which `--json` prints alone.
+    of a command that prints `figures` a mapping of them (an `exit_code` among them), which `--json` prints alone.
     """
     epilog = f"settings, given as --key VALUE:\n{list_settings(defaults or settings())}" if settings else None
     child: argparse.ArgumentParser = commands.add_parser(

@@ -156,8 +156,16 @@ def unanimous(value: float, problems: float, least: float, most: float) -> Estim
     return Estimate(value, share * value + (1 - share) * least, share * value + (1 - share) * most)
 
 
+# Figures of evaluation that count something; each name, or how it begins.
+COUNTS = ("epistemic_", "backtracks_", "mean_length", "first_wrong_step", "distinct_at_", "entropy")
+
+
 def draws_of(figures: Mapping[Name, Pair], seed: int = 0) -> dict[Name, Draws]:
-    """Every figure over the same draws of the same problems. A numerator that never leaves 0 to its denominator is a share."""
+    """Every figure over the same draws of the same problems.
+
+    A numerator that never leaves 0 to its denominator is a share, unless its name is that of a count (`COUNTS`); a count that
+    is 0 everywhere is as sure as the share of problems that have any.
+    """
     columns = [np.asarray(values, float) for pair in figures.values() for values in pair]
     if len({len(column) for column in columns}) > 1:
         raise ValueError(f"all arrays must cover the same problems, got lengths {[len(column) for column in columns]}")
@@ -167,10 +175,16 @@ def draws_of(figures: Mapping[Name, Pair], seed: int = 0) -> dict[Name, Draws]:
     sums, (tops, bottoms) = _resampled_sums(seed, values), (values[:, 0::2], values[:, 1::2])
     points, draws = _divide(tops.sum(axis=0), bottoms.sum(axis=0)), _divide(sums[:, 0::2], sums[:, 1::2])
     shares, counted = np.all((tops >= 0) & (tops <= bottoms + 1e-9), axis=0), np.sum(bottoms > 0, axis=0)
-    return {
-        name: Draws(float(points[i]), draws[:, i], int(counted[i]), (0.0, 1.0) if shares[i] else (math.nan, math.nan))
+    bounds = [
+        (0.0, 1.0) if shares[i] and not (is_count(name) and tops[:, i].any()) else (math.nan, math.nan)
         for i, name in enumerate(figures)
-    }
+    ]
+    return {name: Draws(float(points[i]), draws[:, i], int(counted[i]), bounds[i]) for i, name in enumerate(figures)}
+
+
+def is_count(name: Name) -> bool:
+    """Whether a figure has no upper end, however small it is in these data."""
+    return str(name).startswith(COUNTS)
 
 
 def mean_of_benchmarks(parts: Sequence[Draws]) -> Draws:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -99,8 +99,11 @@ class Plan:
         return max(0, int(free // (self.work.sequence * cache_bytes_per_token(self.sizes, 2))))
 
 
-def dry_run(config: RunConfig, hardware: Hardware) -> int:
-    """Prints the plan; 2 where it does not fit, else 0. Raises BadInput for whatever is wrong with the settings."""
+def dry_run(config: RunConfig, hardware: Hardware) -> dict[str, Any]:
+    """Prints the plan and returns its figures; bytes are of one GPU, `exit_code` is 2 where it does not fit.
+
+    Raises BadInput for whatever is wrong with the settings.
+    """
     plan = make_plan(config, hardware)
     problems = _problems(config)
     if problems is not None and (few := too_few_problems(problems, plan.arguments, config.training)):
@@ -120,7 +123,16 @@ def dry_run(config: RunConfig, hardware: Hardware) -> int:
         console.print(f"{config.data.named} is not read here: it must give {needed} problems or more.", soft_wrap=True)
     for line in (*_notes(plan), *_verdict(plan)):
         console.print(line, soft_wrap=True)
-    return 2 if plan.fits is False else 0
+    return {
+        "model": model_path(config.model),
+        "parameters": sizes.parameters,
+        "trained": sizes.trainable,
+        "parts": [asdict(part) for part in plan.parts],
+        "needs_bytes": plan.needs,
+        "has_bytes": hardware.gpu_bytes,
+        "fits": plan.fits,
+        "exit_code": 2 if plan.fits is False else 0,
+    }
 
 
 def _problems(config: RunConfig) -> int | None:
