@@ -226,6 +226,10 @@ def test_an_evaluation_takes_nothing_from_trainings_sums(train, problems):
 def test_overlong_shaping_by_hand(task, length, penalty):
     """Of at most 100 tokens the last fifth costs up to 1, in a straight line."""
     config = validate(RunConfig, {"training": {"overlong_buffer": 0.2, "max_completion_length": 100}})
-    _, shaping = run.rewards(task, config)
-    assert shaping(completion_ids=[[0] * length]) == pytest.approx([penalty])
+    verifier, shaping = run.rewards(task, config)
+    asked = {"id": ["0"], "problem": ["Use 3 7 8 to make 29."], "answer": ["29"]}
+    written = [[{"role": "assistant", "content": "no luck"}]]
+    batch = {"completions": written, "completion_ids": [[0] * length], **asked}
+    assert verifier(**batch) == [0.0]
+    assert shaping(**batch) == pytest.approx([penalty])
     assert len(run.rewards(task, validate(RunConfig, {}))) == 1
