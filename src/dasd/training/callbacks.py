@@ -39,7 +39,7 @@ class MetricsWriter(TrainerCallback):
 
 
 class StepLines(TrainerCallback):
-    """The progress of a trainer that is used from Python: a bar on a terminal and in a notebook, a line a step elsewhere."""
+    """The progress of a trainer that is used from Python: a bar on a terminal, a line a step elsewhere, as in a notebook."""
 
     def __init__(self) -> None:
         self.shown = ExitStack()
