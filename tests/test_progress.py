@@ -9,7 +9,7 @@ from rich.table import Table
 
 import dasd
 from dasd import progress
-from dasd.progress import track
+from dasd.progress import print_table, track
 
 
 @pytest.fixture
@@ -89,3 +89,14 @@ def test_no_other_console_is_made():
         if path.name != "progress.py":
             assert "Console(" not in path.read_text(), path
             assert "markup=" not in path.read_text(), path
+
+
+def test_a_table_in_a_file_is_wide_enough_to_be_read(capsys, monkeypatch):
+    """80 columns would fold a path over several lines."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table = Table()
+    table.add_column("run")
+    table.add_column("reward")
+    table.add_row("runs/" + "a-long-name/" * 8, "0.5")
+    print_table(table)
+    assert "runs/" + "a-long-name/" * 8 in capsys.readouterr().out

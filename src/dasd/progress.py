@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,6 +17,15 @@ from dasd import processes
 console = Console(highlight=False, markup=False, emoji=False, quiet=not processes.is_main())
 Advance = Callable[..., None]  # advance(count=1, note=None)
 SECONDS_BETWEEN_LINES = 60.0
+COLUMNS_OF_A_FILE = 140
+
+
+def print_table(table: Any) -> None:
+    """A table as wide as the terminal; in a file or a pipe, which have no width, wide enough to be read."""
+    if console.is_terminal or "COLUMNS" in os.environ:
+        console.print(table)
+    elif not console.quiet:
+        Console(file=console.file, width=COLUMNS_OF_A_FILE, highlight=False, markup=False, emoji=False).print(table)
 
 
 def print_raw(text: str) -> None:

@@ -22,7 +22,7 @@ from dasd.evaluation.summary import compare, metric_sums, summarize
 from dasd.files import read_lines, write_json, write_text
 from dasd.folders import claim
 from dasd.models import load_model
-from dasd.progress import console
+from dasd.progress import console, print_table
 from dasd.report import build_report
 from dasd.report.data.results import result_rows, rival_rows
 from dasd.tasks.base import Problem
@@ -144,7 +144,7 @@ def show(summary: dict[str, Any]) -> None:
     if summary.get("teacher_share") is not None:
         share = f"{100 * summary['teacher_share']:.1f} %"
         table.add_row("Teacher's share of credit", "", share, "", *(["0 %", ""] if rival else []))
-    console.print(table)
+    print_table(table)
     console.print("; ".join(f"{rows[figure].label}: {rows[figure].meaning}" for figure in SHOWN) + ".", style="dim")
 
 

@@ -32,7 +32,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     from dasd.evaluation.groups import read_groups
     from dasd.evaluation.tables import comparison_tables
     from dasd.files import write_json, write_text
-    from dasd.progress import console
+    from dasd.progress import console, print_table
     from dasd.report import build_comparison
 
     groups = read_groups(known.runs, known.group)
@@ -47,7 +47,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
         about = f"{who['model']}{seeds} ({', '.join(who['paths'])})"
         console.print(f"{ascii_uppercase[place % 26]}: {who['name']}: {about}", soft_wrap=True)
     for table in comparison_tables(result):
-        console.print(table)
+        print_table(table)
     for entry in result["benchmarks"]:
         for setting, values in entry["settings_differ"].items():
             told = ", ".join(json.dumps(value) for value in values)

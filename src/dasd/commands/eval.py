@@ -30,7 +30,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     from dasd.evaluation.readers import read_run
     from dasd.evaluation.runner import Pass, run_models
     from dasd.evaluation.tables import overview_table, summary_table
-    from dasd.progress import console
+    from dasd.progress import console, print_table
 
     # One model on one dataset may write straight into the folder it is given.
     single = known.output is not None and len(known.model) == 1 and not config.benchmarks
@@ -58,7 +58,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
         console.print("Not all samples are there yet: the summary is written by the shard that ends last.")
     elif config.benchmarks:
         for model, result in finished.items():
-            console.print(overview_table(model, result))
+            print_table(overview_table(model, result))
             if len(result["benchmarks"]) > 1:
                 from dasd.report import build_comparison  # a second for drawing: not for a single benchmark
 
@@ -67,6 +67,6 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     else:
         for model, result in finished.items():
             for summary in result["benchmarks"].values():
-                console.print(summary_table(model, summary))
+                print_table(summary_table(model, summary))
     console.print(f"Samples and summary: {output}", soft_wrap=True)
     return results

@@ -31,7 +31,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     from dasd.analysis.probe_tables import probe_tables, sentences
     from dasd.evaluation.folder import model_slug
     from dasd.files import write_json
-    from dasd.progress import console
+    from dasd.progress import console, print_table
     from dasd.report import build_probe_page
 
     output = known.output or Path("runs/probe") / model_slug(known.model)
@@ -40,7 +40,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     write_json(output / "summary.json", summary)
     page = build_probe_page(output)
     for table in probe_tables(summary):
-        console.print(table)
+        print_table(table)
     for line in sentences(summary):
         console.print(line, soft_wrap=True)
     console.print(f"\nPage: {page}", soft_wrap=True)

@@ -18,7 +18,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     no_overrides(overrides)
     from rich.table import Table
 
-    from dasd.progress import console
+    from dasd.progress import console, print_table
     from dasd.report import build_report, build_runs_page
     from dasd.report.pages.runs import columns, figure_cell
     from dasd.runs import list_runs
@@ -40,7 +40,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
         facts = (each["path"], each["state"], each["method"] or each["kind"], model, data, each["seed"], steps)
         cells = [figure_cell(each, name) for name in shown]
         table.add_row(*("" if fact is None else str(fact) for fact in facts), *(f"{c.text} {c.small}" for c in cells))
-    console.print(table)
+    print_table(table)
     for each in runs:
         if each["state"] in ("failed", "unreadable"):
             console.print(f"{each['path']}: {each['why']}", style="yellow", soft_wrap=True)

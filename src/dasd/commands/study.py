@@ -85,7 +85,7 @@ def _report(study: Any, workers: int) -> dict[str, Any]:
     from rich.table import Table
 
     from dasd.files import write_json, write_text
-    from dasd.progress import console
+    from dasd.progress import console, print_table
     from dasd.report import build_study_page
     from dasd.study.results import results
 
@@ -100,7 +100,7 @@ def _report(study: Any, workers: int) -> dict[str, Any]:
         table.add_column(head, justify="left" if head in ("task", "arm", "") else "right")
     for row in found["results"]:
         table.add_row(*(escape(cell) for cell in cells(row)))
-    console.print(table)
+    print_table(table)
     for sentence in [*effects(found), *found["findings"]]:
         console.print(sentence, soft_wrap=True)
     console.print(f"Page: {page}\nFigures: {study.output}/study.json", soft_wrap=True)

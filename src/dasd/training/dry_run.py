@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from dasd.config import BUNDLED, BadInput, RunConfig, make_config
 from dasd.data.problems import load_problems
 from dasd.models import load_model_config, model_path
-from dasd.progress import console
+from dasd.progress import console, print_table
 from dasd.teacher.weights import TeacherWeights
 from dasd.training.arguments import too_few_problems, trainer_arguments
 from dasd.training.lora import adapter
@@ -117,7 +117,7 @@ def dry_run(config: RunConfig, hardware: Hardware) -> dict[str, Any]:
         f"{work.rollouts} generated at once and {work.micro_batch} learnt from at once on each",
         soft_wrap=True,
     )
-    console.print(_table(plan))
+    print_table(_table(plan))
     if problems is None:
         needed = plan.arguments.generation_batch_size // plan.arguments.num_generations
         console.print(f"{config.data.named} is not read here: it must give {needed} problems or more.", soft_wrap=True)
