@@ -140,9 +140,13 @@ def ask(url, model, **fields):
 
 
 def test_without_our_fields_the_models_own_defaults_would_have_decided(server, opinionated):
-    assert len({ask(server, opinionated, seed=seed) for seed in range(8)}) == 1  # greedy
-    fields = SAME | {"temperature": 1.0, "top_p": 1.0}
-    assert len({ask(server, opinionated, seed=seed, **fields) for seed in range(8)}) > 4
+    """The opening word is left out: "try" and "maybe" are so nearly as likely that greedy turns on a logit's rounding."""
+
+    def steps(**fields):
+        return {ask(server, opinionated, seed=seed, **fields).partition(" ")[2] for seed in range(8)}
+
+    assert len(steps()) == 1  # greedy
+    assert len(steps(**SAME, temperature=1.0, top_p=1.0)) > 4
 
 
 def test_a_seed_gives_one_sample_again(server, opinionated):
