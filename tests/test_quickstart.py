@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from dasd import quickstart
@@ -91,7 +90,7 @@ def test_readme_names_only_files_that_exist():
         assert (ROOT / link).exists() or (ROOT / "docs" / link).exists(), link
 
 
-def test_the_rival_is_grpo_on_the_same_problems_and_both_are_in_the_table(output, capsys, monkeypatch):
+def test_the_rival_is_grpo_on_the_same_problems_and_both_are_in_the_table(output, capsys):
     summary = json.loads((output / "summary.json").read_text())
     rival = summary["rival"]
     assert rival["method"] == "grpo"
@@ -105,7 +104,6 @@ def test_the_rival_is_grpo_on_the_same_problems_and_both_are_in_the_table(output
     assert losses[0] != losses[1]
     shares = [line["credit/teacher"] for line in read_lines(output / "metrics.jsonl")]
     assert 0 < summary["teacher_share"] == pytest.approx(sum(shares) / len(shares))
-    monkeypatch.setattr(quickstart, "console", Console(width=150))
     quickstart.show(summary)
     table = capsys.readouterr().out
     assert all(words in table for words in ("grpo", "Truncated", "Teacher's share"))
