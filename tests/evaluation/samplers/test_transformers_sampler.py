@@ -212,6 +212,19 @@ def test_pick_at_the_ends():
     assert pick(rare.expand(9, -1), middles).tolist() == tail.tolist()
 
 
+@pytest.mark.parametrize("vocabulary", [3, 128, 129, 5_000])
+def test_pick_is_the_plain_inverse_of_the_distribution_function(vocabulary):
+    generator = torch.Generator().manual_seed(vocabulary)
+    for spread in (0.1, 3.0, 30.0):
+        probabilities = (spread * torch.randn(200, vocabulary, generator=generator)).softmax(-1)
+        probabilities[torch.rand(200, vocabulary, generator=generator) < 0.3] = 0
+        probabilities[:, 1] += 1e-6  # none is all zeros
+        uniform = torch.rand(200, generator=generator, dtype=torch.float64)
+        cumulated = probabilities.double().cumsum(-1)
+        plain = torch.searchsorted(cumulated, uniform[:, None] * cumulated[:, -1:], right=True)[:, 0]
+        assert (pick(probabilities, uniform) == plain).all()
+
+
 def test_broken_weights_are_named():
     model, tokenizer = load_model(ModelConfig())
     torch.nn.init.constant_(model.model.norm.weight, float("nan"))
