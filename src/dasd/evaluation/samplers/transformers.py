@@ -168,8 +168,8 @@ def pick(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """(B,) tokens: the first whose cumulated probability exceeds its row's uniform number. Never one of probability 0.
 
     probabilities (B, V), need not sum to exactly 1; uniform (B,) float64 in [0, 1). A block of tokens is chosen by the blocks'
-    sums, then a token in it, so each token has its probability to a float32's relative rounding: in one float32 sum the rare tokens
-    of a large vocabulary would vanish, and one float64 sum takes a quarter of the sampling time.
+    sums, then a token in it, so each token has its probability to a float32's relative rounding: in one float32 sum the rare
+    tokens of a large vocabulary would vanish, and one float64 sum takes a quarter of the sampling time.
     """
     blocks = torch.nn.functional.pad(probabilities, (0, -probabilities.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
     sums = blocks.sum(-1).double()
@@ -179,8 +179,8 @@ def pick(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 
 
 def _first_above(weights: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """((B,) index of the first cumulated weight above its share `uniform` of the total, (B,) where in that weight's own part the
-    share falls, in [0, 1))."""
+    """((B,) index of the first cumulated weight above its share `uniform` of the total, (B,) where in that weight's own part
+    the share falls, in [0, 1))."""
     upto = weights.cumsum(-1)
     total = upto[:, -1:]
     target = torch.minimum(uniform[:, None] * total, total.nextafter(torch.zeros_like(total)))  # u near 1 must not round to all
