@@ -22,6 +22,8 @@ from dasd.report import build_study_page
 from dasd.study.cells import Cell, all_cells, check, slug
 from dasd.study.config import Study, flat, load_study
 from dasd.study.history import deviations, record
+from dasd.study.methods import check_methods
+from dasd.study.outcome import keep
 from dasd.study.results import band, results, sentences, verdict
 from dasd.study.search import choose, read_choice, settle
 from dasd.study.work import Work, estimate
@@ -60,11 +62,23 @@ def study(folder: Path, **changes: object) -> Study:
     return load_study(write(folder, **changes), {})
 
 
+def outcome(cell: Cell, right: dict[str, list[int]], samples: int = 2) -> None:
+    """What is kept of a cell that is done: of each problem of each set so many samples are right."""
+    sets = {
+        name: {"fingerprint": f"{name} {len(counts)}", "num_samples": samples, "right": counts, "figures": {"mean_length": 9.0}}
+        for name, counts in right.items()
+    }
+    curves = {"reward": {step: step / 10 + cell.seed for step in (1, 2)}}
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    write_json(cell.folder / "outcome.json", {"steps": 1, "sets": sets, "curves": curves})
+
+
 def finish(cell: Cell, score: float = 0.5) -> None:
-    """What a cell that is done leaves, as far as the work looks at it."""
-    (cell.folder / "evaluation").mkdir(parents=True, exist_ok=True)
-    write_json(cell.folder / "result.json", {"steps": 1})
-    write_json(cell.summary, {"num_samples": 2, "avg_at_2": score})
+    outcome(cell, {cell.own_set: [round(1000 * score)]}, samples=1000)
+
+
+def answered(cell: Cell, right: list[int]) -> None:
+    outcome(cell, {cell.own_set: right})
 
 
 @pytest.mark.parametrize(
@@ -81,6 +95,8 @@ def finish(cell: Cell, score: float = 0.5) -> None:
         ({"search": {**SEARCH, "evaluation": {"split": "test"}}}, "choose on another split"),
         ({"search": {"arms": {"dads": {"method.beta": [1]}}}}, "did you mean 'dasd'"),
         ({"search": {"grid": {"method.beta": []}}}, "no values"),
+        ({"suites": {"countdwn": ["countdown/more_numbers"]}}, "did you mean 'countdown'"),
+        ({"suites": {"countdown": ["countdown/*"]}}, "without patterns"),
         ({"base": "absent"}, "neither a file beside"),
         ({"plan": "absent.md"}, "before the first run"),
     ],
@@ -94,6 +110,47 @@ def test_an_unknown_setting_is_refused_with_the_cell(tmp_path):
     given = study(tmp_path, arms={"grpo": {"method": {"name": "grpo"}, "training": {"learning_rat": 1}}})
     with pytest.raises(BadInput, match=r"countdown/grpo/seed-0: unknown key .*learning_rate"):
         check(all_cells(given))
+
+
+def test_an_unknown_suite_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(BadInput, match="did you mean 'countdown/more_numbers'"):
+        check(all_cells(study(tmp_path, suites={"countdown": ["countdown/more_number"]})))
+
+
+def test_suites_are_evaluated_beside_the_tasks_own_problems(tmp_path):
+    given = study(tmp_path, suites={"countdown": ["countdown/more_numbers"]}, suite_limit=3, search=SEARCH)
+    tried, *_, cell = all_cells(given)
+    asked = cell.suites_config(cell.run_config({}))
+    assert (asked.benchmarks, asked.limit, asked.num_samples) == (("countdown/more_numbers",), 3, 2)
+    assert [command[0] for command in cell.commands()] == ["train", "eval", "eval"]
+    assert cell.commands()[2][-1] == f"{cell.folder}/suites"
+    assert [command[0] for command in tried.commands()] == ["train", "eval"]  # a choice is made on the task's own problems
+
+
+def test_what_is_kept_of_a_cell_is_all_that_the_analysis_reads(tmp_path):
+    """Samples, checkpoints and logs may go: the outcome is small, and holds the counts behind every figure."""
+    cell, *_ = all_cells(study(tmp_path, suites={"countdown": ["countdown/more_numbers"]}))
+    write_evaluation(cell.folder / "evaluation", [0, 2, 1])
+    write_evaluation(cell.folder / "suites/model/countdown/more_numbers", [1, 1], suite="countdown/more_numbers")
+    write_json(cell.folder / "evaluation/summary.json", {"num_samples": 2, "mean_length": 51.234567, "step_accuracy": None})
+    write_json(cell.folder / "result.json", {"steps": 1})
+    write_json(cell.folder / "run.json", {"git_revision": "abc", "hardware": "here", "versions": {"torch": "2"}})
+    logged = [{"step": 1, "reward": 0.1234567}, {"step": 2, "reward": None}, {"step": 2, "loss": 1.0}]
+    (cell.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in logged))
+    (cell.folder / "validation.jsonl").write_text(json.dumps({"step": 0, "avg_at_4": 0.25}) + "\n")
+    assert not cell.done
+    keep(cell)
+    assert cell.outcome == {
+        "steps": 1,
+        "made": {"started": None, "git_revision": "abc", "versions": {"torch": "2"}},
+        "sets": {
+            "test": {"fingerprint": "3", "num_samples": 2, "right": [0, 2, 1], "figures": {"mean_length": 51.235}},
+            "countdown/more_numbers": {"fingerprint": "2", "num_samples": 2, "right": [1, 1], "figures": {}},
+        },
+        "curves": {"reward": {"1": 0.12346}, "entropy": {}, "length": {}, "teacher": {}, "validation": {"0": 0.25}},
+    }
+    assert cell.score == 0.5
+    assert len((cell.folder / "outcome.json").read_text().splitlines()) < 25
 
 
 def test_cells_come_arm_by_arm_the_search_first(tmp_path):
@@ -257,6 +314,14 @@ def test_changes_of_the_plan_are_deviations_and_fixed_ones_are_refused(tmp_path)
     assert any("seeds" in said for said in deviations(more))
     with pytest.raises(BadInput, match=r"another steps"):
         record(study(tmp_path, steps=2))
+    suites = {"suites": {"countdown": ["countdown/more_numbers"]}}
+    with pytest.raises(BadInput, match=r"another suites\.countdown"):
+        record(study(tmp_path, **suites))
+    later = {"tasks": {**SMALL["tasks"], "later": {}}, "suites": {"later": ["countdown/more_numbers"]}}
+    record(study(tmp_path, **later))  # a task that comes later brings its suites, which are fixed from then on
+    with pytest.raises(BadInput, match=r"another suites\.later"):
+        record(study(tmp_path, **{**later, "suites": {}}))
+    (tmp_path / "plan.md").write_text("All was expected.")
     kept = {path.read_text() for path in given.output.glob("plan-*.md")}
     assert kept == {"Nothing is expected.", "All was expected."}
 
@@ -294,23 +359,15 @@ def test_a_band_is_over_the_steps_that_all_runs_have():
     assert band([]) is None
 
 
-def sampled(cell: Cell, right: list[int]) -> None:
-    """A cell that is done, with `right` samples of two of each problem."""
-    write_evaluation(cell.folder / "evaluation", right)
-    finish(cell, sum(right) / 2 / len(right))
-    lines = [{"step": step, "reward": step / 10 + cell.seed} for step in (1, 2)]
-    (cell.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
 def test_the_results_are_those_of_the_cells_paired(tmp_path):
     given = study(tmp_path)
     grpo_0, grpo_1, dasd_0, _ = all_cells(given)
     empty = results(given)
     assert (empty["progress"]["done"], empty["results"][1]["verdict"]) == (0, "unknown")
     assert build_study_page(empty, tmp_path / "empty.html").exists()
-    sampled(grpo_0, [0, 1, 2, 1])
-    sampled(grpo_1, [1, 1, 1, 2])
-    sampled(dasd_0, [1, 1, 2, 2])
+    answered(grpo_0, [0, 1, 2, 1])
+    answered(grpo_1, [1, 1, 1, 2])
+    answered(dasd_0, [1, 1, 2, 2])
     found = results(given)
     reference, dasd = found["results"]
     assert reference["runs"] == {0: 0.5, 1: 0.625}
@@ -331,8 +388,8 @@ def test_the_results_are_those_of_the_cells_paired(tmp_path):
 def test_cells_on_other_problems_are_not_compared(tmp_path):
     given = study(tmp_path)
     first, second, *_ = all_cells(given)
-    sampled(first, [0, 1])
-    sampled(second, [0, 1, 2])
+    answered(first, [0, 1])
+    answered(second, [0, 1, 2])
     with pytest.raises(BadInput, match="cannot be paired"):
         results(given)
 
@@ -342,17 +399,19 @@ def test_small_things():
     assert slug({"method.map": "soft/hard"}) == "map=soft_hard"
 
 
-def test_the_example_is_a_study():
-    given = load_study(ROOT / "studies/example/study.yaml", {})
+@pytest.mark.parametrize(("file", "cells"), [("example/study", 8), ("direction/study", 6 * 7), ("direction/forms", 42 * 5)])
+def test_the_studies_that_ship_can_be_run(file, cells):
+    given = load_study(ROOT / f"studies/{file}.yaml", {})
     check(all_cells(given))
-    assert len(all_cells(given)) == 8
+    check_methods(given)
+    assert len(all_cells(given)) == cells
 
 
 def test_a_study_with_failures_ends_with_1_after_its_report(tmp_path, capsys, monkeypatch):
     def run(cell: Cell) -> str | None:
         if cell.arm == "dasd" and cell.seed == 1:
             return "dasd train ended with 1: it diverged"
-        sampled(cell, [1, 2, 0])
+        answered(cell, [1, 2, 0])
         return None
 
     monkeypatch.setattr("dasd.study.work.Work", lambda given, workers: Work(given, workers, run))
@@ -392,7 +451,7 @@ def start(path: Path, *more: str) -> subprocess.Popen:
 @pytest.mark.slow
 def test_from_a_kill_to_the_report(tmp_path, capsys):
     """Killed within a cell, the command is given again: no cell is done twice, and table, text, figures and page are there."""
-    path = write(tmp_path)
+    path = write(tmp_path, suites={"countdown": ["countdown/more_numbers"]}, suite_limit=2)
     given = load_study(path, {})
     cells = all_cells(given)
     study_process = start(path)
@@ -405,7 +464,7 @@ def test_from_a_kill_to_the_report(tmp_path, capsys):
     finally:
         study_process.send_signal(signal.SIGKILL)
         study_process.wait()
-    before = cells[0].summary.stat().st_mtime
+    before = (cells[0].folder / "outcome.json").stat().st_mtime
     assert cli.run(["study", str(path), "--report", "--json"]) == 0
     half = json.loads(capsys.readouterr().out)
     assert half["progress"]["done"] == 1
@@ -413,7 +472,11 @@ def test_from_a_kill_to_the_report(tmp_path, capsys):
     assert cli.run(["study", str(path), "--workers", "2", "--json"]) == 0
     whole = json.loads(capsys.readouterr().out)
     assert whole["progress"]["done"] == whole["progress"]["cells"] == 4
-    assert cells[0].summary.stat().st_mtime == before
+    assert (cells[0].folder / "outcome.json").stat().st_mtime == before
+    assert {name: len(kept["right"]) for name, kept in cells[0].outcome["sets"].items()} == {
+        "test": 3,
+        "countdown/more_numbers": 2,
+    }
     reference, dasd = whole["results"]
     assert (dasd["seeds"], dasd["difference"]["seeds"], reference["difference"]) == ([0, 1], 2, None)
     runs = [json.loads((cell.folder / "evaluation/summary.json").read_text())["avg_at_2"] for cell in cells]

@@ -14,9 +14,9 @@ from typing import Any
 
 from dasd.config import BadInput, DataConfig, EvalConfig, RunConfig, load_config
 from dasd.files import read_json
-from dasd.study.config import Study, flat
+from dasd.study.config import Study, StudyEvaluation, flat
 
-EVALUATION, STATE = "evaluation", "cell.json"
+EVALUATION, SUITES, STATE, OUTCOME = "evaluation", "suites", "cell.json", "outcome.json"
 Settings = dict[str, Any]
 
 
@@ -40,13 +40,24 @@ class Cell:
         return self.study.output / self.name
 
     @property
-    def summary(self) -> Path:
-        return self.folder / EVALUATION / "summary.json"
+    def suites(self) -> tuple[str, ...]:
+        """Benchmarks that are evaluated beside the task's own problems; none in a search."""
+        return self.study.config.suites.get(self.task, ()) if self.candidate is None else ()
+
+    @property
+    def own_set(self) -> str:
+        """Name of the task's own problems among the evaluation sets: their split."""
+        return self._evaluation.split
+
+    @property
+    def outcome(self) -> Settings | None:
+        """What is kept of it (`dasd.study.outcome`); None where it is not done."""
+        kept = read_json(self.folder / OUTCOME)
+        return kept if kept and kept["steps"] >= self.study.config.steps else None
 
     @property
     def done(self) -> bool:
-        trained = (read_json(self.folder / "result.json") or {}).get("steps", 0) >= self.study.config.steps
-        return trained and self.summary.is_file()
+        return self.outcome is not None
 
     @property
     def state(self) -> Settings:
@@ -55,9 +66,16 @@ class Cell:
 
     @property
     def score(self) -> float:
-        """Avg@k of a cell that is done."""
-        summary = read_json(self.summary)
-        return float(summary[f"avg_at_{summary['num_samples']}"])
+        """Avg@k of a cell that is done, on the task's own problems."""
+        if (kept := self.outcome) is None:
+            raise ValueError(f"{self.name} is not done")
+        of = kept["sets"][self.own_set]
+        return sum(of["right"]) / len(of["right"]) / of["num_samples"]
+
+    @property
+    def _evaluation(self) -> StudyEvaluation:
+        search = self.study.config.search
+        return self.study.config.evaluation if self.candidate is None or search is None else search.evaluation
 
     def run_config(self, chosen: Mapping[str, Any]) -> RunConfig:
         """The base, over it the task's settings, the arm's, those chosen or tried, and ours. Raises BadInput with the name."""
@@ -70,26 +88,28 @@ class Cell:
             raise BadInput(f"{self.name}: {error}") from None
 
     def eval_config(self, run: RunConfig) -> EvalConfig:
-        search = self.study.config.search
-        asked = self.study.config.evaluation if self.candidate is None or search is None else search.evaluation
+        asked = self._evaluation
         place = {
             "split": asked.split,
             "limit": asked.limit,
             **({"source": asked.source, "sources": ()} if asked.source else {}),
         }
-        return EvalConfig(
-            data=DataConfig(**(run.data.model_dump() | place)),
-            num_samples=asked.num_samples,
-            temperature=asked.temperature,
-            seed=asked.seed,
-            max_completion_length=run.training.max_completion_length,
-        )
+        return EvalConfig(data=DataConfig(**(run.data.model_dump() | place)), **self._sampling(run))
+
+    def suites_config(self, run: RunConfig) -> EvalConfig:
+        return EvalConfig(benchmarks=self.suites, limit=self.study.config.suite_limit, **self._sampling(run))
+
+    def _sampling(self, run: RunConfig) -> Settings:
+        asked, length = self._evaluation, run.training.max_completion_length
+        settings = asked.model_dump(include={"num_samples", "temperature", "seed"})
+        return {**settings, "max_completion_length": length}
 
     def commands(self) -> list[list[str]]:
         """The arguments of `dasd`, in their order."""
         folder = str(self.folder)
-        evaluate = ["eval", folder, "--config", f"{folder}/eval.yaml", "--output", f"{folder}/{EVALUATION}"]
-        return [["train", f"{folder}/cell.yaml"], evaluate]
+        evaluations = [("eval.yaml", EVALUATION), *([("suites.yaml", SUITES)] if self.suites else [])]
+        asked = [["--config", f"{folder}/{settings}", "--output", f"{folder}/{to}"] for settings, to in evaluations]
+        return [["train", f"{folder}/cell.yaml"], *(["eval", folder, *arguments] for arguments in asked)]
 
 
 def candidates(study: Study, arm: str) -> list[Settings]:
@@ -117,10 +137,15 @@ def all_cells(study: Study) -> list[Cell]:
 
 
 def check(cells: list[Cell]) -> None:
-    """Builds the config of every cell. Raises BadInput with the first that is none."""
+    """Builds the configs of every cell. Raises BadInput with the first that is none."""
+    from dasd.evaluation.benchmarks import choose
+
     for cell in cells:
-        first = next(iter(candidates(cell.study, cell.arm)), {})
-        cell.eval_config(cell.run_config(first))
+        run = cell.run_config(next(iter(candidates(cell.study, cell.arm)), {}))
+        cell.eval_config(run)
+        if cell.suites:
+            choose(cell.suites)
+            cell.suites_config(run)
 
 
 def as_overrides(settings: Mapping[str, Any]) -> list[str]:

@@ -68,6 +68,10 @@ class StudyConfig(Section):
     seeds: tuple[int, ...] = Field((0, 1, 2), description="training seeds, the same for every arm")
     steps: Annotated[int, Field(gt=0)] = Field(description="optimisation steps of every cell; the last one is evaluated")
     evaluation: StudyEvaluation = StudyEvaluation()
+    suites: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="task -> benchmarks evaluated beside its own problems, e.g. [countdown/more_numbers]"
+    )
+    suite_limit: Annotated[int, Field(gt=0)] | None = Field(None, description="the first problems of each suite; null: all")
     search: SearchConfig | None = Field(None, description="settings chosen on validation problems; null: none")
 
     @field_validator("tasks", "arms", mode="before")
@@ -101,6 +105,15 @@ class StudyConfig(Section):
             _refuse(settings, f"arms.{arm}", MATCHED, "which all arms of a task share: budget and problems are matched")
         for task, settings in self.tasks.items():
             _refuse(settings, f"tasks.{task}", OURS, "which the study says itself (output, steps, seeds)")
+        return self
+
+    @model_validator(mode="after")
+    def _suites_are_of_tasks(self) -> StudyConfig:
+        for task, names in self.suites.items():
+            if task not in self.tasks:
+                raise ValueError(f"suites: {task!r} is none of the tasks{nearest(task, list(self.tasks))}")
+            if len(set(names)) < len(names) or any(set(name) & set("*?[") for name in names):
+                raise ValueError(f"suites.{task} must name benchmarks, each once and without patterns, got {list(names)}")
         return self
 
     @model_validator(mode="after")

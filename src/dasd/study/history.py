@@ -13,19 +13,20 @@ from dasd.files import append_lines, read_lines, write_text
 from dasd.study.config import Study, flat
 
 FILE = "history.jsonl"
-FIXED = ("steps", "evaluation.", "base", "reference")  # chosen before the first run; other values are another study
+Note = dict[str, Any]
+FIXED = ("steps", "evaluation.", "base", "reference", "suite_limit")  # chosen before the first run; else another study
 
 
 def record(study: Study) -> None:
     """Notes plan and settings beside the runs, if they are not those of the last note; keeps the plan's text.
 
-    Raises BadInput where something of FIXED is another than at the first run.
+    Raises BadInput where something that is fixed is another than at the first run.
     """
     path = study.output / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{FILE}.lock")):
         noted, now = read_lines(path), _now(study)
-        changed = [key for key in now["settings"] if key.startswith(FIXED) and noted and _differ(noted[0], now, key)]
+        changed = [key for key in _keys(*noted, now) if (first := _first_with(noted, key)) and _differ(first, now, key)]
         if changed:
             raise BadInput(
                 f"{study.output} holds a study with another {', '.join(changed)}, which is fixed before the first run: give "
@@ -47,7 +48,7 @@ def deviations(study: Study) -> list[str]:
         when = f"from {after['at']}" if after is not now else "since the last run"
         if before["plan_sha256"] != after["plan_sha256"]:
             said.append(f"The plan was changed {when} ({before['plan_sha256'][:8]} to {after['plan_sha256'][:8]}).")
-        changed = [key for key in {**before["settings"], **after["settings"]} if _differ(before, after, key)]
+        changed = [key for key in _keys(before, after) if _differ(before, after, key)]
         if changed:
             said.append(f"Settings of the study were changed {when}: {', '.join(changed)}.")
     return said
@@ -59,11 +60,25 @@ def first(study: Study) -> dict[str, Any] | None:
     return {key: noted[0][key] for key in ("plan_sha256", "at")} if noted else None
 
 
-def _differ(before: dict[str, Any], after: dict[str, Any], key: str) -> bool:
+def _first_with(noted: list[Note], key: str) -> Note | None:
+    """The note that fixed this setting: the first one, and of a task's suites the first that has the task; None if none did."""
+    if key.startswith(FIXED):
+        return next(iter(noted), None)
+    if not key.startswith("suites."):
+        return None
+    task = "tasks." + key.removeprefix("suites.")
+    return next((note for note in noted if any(each == task or each.startswith(f"{task}.") for each in note["settings"])), None)
+
+
+def _keys(*notes: Note) -> list[str]:
+    return list(dict.fromkeys(key for note in notes for key in note["settings"]))
+
+
+def _differ(before: Note, after: Note, key: str) -> bool:
     return before["settings"].get(key, "absent") != after["settings"].get(key, "absent")
 
 
-def _now(study: Study) -> dict[str, Any]:
+def _now(study: Study) -> Note:
     settings = flat(study.config.model_dump(mode="json", exclude={"output"}))
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return {"at": at, "plan_sha256": study.plan_sha256, "settings": settings}

@@ -6,7 +6,6 @@ A sentence says that one arm is above another only if the corrected test and bot
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,24 +15,17 @@ import numpy as np
 
 from dasd.config import BadInput
 from dasd.evaluation.estimators import holm, pass_at_k
-from dasd.evaluation.readers import OnFile, read_run
-from dasd.files import read_lines
 from dasd.study import statistics
-from dasd.study.cells import EVALUATION, Cell, all_cells, main_cells
+from dasd.study.cells import Cell, all_cells, main_cells
 from dasd.study.config import Study
 from dasd.study.history import deviations, first
+from dasd.study.outcome import CURVES
 from dasd.study.search import read_choice
 from dasd.study.work import estimate
-from dasd.tasks.base import GradeStatus
 
 THRESHOLDS = [round(0.02 * step, 2) for step in range(51)]
-CURVES = {
-    "reward": ("metrics.jsonl", "reward"),
-    "entropy": ("metrics.jsonl", "entropy"),
-    "validation": ("validation.jsonl", "avg_at_"),
-}
 Record = dict[str, Any]
-Read = list[tuple[Cell, OnFile]]  # the cells of one task and arm that are done
+Read = list[tuple[Cell, Record]]  # the cells of one task and arm that are done, with what is kept of them
 
 
 def results(study: Study, workers: int = 1) -> Record:
@@ -44,7 +36,7 @@ def results(study: Study, workers: int = 1) -> Record:
     cells, config = all_cells(study), study.config
     read = {(task, arm): _read(main_cells(study, task, arm)) for task in config.tasks for arm in config.arms}
     for task in config.tasks:
-        _same_problems(task, [entry for arm in config.arms for _, entry in read[task, arm]])
+        _same_problems(task, [entry for arm in config.arms for entry in read[task, arm]])
     rows = [
         _row(study, task, arm, read[task, arm], read[task, config.reference]) for task in config.tasks for arm in config.arms
     ]
@@ -169,34 +161,27 @@ def _difference(difference: Record) -> str:
 
 
 def _read(cells: Sequence[Cell]) -> Read:
-    found = []
-    for cell in cells:
-        if cell.done:
-            [evaluation] = read_run(cell.folder / EVALUATION).benchmarks.values()
-            found.append((cell, evaluation))
-    return found
+    return [(cell, kept) for cell in cells if (kept := cell.outcome)]
 
 
-def _same_problems(task: str, read: Sequence[OnFile]) -> None:
-    for each in read[1:]:
-        if (each.identity["fingerprint"], each.ids, each.num_samples) != (
-            read[0].identity["fingerprint"],
-            read[0].ids,
-            read[0].num_samples,
-        ):
+def _same_problems(task: str, read: Read) -> None:
+    for cell, kept in read[1:]:
+        ours, theirs = ({name: _asked(each) for name, each in of["sets"].items()} for of in (kept, read[0][1]))
+        if ours != theirs:
             raise BadInput(
-                f"{task}: {read[0].folder} and {each.folder} were not evaluated on the same problems and as many samples, so "
-                "they cannot be paired: delete one of the two and run the study again"
+                f"{task}: {read[0][0].folder} and {cell.folder} were not evaluated on the same problems and as many samples, "
+                "so they cannot be paired: delete one of the two and run the study again"
             )
+
+
+def _asked(of: Record) -> tuple[str, int, int]:
+    return of["fingerprint"], len(of["right"]), of["num_samples"]
 
 
 def scores_of(read: Read, k: int = 1) -> dict[int, np.ndarray]:
     """seed -> (problems,) Pass@k, which with k = 1 is the share of right samples, Avg@k."""
-    found = {}
-    for cell, each in read:
-        right = Counter(record["problem_id"] for record in each.records if record["status"] == GradeStatus.CORRECT)
-        found[cell.seed] = pass_at_k(each.num_samples, [right[name] for name in each.ids], k)
-    return found
+    sets = {cell.seed: kept["sets"][cell.own_set] for cell, kept in read}
+    return {seed: pass_at_k(of["num_samples"], of["right"], k) for seed, of in sets.items()}
 
 
 def _row(study: Study, task: str, arm: str, read: Read, reference: Read) -> Record:
@@ -207,7 +192,7 @@ def _row(study: Study, task: str, arm: str, read: Read, reference: Read) -> Reco
         pair = (np.stack([side[seed] for seed in shared]) for side in (scores, theirs))
         found = statistics.paired_difference(*pair)
         difference = {**vars(found), "resampled": list(found.resampled), "p_holm": math.nan}
-    k = read[0][1].num_samples if read else 0
+    k = study.config.evaluation.num_samples if read else 0
     sizes = [2**power for power in range(k.bit_length()) if 2**power <= k]
     curve = {size: _level(scores_of(read, size)) for size in sizes}
     return {
@@ -220,7 +205,7 @@ def _row(study: Study, task: str, arm: str, read: Read, reference: Read) -> Reco
         "value": _level(scores) if scores else None,
         "difference": difference,
         "pass_at_k": curve,
-        "curves": {name: band([_series(cell, *where) for cell, _ in read]) for name, where in CURVES.items()},
+        "curves": {name: band([_curve(kept, name) for _, kept in read]) for name in CURVES},
     }
 
 
@@ -228,14 +213,8 @@ def _level(scores: dict[int, np.ndarray]) -> Record:
     return vars(statistics.level(np.stack(list(scores.values()))))
 
 
-def _series(cell: Cell, file: str, key: str) -> dict[int, float]:
-    """step -> a figure that a run logged; a key that ends in _ is the start of its name."""
-    found = {}
-    for line in read_lines(cell.folder / file):
-        name = next((name for name in line if name == key or (key.endswith("_") and name.startswith(key))), None)
-        if name is not None and isinstance(line[name], int | float):
-            found[int(line["step"])] = float(line[name])
-    return found
+def _curve(kept: Record, name: str) -> dict[int, float]:
+    return {int(step): value for step, value in kept["curves"].get(name, {}).items()}
 
 
 def band(series: Sequence[dict[int, float]]) -> Record | None:

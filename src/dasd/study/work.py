@@ -22,6 +22,7 @@ from dasd.files import write_json, write_text
 from dasd.progress import console
 from dasd.study.cells import STATE, Cell, all_cells
 from dasd.study.config import Study
+from dasd.study.outcome import keep
 from dasd.study.search import chosen_for, read_choice, settle
 
 LOG, KILLED = "log.txt", "killed"
@@ -30,11 +31,16 @@ Run = Callable[[Cell], str | None]  # does the work of a cell; what went wrong, 
 
 
 def run_cell(cell: Cell) -> str | None:
-    """Trains and evaluates in processes of their own, which write into the cell's log; returns the last words of a failure."""
+    """Trains and evaluates in processes of their own, which write into the cell's log, and keeps the outcome.
+
+    Returns the last words of a failure.
+    """
     folder = cell.folder
     run = cell.run_config(chosen_for(cell))
     write_text(folder / "cell.yaml", dump_config(run))
     write_text(folder / "eval.yaml", dump_config(cell.eval_config(run)))
+    if cell.suites:
+        write_text(folder / "suites.yaml", dump_config(cell.suites_config(run)))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     for command in cell.commands():
         start = [sys.executable, "-m", "dasd.study.child", str(os.getpid()), str(folder), *command]
@@ -47,6 +53,7 @@ def run_cell(cell: Cell) -> str | None:
         if code:
             said = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
             return f"dasd {command[0]} ended with {code}: {said[-1]}"
+    keep(cell)
     return None
 
 
