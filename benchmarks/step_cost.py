@@ -372,12 +372,12 @@ def peak_memory(side: str, case: Case) -> int:
             for _ in range(2):
                 step()
             return torch.cuda.max_memory_allocated() - before
-        before, done, peak = _resident(), threading.Event(), 0
+        before, done, peak = resident(), threading.Event(), 0
 
         def watch() -> None:
             nonlocal peak
             while not done.wait(0.002):
-                peak = max(peak, _resident())
+                peak = max(peak, resident())
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -388,7 +388,7 @@ def peak_memory(side: str, case: Case) -> int:
         return peak - before
 
 
-def _resident() -> int:
+def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

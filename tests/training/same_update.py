@@ -45,6 +45,7 @@ CASES = {
     "forks of each rollout": {"method": "forking", "method_settings": {"scope": "rollout"}},
     "mean of rollouts": {"loss_type": "grpo"},
     "rows without teacher": {"context": "hint"},
+    "rollouts of our own sampler": {"sampler": "dasd", "max_completion_length": 24},
 }  # fmt: skip
 SHARDED = [name for name, case in CASES.items() if name == "dasd" or "teacher_weights" in case]
 
@@ -77,7 +78,7 @@ def run(folder, name, tokenizer, processes, passes=1, head_in_shards=False, **se
     rows = as_dataset(make_problems(16, 0, "train"))
     if settings.get("context") == "hint":
         rows = rows.map(lambda row, index: {"hint": None if index % 2 else "try 3 * 7"}, with_indices=True)
-    trainer = Prescribed(
+    trainer = (SelfDistillationTrainer if settings.get("sampler") == "dasd" else Prescribed)(
         tiny(tokenizer), length_reward, make_arguments(output_dir=str(folder / name), **settings),
         train_dataset=rows, processing_class=tokenizer,
     )  # fmt: skip

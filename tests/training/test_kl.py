@@ -38,7 +38,7 @@ def trained(folder, tokenizer, problems, arguments):
 @pytest.mark.parametrize("lora", [False, True], ids=["all weights", "adapter"])
 @pytest.mark.parametrize("regime", REGIMES)
 def test_grpo_with_kl_is_trls(trained, regime, lora):
-    ours = trained(SelfDistillationTrainer, SelfDistillationConfig, lora, method="grpo", **REGIMES[regime])
+    ours = trained(SelfDistillationTrainer, SelfDistillationConfig, lora, method="grpo", sampler="trl", **REGIMES[regime])
     theirs = trained(GRPOTrainer, GRPOConfig, lora, disable_dropout=True, **REGIMES[regime])
     for (name, one), (_, other) in zip(ours.model.named_parameters(), theirs.model.named_parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0, msg=name)

@@ -96,7 +96,7 @@ def test_agreement_is_with_the_teachers_most_likely_token(train, tiny_model, tok
 @pytest.mark.parametrize("regime", REGIMES)
 def test_beta_zero_trains_exactly_like_trl_grpo(tiny_model, tokenizer, problems, train, regime):
     start = {name: value.clone() for name, value in tiny_model.state_dict().items()}
-    train(SelfDistillationTrainer, method_settings={"beta": 0.0}, **REGIMES[regime])
+    train(SelfDistillationTrainer, method_settings={"beta": 0.0}, sampler="trl", **REGIMES[regime])
     ours = {name: value.clone() for name, value in tiny_model.state_dict().items()}
     tiny_model.load_state_dict(start)
     train(GRPOTrainer, kind=GRPOConfig, disable_dropout=True, **REGIMES[regime])

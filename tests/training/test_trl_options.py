@@ -103,8 +103,9 @@ def trained(folder, tokenizer, problems, tmp_path):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_it_trains_as_in_trl(trained, name):
+    """With rollouts of TRL's generation: our sampler draws other random numbers."""
     changes = EXAMPLES[name]
-    ours = trained(SelfDistillationTrainer, SelfDistillationConfig, method="grpo", **changes)
+    ours = trained(SelfDistillationTrainer, SelfDistillationConfig, method="grpo", sampler="trl", **changes)
     theirs = trained(GRPOTrainer, GRPOConfig, **({"disable_dropout": True} | changes))
     assert ours.state.global_step == theirs.state.global_step == 2
     assert ours.weights_changed
@@ -218,7 +219,7 @@ def test_experts_keep_their_balance(tokenizer, problems, tmp_path):
         trainer.train()
         return model.model.layers[0].mlp.gate.weight.detach()
 
-    ours = {c: step(SelfDistillationTrainer, SelfDistillationConfig, c, method="grpo") for c in (0.0, 1.0)}
+    ours = {c: step(SelfDistillationTrainer, SelfDistillationConfig, c, method="grpo", sampler="trl") for c in (0.0, 1.0)}
     theirs = step(GRPOTrainer, GRPOConfig, 1.0, disable_dropout=True)
     torch.testing.assert_close(ours[1.0], theirs, atol=1e-6, rtol=0)
     assert (ours[1.0] - ours[0.0]).abs().max() > 1e-4

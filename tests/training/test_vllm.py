@@ -129,12 +129,12 @@ def test_vllm_in_this_process_is_told_type_and_seed(monkeypatch, tokenizer, prob
 
 def test_mixed_precision_decides_what_vllm_samples_in(train, caplog):
     trainer = train(max_steps=1)
-    assert trainer._computes_in == "float32"
-    trainer._warn_of_another_dtype("torch.float32")
+    assert vllm.computes_in(trainer) == "float32"
+    vllm.warn_of_another_dtype(trainer, "torch.float32")
     assert not caplog.records
     trainer.accelerator.state._mixed_precision = "bf16"
-    assert trainer._computes_in == "bfloat16"
-    trainer._warn_of_another_dtype("torch.float32")
+    assert vllm.computes_in(trainer) == "bfloat16"
+    vllm.warn_of_another_dtype(trainer, "torch.float32")
     assert "samples in float32 and the trainer computes in bfloat16" in caplog.text
     assert "--dtype bfloat16" in caplog.text
 

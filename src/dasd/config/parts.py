@@ -191,6 +191,9 @@ class TrainingConfig(Section):
     )
     temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="sampling temperature, also of all scores")
     max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
+    sampler: Literal["auto", "dasd", "trl"] = Field(
+        "auto", description="who writes rollouts where vLLM does not: our own sampler, TRL's generation, or ours where it can"
+    )
     dynamic_sampling: Annotated[int, Field(ge=0)] = Field(
         0, description="rounds in which groups whose rewards are all alike are replaced by fresh ones; 0: off"
     )

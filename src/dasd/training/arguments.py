@@ -51,6 +51,7 @@ def trainer_arguments(
         "teacher_weights": config.teacher.weights,
         "teacher_ema_rate": config.teacher.ema_rate,
         "teacher_sync_steps": config.teacher.sync_steps,
+        "sampler": training.sampler,
         "max_resamples": training.dynamic_sampling,
         "max_steps": training.steps,
         "per_device_train_batch_size": training.micro_batch_size,

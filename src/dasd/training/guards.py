@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from transformers import TrainerCallback
 
-from dasd.config import RunFailed
+from dasd.config import BadInput, RunFailed
 from dasd.credit.signals import NotFinite
 from dasd.training.checkpoints import last_checkpoint
 
@@ -61,9 +61,16 @@ def _local(tensor: Any) -> Tensor:
 
 @contextmanager
 def stopping(step: int, checkpoints: str) -> Iterator[None]:
-    """Inside, signals of the method that are not finite end the run with RunFailed. `step` counts from 1."""
+    """Inside, logits of the trained policy and signals of the method that are not finite end the run with RunFailed.
+
+    `step` counts from 1; a model that is broken before that is BadInput.
+    """
     try:
         yield
+    except BadInput as error:
+        if step == 1:
+            raise
+        raise _stopped(f"stopped while the rollouts of step {step} were sampled: {error}", checkpoints) from error
     except NotFinite as error:
         raise _stopped(f"stopped before the update of step {step}: {error}", checkpoints) from error
 

@@ -263,5 +263,6 @@ def _warn_of_other_processes(record: Path) -> None:
     before, now = json.loads(record.read_text(encoding="utf-8")).get("processes", 1), processes.count()
     if before != now:
         logger.warning(
-            "This run was started on %d processes and goes on with %d: same problems, other random numbers.", before, now
-        )
+            "This run was started on %d processes and goes on with %d: same problems, other random numbers where TRL or vLLM "
+            "samples.", before, now,
+        )  # fmt: skip

@@ -42,6 +42,7 @@ logger = logging.getLogger("dasd")
 warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true but no accelerator is found")
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|accelerate|peft|torch)\.")
 TEACHER_FILE, STATE_FILE = "teacher.safetensors", "credit_state.json"
+SAMPLERS = ("auto", "dasd", "trl")
 _TOTAL = "batch_total/"  # a batch's numbers for `TokenSignals.batch_totals`
 
 
@@ -67,6 +68,13 @@ class SelfDistillationConfig(GRPOConfig):
     success_threshold: float = field(
         default=1.0, metadata={"help": "A rollout is correct if the first reward function gives it at least this."}
     )
+    sampler: str = field(
+        default="auto",
+        metadata={
+            "help": "Who writes rollouts where vLLM does not: dasd (our own sampler), trl (its generate), auto (ours where it "
+            "can)."
+        },
+    )
     max_resamples: int = field(
         default=0, metadata={"help": "Dynamic sampling: rounds in which groups of equal rewards are replaced; 0 is off."}
     )
@@ -89,6 +97,8 @@ class SelfDistillationConfig(GRPOConfig):
             value = getattr(self, one.name)
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{one.name} must be a finite number, got {value}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         super().__post_init__()
 
 
@@ -114,7 +124,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         self.wrong_context = wrong_hints(self.context, self.method) if "contrast_logps" in self.needs else None
         self.compares_distributions = "teacher_distribution" in self.needs
         self.reads_squares = "sum_squared_probs" in self.needs
-        self.max_resamples = args.max_resamples
+        self.max_resamples, self.sampler = args.max_resamples, args.sampler
         if args.cast_lm_head_to_fp32 and not isinstance(model, str):
             _refuse_to_cast(model)
         self._teacher_entropy_history: list[float] = []

@@ -15,7 +15,7 @@ Methods that compare whole distributions always get their credit in the loss, be
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from trl import GRPOTrainer
-from trl.generation import vllm_generation
+from trl.extras.profiling import profiling_context
 from trl.kernels import chunked_logprob
+from trl.models import unwrap_model_for_generation
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import pad
 
@@ -37,7 +38,7 @@ from dasd.prompts import tokenize_prompt
 from dasd.training.callbacks import Passes
 from dasd.training.checkpoints import keep_newest, saving
 from dasd.training.distributions import divergence_loss
-from dasd.training.dynamic_sampling import idle_groups, merge_rows
+from dasd.training.dynamic_sampling import idle_groups, merge_rows, other_rows
 from dasd.training.fingerprint import differ, fingerprint
 from dasd.training.guards import StopWhenNotFinite, refuse_broken_weights, stopping
 from dasd.training.passes import (
@@ -49,7 +50,9 @@ from dasd.training.passes import (
     reads_prompts_once,
     score_pass,
 )
+from dasd.training.sampling import filled, reason_against, write_rollouts
 from dasd.training.student_signals import add_outputs
+from dasd.training.vllm import telling_vllm, warn_of_another_dtype
 
 Batch = dict[str, Any]
 Recorded = list[tuple[Tensor, Tensor | None, Tensor | None]]  # log-probs, entropies, sums of squared probabilities
@@ -77,6 +80,7 @@ class TokenCreditTrainer(GRPOTrainer):
 
     compares_distributions = False
     reads_squares = False  # `credit` reads batch["sum_squared_probs"]
+    sampler = "auto"  # who writes rollouts where vLLM does not: auto, dasd (ours) or trl
     max_resamples = 0  # rounds in which groups without reward variance are replaced by fresh ones (DAPO's dynamic sampling)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -84,10 +88,12 @@ class TokenCreditTrainer(GRPOTrainer):
         self._batch_awaiting_credit: Batch | None = None
         self._credit: Credit | None = None
         self._totals: defaultdict[str, float | Tensor] = defaultdict(float)
-        with self._telling_vllm():
+        self._turns: Counter[tuple[int, ...]] = Counter()  # how often rollouts were sampled at a place
+        with telling_vllm(self):
             super().__init__(*args, **kwargs)
         if self.use_vllm and self.vllm_mode == "server" and self.accelerator.is_main_process:
-            self._warn_of_another_dtype(self.vllm_generation.vllm_client.get_server_info()["model_config"]["dtype"])
+            warn_of_another_dtype(self, self.vllm_generation.vllm_client.get_server_info()["model_config"]["dtype"])
+        self._samples_itself = self._chooses_itself()
         refuse_changed_head(self._language_model())
         for parameter in self.model.parameters() if getattr(self._language_model(), "is_quantized", False) else ():
             if parameter.requires_grad:  # TRL's are bfloat16: that rounds small updates away, and PEFT resumes in float32
@@ -380,41 +386,45 @@ class TokenCreditTrainer(GRPOTrainer):
         """(B, T, d) states that predict the completion's tokens, from those of the whole sequence."""
         return hidden[:, -completion_ids.size(1) - 1 : -1]
 
-    # vLLM
+    # Rollouts
 
-    @contextmanager
-    def _telling_vllm(self) -> Iterator[None]:
-        """What TRL has no field for and `vllm.LLM` needs to know: the type that the trainer computes in (vLLM takes float32 for
-        bfloat16, and its log-probs are then another model's), the run's seed, and the model's revision."""
-        plain = getattr(vllm_generation, "LLM", None)  # there where vLLM is installed
+    def _chooses_itself(self) -> bool:
+        """Whether our sampler writes the rollouts. Raises ValueError where it is told to and cannot; `auto` logs why not."""
+        if self.sampler == "trl" or (self.sampler == "auto" and self.use_vllm):
+            return False
+        if (reason := self._reason_against_our_sampler()) is None:
+            return True
+        if self.sampler == "dasd":
+            raise ValueError(f"sampler dasd cannot write these rollouts: {reason}. Leave it to TRL: sampler auto")
+        logger.info("TRL's generation writes the rollouts, every row to the end of the longest: %s.", reason)
+        return False
 
-        def told(*args: Any, seed: int, **options: Any) -> Any:
-            assert plain is not None
-            revision = getattr(self.model.config, "_commit_hash", None)
-            return plain(*args, seed=self.args.seed + seed, dtype=self._computes_in, revision=revision, **options)
+    def _reason_against_our_sampler(self) -> str | None:
+        if self.use_vllm or self.use_transformers_continuous_batching:
+            return "vLLM does" if self.use_vllm else "continuous batching does"
+        if self._is_vlm:
+            return "there are pictures"
+        if self.is_fsdp_enabled or self._dist.is_zero3:
+            return "the model is sharded over processes, which must make the same calls"
+        return reason_against(self._language_model(), self.generation_config, self.eos_token_ids)
 
-        if plain is None:
-            yield
-            return
-        vllm_generation.LLM = told
-        try:
-            yield
-        finally:
-            vllm_generation.LLM = plain
-
-    @property
-    def _computes_in(self) -> str:
-        """Name of the type in which the policy's own log-probs are computed."""
-        autocast = {"bf16": "bfloat16", "fp16": "float16"}.get(self.accelerator.mixed_precision)
-        return autocast or str(self.model.dtype).removeprefix("torch.")
-
-    def _warn_of_another_dtype(self, sampled_in: str) -> None:
-        sampled_in = sampled_in.removeprefix("torch.")
-        if sampled_in != self._computes_in:
-            logger.warning(
-                "The vLLM server samples in %s and the trainer computes in %s: their log-probs differ by more than rounding. "
-                "Start the server with --dtype %s.", sampled_in, self._computes_in, self._computes_in,
-            )  # fmt: skip
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        if not self._samples_itself:
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        place = (self.args.seed, self.state.global_step, int(self.model.training))
+        turn, self._turns[place] = self._turns[place], self._turns[place] + 1
+        first = self.accelerator.process_index * len(prompt_ids)  # a rollout draws the same on however many processes
+        seeds = [(*place, turn, first + row) for row in range(len(prompt_ids))]
+        settings, pad_id = filled(self.generation_config, self._language_model()), self._tokenizer.pad_token_id
+        checkpointing = self.args.gradient_checkpointing_kwargs
+        with (
+            profiling_context(self, "sample"),
+            unwrap_model_for_generation(
+                self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=checkpointing
+            ) as model,
+            self.accelerator.autocast(),  # around all of it: weights are cast once
+        ):
+            return write_rollouts(model, prompt_ids, settings, seeds, self.eos_token_ids, pad_id), None
 
     # Passes without gradient
 
@@ -448,7 +458,8 @@ class TokenCreditTrainer(GRPOTrainer):
             if wanted == 0:
                 break
             sampled += wanted
-            fresh_rows = [row for row in self._fresh_rows(wanted, attempt) for _ in range(size)]
+            place = (self.args.seed, self.state.global_step, attempt, self.accelerator.process_index)
+            fresh_rows = [row for row in other_rows(self.train_dataset, wanted, place) for _ in range(size)]
             fresh = self._generate_batch(fresh_rows)
             useless = set(idle_groups(fresh["rewards"], size))
             good = [group for group in range(wanted) if group not in useless]
@@ -464,14 +475,6 @@ class TokenCreditTrainer(GRPOTrainer):
         counts["idle_left"] = len(idle_groups(batch["rewards"], size))
         self.add_totals({name: torch.tensor(float(count)) for name, count in counts.items()})
         return rows, batch
-
-    def _fresh_rows(self, count: int, attempt: int) -> list[dict[str, Any]]:
-        """Other rows of the dataset, the same ones in a resumed run."""
-        place = [self.args.seed, self.state.global_step, attempt, self.accelerator.process_index]
-        seed = sum(value * factor for value, factor in zip(place, (1, 1_000_003, 7_919, 104_729), strict=True))
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randint(len(self.train_dataset), (count,), generator=generator)
-        return [self.train_dataset[int(index)] for index in chosen]
 
 
 @contextmanager

@@ -1,22 +1,29 @@
-"""Can vLLM sample this run's rollouts? Asked before anything is loaded; TRL asks minutes later, and in other words.
+"""Can vLLM sample this run's rollouts? Asked before anything is loaded; TRL asks minutes later, and in other words. And what
+does vLLM have to know that TRL does not tell it?
 
 Settings are TRL's own, under `training.trl`: `use_vllm`, `vllm_mode`, `vllm_gpu_memory_utilization` and so on.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from trl import GRPOConfig
+from trl.generation import vllm_generation
 from trl.import_utils import is_vllm_available
 
 from dasd import processes
 from dasd.config import BadInput, nearest
 
+logger = logging.getLogger("dasd")
 MODES = ("colocate", "server")
 CORRECTIONS = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
 SECONDS_BETWEEN_ATTEMPTS = 2.0
@@ -116,3 +123,39 @@ def _unreachable(url: str) -> str | None:
         return f"HTTP {error.code}"
     except (URLError, OSError, HTTPException, ValueError) as error:
         return str(getattr(error, "reason", error))
+
+
+@contextmanager
+def telling_vllm(trainer: Any) -> Iterator[None]:
+    """What TRL has no field for and `vllm.LLM` needs to know: the type that the trainer computes in (vLLM takes float32 for
+    bfloat16, and its log-probs are then another model's), the run's seed, and the model's revision."""
+    plain = getattr(vllm_generation, "LLM", None)  # there where vLLM is installed
+
+    def told(*args: Any, seed: int, **options: Any) -> Any:
+        assert plain is not None
+        revision = getattr(trainer.model.config, "_commit_hash", None)
+        return plain(*args, seed=trainer.args.seed + seed, dtype=computes_in(trainer), revision=revision, **options)
+
+    if plain is None:
+        yield
+        return
+    vllm_generation.LLM = told
+    try:
+        yield
+    finally:
+        vllm_generation.LLM = plain
+
+
+def computes_in(trainer: Any) -> str:
+    """Name of the type in which the policy's own log-probs are computed."""
+    autocast = {"bf16": "bfloat16", "fp16": "float16"}.get(trainer.accelerator.mixed_precision)
+    return autocast or str(trainer.model.dtype).removeprefix("torch.")
+
+
+def warn_of_another_dtype(trainer: Any, sampled_in: str) -> None:
+    sampled_in, ours = sampled_in.removeprefix("torch."), computes_in(trainer)
+    if sampled_in != ours:
+        logger.warning(
+            "The vLLM server samples in %s and the trainer computes in %s: their log-probs differ by more than rounding. "
+            "Start the server with --dtype %s.", sampled_in, ours, ours,
+        )  # fmt: skip

@@ -26,6 +26,8 @@ from dasd.prompts import tokenize_prompt
 
 BLOCK = 128  # tokens whose probabilities are added up before one is chosen
 SHRINK_AT = 0.85  # the batch is cut down when less than this share of its rows is still writing
+# (n, S) token ids so far, left-padded, (n, S) their mask, (n, V) float32 logits of the next token -> those it is drawn from
+Warp = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class TransformersSampler:
@@ -74,14 +76,15 @@ class TransformersSampler:
 
 def write(
     model: Any, prompts: Sequence[list[int]], rows: Sequence[int], noise: np.ndarray, params: SamplingParams,
-    ends: Sequence[int], pad: int, *, first: Sequence[int | None] | None = None, limits: Sequence[int] | None = None,
-    finished: Callable[[int, list[int]], None] = lambda row, token_ids: None,
+    ends: Sequence[int], pad: int, *, warp: Warp | None = None, first: Sequence[int | None] | None = None,
+    limits: Sequence[int] | None = None, finished: Callable[[int, list[int]], None] = lambda row, token_ids: None,
     tokens: Callable[[int], None] = lambda count: None,
 ) -> list[list[int]]:  # fmt: skip
     """Token ids of one completion for each entry of `rows`, which says the prompt it continues; each prompt is read once.
 
     noise      (len(rows), max_completion_length) uniform numbers in [0, 1), one for each token
     ends       tokens that end a completion; they are written too
+    warp       in place of `params`' temperature and top_p; a temperature of 0 is greedy all the same
     first      a row's first token where it is not to be drawn; its place in `noise` is passed over
     limits     tokens a row may have, at most max_completion_length
     finished   called with each row and its token ids when it ends
@@ -91,37 +94,40 @@ def write(
     """
     hook = keep_head_input_contiguous(model)
     try:
-        return _write(model, prompts, rows, noise, params, ends, pad, first, limits, finished, tokens)
+        return _write(model, prompts, rows, noise, params, ends, pad, warp or _warp(params), first, limits, finished, tokens)
     finally:
         hook.remove()
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: buffers that a model in training renews here would be of no use to its backward pass
 def _write(
     model: Any, prompts: Sequence[list[int]], rows: Sequence[int], noise: np.ndarray, params: SamplingParams,
-    ends: Sequence[int], pad: int, first: Sequence[int | None] | None, limits: Sequence[int] | None,
+    ends: Sequence[int], pad: int, warp: Warp, first: Sequence[int | None] | None, limits: Sequence[int] | None,
     finished: Callable[[int, list[int]], None], tokens: Callable[[int], None],
 ) -> list[list[int]]:  # fmt: skip
-    device, warp = model.device, _warpers(params)
+    device = model.device
     end_ids = torch.tensor(ends, device=device)
     width = max(map(len, prompts))
-    input_ids = torch.full((len(prompts), width), pad, device=device)
-    mask = torch.zeros_like(input_ids)
+    ids = torch.full((len(prompts), width), pad, device=device)
+    mask = torch.zeros_like(ids)
     for index, prompt in enumerate(prompts):  # left padding
-        input_ids[index, width - len(prompt) :] = torch.tensor(prompt, device=device)
+        ids[index, width - len(prompt) :] = torch.tensor(prompt, device=device)
         mask[index, width - len(prompt) :] = 1
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
+    given: dict[str, Any] = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+    if hasattr(model.config.get_text_config(), "output_router_logits"):
+        given["output_router_logits"] = False  # the balance of experts is a matter of the loss, and its mask would not fit
 
     def read() -> torch.Tensor:
-        past = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
-        output = model(input_ids=input_ids, attention_mask=mask, position_ids=positions, **past)
-        return warp(input_ids, output.logits[:, -1].float())
+        """Logits after the tokens that the cache does not have yet."""
+        output = model(input_ids=ids[:, -positions.shape[1] :], attention_mask=mask, position_ids=positions, **given)
+        return warp(ids, mask, output.logits[:, -1].float())
 
     source = torch.tensor(rows, device=device)
     logits = read()[source]
     cache.reorder_cache(source)  # also of recurrent layers, which batch_select_indices forgets
-    mask, positions = mask[source], positions[source]
+    ids, mask, positions = ids[source], mask[source], positions[source]
     uniform = torch.from_numpy(noise).to(device)
     written = torch.full(noise.shape, -1, device=device)
     longest = min(params.max_completion_length, max(limits or [params.max_completion_length]))
@@ -150,17 +156,18 @@ def _write(
             break
         if left < SHRINK_AT * len(alive):
             cache.reorder_cache(writing.nonzero()[:, 0])
-            alive, drawn, mask, positions = alive[writing], drawn[writing], mask[writing], positions[writing]
+            alive, drawn, ids, mask, positions = (part[writing] for part in (alive, drawn, ids, mask, positions))
             writing = writing[writing]
-        input_ids = drawn[:, None]
+        ids = torch.cat([ids, drawn[:, None]], dim=1)
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
         positions = positions[:, -1:] + 1
         logits = read()
     return [ids[: ids.index(-1)] if -1 in ids else ids for ids in written.tolist()]
 
 
-def uniforms(seeds: Sequence[int], length: int) -> np.ndarray:
-    """(len(seeds), length) float64 in [0, 1); a row depends on its seed alone, and a longer row begins with the shorter one."""
+def uniforms(seeds: Sequence[int | Sequence[int]], length: int) -> np.ndarray:
+    """(len(seeds), length) float64 in [0, 1); a row depends on its seed (one number or several, 0 or more) alone, and a longer
+    row begins with the shorter one."""
     return np.stack([np.random.default_rng(seed).random(length) for seed in seeds])
 
 
@@ -199,13 +206,13 @@ def _distinct(tokenizer: Any, prompts: Sequence[Messages], template: Mapping[str
     return ids, [places[text] for text in texts]
 
 
-def _warpers(params: SamplingParams) -> LogitsProcessorList:
+def _warp(params: SamplingParams) -> Warp:
     warpers = LogitsProcessorList()
     if params.temperature not in (0.0, 1.0):
         warpers.append(TemperatureLogitsWarper(params.temperature))
     if params.top_p < 1.0 and params.temperature > 0:
         warpers.append(TopPLogitsWarper(params.top_p))
-    return warpers
+    return lambda ids, mask, logits: warpers(ids, logits)
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:

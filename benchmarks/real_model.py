@@ -1,0 +1,253 @@
+"""What does a step of DASD cost on a real model, beside TRL's own GRPO? And how fast do both sample?
+
+    OMP_NUM_THREADS=1 python benchmarks/real_model.py FOLDER [--dtype bfloat16] [--rollouts 16] [--completion 128] [--rounds 3]
+
+Sides: `grpo` is TRL's trainer as it is; `dasd` ours, with a teacher that is told the solution. LoRA of rank 16 on all linear
+layers, word problems, groups of 8, the same settings. Both sample with their own machinery, temperature 1. What a rollout costs
+depends on its length, and two samplers draw different numbers: so the model first writes rollouts of these very problems,
+without either trainer, and a side's rollout i then ends at the length of that one, in the middle of whatever it says (the end
+token is forbidden before, in TRL's generation it is forced then).
+
+The sides take turns, one whole step each (rollouts, rewards, scores, update), after one step to warm up. CPU seconds of the
+process, ratios of each round, their median; wall seconds beside them. Memory: most resident bytes of a process of its own in
+two steps over what it held before them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from machine import machine
+from peft import LoraConfig
+from step_cost import GPU, resident, reward
+from transformers import LogitsProcessor, LogitsProcessorList, PrinterCallback, TrainerCallback
+from transformers.utils import logging as transformers_logging
+from trl import GRPOConfig, GRPOTrainer
+
+from dasd import SelfDistillationConfig, SelfDistillationTrainer
+from dasd.config import ModelConfig
+from dasd.data.problems import as_row
+from dasd.evaluation.samplers.base import SamplingParams
+from dasd.evaluation.samplers.transformers import end_tokens, uniforms, write
+from dasd.files import write_json
+from dasd.models import load_model
+from dasd.prompts import tokenize_prompt
+from dasd.tasks import make_task
+from dasd.training import sampling
+
+RESULTS = Path(__file__).parent / "results" / "real-model-cpu.json"
+GROUP = 8
+SIDES = ("grpo", "dasd")
+
+
+class EndsAt(LogitsProcessor):
+    """Row i ends at lengths[i] tokens after a prompt of `width`, and not before."""
+
+    def __init__(self, lengths: Sequence[int], ends: Sequence[int], width: int) -> None:
+        self.lengths, self.ends, self.width = torch.tensor(lengths), list(ends), width
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        now = self.lengths.to(scores.device) == ids.shape[1] - self.width + 1
+        scores[:, self.ends] = -torch.inf
+        scores[now] = -torch.inf
+        scores[now, self.ends[0]] = 0.0
+        return scores
+
+
+def problems(rollouts: int) -> list[dict[str, Any]]:
+    return [as_row(problem) for problem in make_task("word_problems").make_problems(rollouts // GROUP, 0, "train")]
+
+
+def natural_lengths(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], longest: int) -> list[int]:
+    """Tokens of what the model writes to each problem, `GROUP` times."""
+    prompts = [tokenize_prompt(tokenizer, row["prompt"]) for row in rows]
+    places = [place for place in range(len(prompts)) for _ in range(GROUP)]
+    noise, ends = uniforms(range(len(places)), longest), sorted(end_tokens(model, tokenizer))
+    written = write(model, prompts, places, noise, SamplingParams(longest), ends, tokenizer.pad_token_id)
+    return [len(ids) for ids in written]
+
+
+def arguments(options: argparse.Namespace, folder: str, longest: int) -> dict[str, Any]:
+    return {
+        "output_dir": folder, "per_device_train_batch_size": options.micro_batch, "num_generations": GROUP,
+        "gradient_accumulation_steps": options.rollouts // options.micro_batch, "max_completion_length": longest,
+        "max_steps": 1, "learning_rate": 1e-5, "report_to": [], "save_strategy": "no", "disable_tqdm": True, "bf16": False,
+        "gradient_checkpointing": options.checkpointing, "logging_steps": 1, "shuffle_dataset": False, "use_cpu": not GPU,
+    }  # fmt: skip
+
+
+def trainer_of(side: str, options: argparse.Namespace, folder: str) -> tuple[Any, list[int]]:
+    """A trainer whose rollouts end at the lengths that are returned."""
+    model, tokenizer = load_model(ModelConfig(path=str(options.folder), dtype=options.dtype))
+    rows = problems(options.rollouts)
+    lengths = natural_lengths(model, tokenizer, rows, options.completion)
+    longest = max(lengths)
+    adapter = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    given = {"train_dataset": Dataset.from_list(rows), "processing_class": tokenizer, "peft_config": adapter}
+    plain = arguments(options, folder, longest)
+    ends = sorted(end_tokens(model, tokenizer))
+    if side == "grpo":
+        trainer: Any = GRPOTrainer(model, reward, GRPOConfig(**plain, beta=0.0), **given)
+        base = trainer.model.get_base_model()
+        generate = base.generate
+
+        def ending(*args: Any, **kwargs: Any) -> Any:
+            processor = EndsAt(lengths, ends, kwargs["input_ids"].shape[1])
+            return generate(*args, logits_processor=LogitsProcessorList([processor]), **kwargs)
+
+        base.generate = ending
+    else:
+        trainer = SelfDistillationTrainer(model, reward, SelfDistillationConfig(**plain, sampler="dasd"), **given)
+
+        def without_ends(*args: Any, **kwargs: Any) -> Any:
+            rule = kwargs.pop("warp")
+
+            def warp(ids: torch.Tensor, mask: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+                return rule(ids, mask, logits.index_fill(1, torch.tensor(ends, device=logits.device), -torch.inf))
+
+            return write(*args, warp=warp, limits=lengths, **kwargs)
+
+        sampling.write = without_ends  # type: ignore[assignment]
+    trainer.remove_callback(PrinterCallback)
+    return trainer, lengths
+
+
+class Clocks(TrainerCallback):
+    """CPU and wall seconds of a whole step, and of its sampling."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.taken: dict[str, float] = {}
+        sample = trainer._generate_single_turn
+
+        def clocked(*args: Any, **kwargs: Any) -> Any:
+            began = time.process_time()
+            written = sample(*args, **kwargs)
+            self.taken["sampling_cpu_s"] = time.process_time() - began
+            self.taken["tokens"] = sum(map(len, written[0]))
+            return written
+
+        trainer._generate_single_turn = clocked
+        trainer.add_callback(self)
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.began = time.process_time(), time.perf_counter()
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.taken["cpu_s"] = time.process_time() - self.began[0]
+        self.taken["wall_s"] = time.perf_counter() - self.began[1]
+
+
+def stepper(side: str, options: argparse.Namespace, folder: str) -> tuple[Callable[[], dict[str, float]], list[int]]:
+    trainer, lengths = trainer_of(side, options, folder)
+    clocks = Clocks(trainer)
+
+    def step() -> dict[str, float]:
+        trainer.train()
+        return dict(clocks.taken)
+
+    return step, lengths
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        made = {side: stepper(side, options, f"{folder}/{side}") for side in SIDES}
+        lengths = made["dasd"][1]
+        assert lengths == made["grpo"][1]
+        turns = [{side: step() for side, (step, _) in made.items()} for _ in range(options.rounds + 1)][1:]
+    assert all(one["tokens"] == sum(lengths) for turn in turns for one in turn.values())
+
+    def ratio(name: str) -> list[float]:
+        return [round(turn["dasd"][name] / turn["grpo"][name], 3) for turn in turns]
+
+    result: dict[str, Any] = {"lengths": lengths}
+    for name, key in (("step", "cpu_s"), ("step, wall", "wall_s"), ("sampling", "sampling_cpu_s")):
+        result[f"{name}: dasd / grpo"] = round(statistics.median(ratio(key)), 3)
+        result[f"{name}: dasd / grpo, each round"] = ratio(key)
+    for side in SIDES:
+        result[side] = {
+            "cpu_s": round(statistics.median(turn[side]["cpu_s"] for turn in turns), 1),
+            "sampling_cpu_s": round(statistics.median(turn[side]["sampling_cpu_s"] for turn in turns), 1),
+            "sampled_tokens_per_cpu_s": round(
+                statistics.median(turn[side]["tokens"] / turn[side]["sampling_cpu_s"] for turn in turns), 1
+            ),
+        }
+    return result
+
+
+def peak_memory(side: str, options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        step, _ = stepper(side, options, folder)
+        before, done, peak = resident(), threading.Event(), 0
+
+        def watch() -> None:
+            nonlocal peak
+            while not done.wait(0.002):
+                peak = max(peak, resident())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        for _ in range(2):
+            step()
+        done.set()
+        watcher.join()
+    return peak - before
+
+
+def memory_of(side: str) -> int:
+    """`peak_memory` in a process of its own, whose allocator gives back at once what is freed."""
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+    command = [sys.executable, *sys.argv, "--memory-of", side]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return int(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--rollouts", type=int, default=16)
+    parser.add_argument("--micro-batch", type=int, default=8)
+    parser.add_argument("--completion", type=int, default=128)
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--memory-of", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    transformers_logging.set_verbosity_error()
+    if options.memory_of:
+        print(peak_memory(options.memory_of, options))
+        return
+    found = compare(options)
+    if not options.no_memory:
+        found["peak_bytes"] = {side: memory_of(side) for side in SIDES}
+        found["memory: dasd / grpo"] = round(found["peak_bytes"]["dasd"] / found["peak_bytes"]["grpo"], 3)
+    case = {
+        name: getattr(options, name) for name in ("dtype", "rollouts", "micro_batch", "completion", "checkpointing", "rounds")
+    }
+    entry = {"model": options.folder.resolve().name, **case, "machine": machine(), "threads": torch.get_num_threads(), **found}
+    entry["versions"] = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
+    print(json.dumps(entry, indent=1))
+    known = json.loads(options.output.read_text()) if options.output.exists() else {}
+    name = f"{options.dtype}{', checkpointed' if options.checkpointing else ''}"
+    write_json(options.output, known | {name: entry})
+
+
+if __name__ == "__main__":
+    main()
