@@ -8,7 +8,7 @@ from dasd.config import BadInput, DataConfig
 from dasd.data.problems import check_problems, load_problems, task_of
 from dasd.tasks.base import GradeStatus
 from dasd.tasks.equations import find_equations
-from dasd.tasks.word_problems import INSTRUCTION, LEVELS, SPLIT_SHARES, STORIES, make_problems
+from dasd.tasks.word_problems import LEVELS, PROMPT, SPLIT_SHARES, STORIES, make_problems
 
 PROBLEMS = {level: make_problems(300, 0, "train", spec) for level, spec in LEVELS.items()}
 
@@ -30,18 +30,18 @@ def test_every_step_of_every_solution_holds_and_can_be_checked(level):
 def test_every_number_of_a_step_is_told_or_was_worked_out(level):
     """The solution needs nothing that the problem does not say: numbers are told, or are results, 2 and 3 may be words."""
     for problem in PROBLEMS[level]:
-        known = {*re.findall(r"\d+", problem.problem), "2", "3", "4", "5", "100"}
+        known = {*re.findall(r"\d+", problem.question), "2", "3", "4", "5", "100"}
         for equation in find_equations(problem.solution):
             assert set(re.findall(r"\d+", equation.left)) <= known, (problem, equation)
             known.add(equation.right)
 
 
 def test_every_story_is_told_and_reads_as_sentences():
-    texts = [problem.problem for problems in PROBLEMS.values() for problem in problems]
+    for problem in PROBLEMS[1]:
+        assert problem.problem == PROMPT.format(question=problem.question)
+    texts = [problem.question for problems in PROBLEMS.values() for problem in problems]
     assert len({re.sub(r"\d+|[A-Z]\w+", "", text) for text in texts}) > 10 * len(STORIES)
-    for text in texts:
-        story, _, instruction = text.partition("\n\n")
-        assert instruction == INSTRUCTION
+    for story in texts:
         assert re.fullmatch(r"(?:[A-Z0-9][^.?]*\. )+[A-Z][^.?]*\?", story), story
         assert not re.search(r"\b1 [a-z]+s\b|  |[{}]|\ba [aeiou]", story), story
 

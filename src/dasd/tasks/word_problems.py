@@ -22,7 +22,12 @@ from dasd.tasks.base import Problem
 from dasd.tasks.math import MathTask
 from dasd.tasks.word_stories import DISTRACTORS, PERSONAL_DISTRACTORS, Draw, Stage
 
-INSTRUCTION = "Be brief. Put your final answer within \\boxed{}."
+# Asked with one worked example, without which a model of 0.5 B writes essays and is cut off (LOG.md has the other wordings tried).
+PROMPT = """Question: Ada buys 3 notebooks that cost 4 dollars each. She pays with 20 dollars. How many dollars does Ada get back?
+Answer: The notebooks cost 3 * 4 = 12. The change is 20 - 12 = 8. The answer is \\boxed{{8}}.
+
+Question: {question}
+Answer:"""
 STORIES = {story.__name__: story for story in (*word_stories_money.STORIES, *word_stories_counts.STORIES)}
 SPLIT_SHARES = {"train": 80, "validation": 10, "test": 10}  # percent
 MOST_IN_VAIN = 20_000  # draws without a new problem
@@ -123,9 +128,10 @@ def write_problem(rng: random.Random, spec: WordProblemSpec) -> tuple[str, Probl
     working = [line for stage in told for line in stage.worked]
     answer = working[-1].rpartition("= ")[2]
     core = f"{name}: {'; '.join(_equation(line) for line in working)}"
-    text = f"{' '.join(sentences)} {told[-1].asked}\n\n{INSTRUCTION}"
+    question = f"{' '.join(sentences)} {told[-1].asked}"
     solution = f"{'. '.join(working)}. The answer is \\boxed{{{answer}}}."
-    return core, Problem(id=hashlib.sha256(core.encode()).hexdigest()[:12], problem=text, answer=answer, solution=solution)
+    name = hashlib.sha256(core.encode()).hexdigest()[:12]
+    return core, Problem(name, PROMPT.format(question=question), answer, solution, question=question)
 
 
 def _steps(stages: list[Stage]) -> int:
