@@ -22,8 +22,9 @@ from dasd.tasks.base import Problem
 from dasd.tasks.math import MathTask
 from dasd.tasks.word_stories import DISTRACTORS, PERSONAL_DISTRACTORS, Draw, Stage
 
-# Asked with one worked example, without which a model of 0.5 B writes essays and is cut off (LOG.md has the other wordings tried).
-PROMPT = """Question: Ada buys 3 notebooks that cost 4 dollars each. She pays with 20 dollars. How many dollars does Ada get back?
+# Asked with one worked example, without which a model of 0.5 B writes essays and is cut off: LOG.md has the other wordings.
+PROMPT = """\
+Question: Ada buys 3 notebooks that cost 4 dollars each. She pays with 20 dollars. How many dollars does Ada get back?
 Answer: The notebooks cost 3 * 4 = 12. The change is 20 - 12 = 8. The answer is \\boxed{{8}}.
 
 Question: {question}
