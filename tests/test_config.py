@@ -248,7 +248,7 @@ def test_nearest():
         (["--training.loss_type", "ppo"], ["training.loss_type: ", "'dapo'", "'ppo'"]),
         (["--model.dtype", "int8"], ["model.dtype: ", "'bfloat16'", "'int8'"]),
         (["--model.trust_remote_code", "perhaps"], ["model.trust_remote_code: ", "boolean", "'perhaps'"]),
-        (["--data.task", "chess"], ["data.task: ", "countdown, math, choice, word_problems", "'chess'"]),
+        (["--data.task", "chess"], ["data.task: ", "countdown, products, math, choice, word_problems", "'chess'"]),
         (["--training.steps", "true"], ["training.steps: ", "true or false", "True"]),
         (["--data.limit", "false"], ["data.limit: ", "true or false", "False"]),
         (["--training", "3"], ["training: ", "got 3"]),

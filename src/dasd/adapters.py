@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dasd.assets import BASE_MODEL
+from dasd.assets import BASE_MODELS
 from dasd.config import BadInput
 
 
@@ -27,8 +27,9 @@ def base_of(folder: Path) -> tuple[str, str | None]:
     base = Path(name).expanduser()
     if base.is_dir():
         return str(base), None
-    if base.parts[-3:] == BASE_MODEL.parts[-3:]:  # the bundled model, as another installation of this package had it
-        return str(BASE_MODEL), None
+    for bundled in BASE_MODELS.values():
+        if base.parts[-3:] == bundled.parts[-3:]:  # as another installation of this package had it
+            return str(bundled), None
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise BadInput(
             f"the base of {folder} is not there: base_model_name_or_path in its adapter_config.json is {name}. Put the base "

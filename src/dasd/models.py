@@ -18,8 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from transformers.utils import logging as transformers_logging
 
 from dasd.adapters import base_of, is_adapter
-from dasd.assets import BASE_MODEL
-from dasd.config import BUNDLED, BadInput, ModelConfig
+from dasd.assets import BASE_MODELS
+from dasd.config import BASES, BUNDLED, BadInput, ModelConfig, is_bundled, nearest
 from dasd.hub import check_hub
 from dasd.model_fit import fit_tokenizer, neutral
 from dasd.prompts import NAMED, set_chat_template
@@ -28,7 +28,16 @@ _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
 
 
 def model_path(config: ModelConfig) -> str:
-    return str(BASE_MODEL) if config.path == BUNDLED else config.path
+    """Folder or hub id of a model. Raises BadInput for a bundled base that there is none of."""
+    if not is_bundled(config.path):
+        return config.path
+    name = config.path.removeprefix(BUNDLED).removeprefix("/") or BASES[0]
+    if name not in BASE_MODELS:
+        known = [f"{BUNDLED}/{base}" for base in BASE_MODELS]
+        raise BadInput(
+            f"model.path {config.path} does not ship with this package{nearest(config.path, known)} {', '.join(known)} do"
+        )
+    return str(BASE_MODELS[name])
 
 
 def load_model(config: ModelConfig) -> tuple[Any, Any]:

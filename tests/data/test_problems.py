@@ -202,7 +202,7 @@ def test_bundled_problems():
 def test_bundled_requests_that_cannot_be_met():
     assert (
         complaint("bundled", task="math")
-        == "data.task math has no problems of its own (countdown, word_problems have): set data.source"
+        == "data.task math has no problems of its own (countdown, products, word_problems have): set data.source"
     )
     message = complaint("bundled", split="tst")
     assert message == "data.split 'tst' is not one of pretrain, train, validation, test, did you mean 'test'?"

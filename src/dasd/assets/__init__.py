@@ -1,6 +1,8 @@
-"""What ships with the package: the base model, how it was made (`build.py`), and the quickstart's config."""
+"""What ships with the package: a base model for each bundled task, how they were made (`build.py`), the quickstart's config."""
 
 from pathlib import Path
 
-BASE_MODEL = Path(__file__).parent / "countdown-1m"
-QUICKSTART = Path(__file__).parent / "quickstart.yaml"
+_HERE = Path(__file__).parent
+BASE_MODELS = {"countdown": _HERE / "countdown-1m", "products": _HERE / "products-1m"}  # by task
+BASE_MODEL = BASE_MODELS["countdown"]
+QUICKSTART = _HERE / "quickstart.yaml"

@@ -3,6 +3,7 @@
 from dasd.config.commands import EvalConfig, ProbeConfig, RunConfig, TokensConfig
 from dasd.config.core import BadInput, RunFailed, Section, dump_config, load_config, make_config, nearest, validate
 from dasd.config.parts import (
+    BASES,
     BUNDLED,
     TASKS,
     ColumnsConfig,
@@ -16,9 +17,12 @@ from dasd.config.parts import (
     TeacherConfig,
     TrainingConfig,
     ValidationConfig,
+    base_of_task,
+    is_bundled,
 )
 
 __all__ = [
+    "BASES",
     "BUNDLED",
     "TASKS",
     "BadInput",
@@ -39,7 +43,9 @@ __all__ = [
     "TokensConfig",
     "TrainingConfig",
     "ValidationConfig",
+    "base_of_task",
     "dump_config",
+    "is_bundled",
     "load_config",
     "make_config",
     "nearest",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -19,10 +19,23 @@ from dasd.config.parts import (
     TeacherConfig,
     TrainingConfig,
     ValidationConfig,
+    base_of_task,
 )
 
 
-class RunConfig(Section):
+class _ModelAndData(Section):
+    """A config that has both."""
+
+    @model_validator(mode="after")
+    def _bundled_is_the_base_of_the_task(self) -> Any:
+        model, data = self.model, self.data  # type: ignore[attr-defined]
+        path = base_of_task(model.path, data.task)
+        if path != model.path:  # so that a config that was written down says which model it was
+            object.__setattr__(self, "model", model.model_copy(update={"path": path}))
+        return self
+
+
+class RunConfig(_ModelAndData):
     """`dasd train`: everything that decides a run."""
 
     output: LocalPath = Field("runs/train", description="folder of the run")
@@ -54,7 +67,7 @@ class RunConfig(Section):
         return self
 
 
-class EvalConfig(Section):
+class EvalConfig(_ModelAndData):
     """`dasd eval`: which problems, how many samples. A benchmark's own sampling defaults hold for what is not set here."""
 
     model: ModelConfig = ModelConfig()
@@ -87,7 +100,7 @@ class EvalConfig(Section):
         return self
 
 
-class ProbeConfig(Section):
+class ProbeConfig(_ModelAndData):
     """`dasd probe`: how many interventions, in what the teacher sees."""
 
     model: ModelConfig = ModelConfig()
@@ -112,7 +125,7 @@ class ProbeConfig(Section):
     seed: int = Field(0, description="seed of rollouts, positions and continuations")
 
 
-class TokensConfig(Section):
+class TokensConfig(_ModelAndData):
     """`dasd tokens`: which rollouts are read, and as which method sees them."""
 
     model: ModelConfig = ModelConfig()

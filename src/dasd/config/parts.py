@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from dasd.config.core import LocalPath, Section, nearest
 
 BUNDLED = "bundled"
-TASKS = ("countdown", "math", "choice", "word_problems")
+TASKS = ("countdown", "products", "math", "choice", "word_problems")
+BASES = ("countdown", "products")  # tasks with a base model of their own, which is `bundled/TASK`
 
 
 class ModelConfig(Section):
     """The policy to train. It is also the teacher."""
 
-    path: LocalPath = Field(BUNDLED, description="'bundled', a folder, or a hub id")
+    path: LocalPath = Field(BUNDLED, description="'bundled' (the base of data.task), bundled/products, a folder, or a hub id")
     revision: str | None = Field(None, description="hub revision")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="type the weights are loaded in")
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(
@@ -34,6 +35,16 @@ class ModelConfig(Section):
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="arguments of the chat template, e.g. {enable_thinking: false}"
     )
+
+
+def is_bundled(path: str) -> bool:
+    """Whether a model's path names a base that ships with the package."""
+    return path == BUNDLED or path.startswith(f"{BUNDLED}/")
+
+
+def base_of_task(path: str, task: str) -> str:
+    """A model's path, in which `bundled` is the base that was made for `task`; Countdown's where a task has none."""
+    return f"{BUNDLED}/{task}" if path == BUNDLED and task in BASES[1:] else path
 
 
 class ColumnsConfig(Section):
@@ -65,9 +76,11 @@ class DataConfig(Section):
 
     task: str = Field(
         "countdown",
-        description="who grades: countdown, math, choice, word_problems, reasoning_gym/NAME, your own path/to/file.py:function",
+        description="who grades: countdown, products, math, choice, word_problems, reasoning_gym/NAME, your own FILE.py:NAME",
     )
-    source: LocalPath = Field(BUNDLED, description="'bundled' (Countdown), a hub id, or a local JSONL, JSON, Parquet, CSV file")
+    source: LocalPath = Field(
+        BUNDLED, description="'bundled' (made by the task), a hub id, a local JSONL, JSON, Parquet, CSV file"
+    )
     sources: tuple[SourceConfig, ...] = Field(
         (), description="in place of source: several, as [{source: a.jsonl, weight: 3}, {source: b.jsonl, weight: 1}]"
     )
@@ -75,7 +88,8 @@ class DataConfig(Section):
     columns: ColumnsConfig = ColumnsConfig()
     prompt: str | None = Field(None, description="what is asked, with {problem} in it; null: the problem as it stands")
     task_settings: dict[str, Any] = Field(
-        default_factory=dict, description="settings of the task: word_problems' difficulty (1 to 5), a generator's, your own"
+        default_factory=dict,
+        description="settings of the task: word_problems' difficulty (1 to 5), products (2 to 5), a generator's, your own",
     )
     answer_format: Literal["auto", "boxed", "last"] = Field(
         "auto",

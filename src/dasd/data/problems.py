@@ -1,6 +1,6 @@
 """Which problems does a config name? Rows in, problems out, text exactly as the file has it.
 
-Bundled Countdown, or the rows of one source or several, columns mapped by config. A row that cannot be used is refused by its
+A task's own, or the rows of one source or several, columns mapped by config. A row that cannot be used is refused by its
 number, with the reason. Everything a user can get wrong here is found before anything is trained or sampled.
 """
 
@@ -47,7 +47,9 @@ def task_of(config: DataConfig) -> Task:
 def _made_problems(config: DataConfig) -> list[Problem]:
     task = task_of(config)
     if not isinstance(task, MakesProblems):
-        raise BadInput(f"data.task {config.task} has no problems of its own (countdown, word_problems have): set data.source")
+        raise BadInput(
+            f"data.task {config.task} has no problems of its own (countdown, products, word_problems have): set data.source"
+        )
     if config.split not in task.splits:
         known = ", ".join(task.splits)
         raise BadInput(f"data.split {config.split!r} is not one of {known}{nearest(config.split, task.splits)}")

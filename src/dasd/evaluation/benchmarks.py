@@ -1,4 +1,4 @@
-"""Which problems are a model's test? Named benchmarks (`benchmarks.yaml`), the bundled Countdown suites, or a user's own data.
+"""Which problems are a model's test? Named benchmarks (`benchmarks.yaml`), suites of the bundled tasks, or your own data.
 
 Each becomes a `Suite`: problems, who grades them, the words around them, and the sampling defaults of the benchmark. Datasets
 come from the hub, or with `data_dir` from `data_dir/NAME.jsonl` (or .parquet, .json, .csv) in the same columns.
@@ -26,11 +26,15 @@ from dasd.data.cells import text_of
 from dasd.data.files import READERS, Number
 from dasd.data.problems import load_problems, source_names, task_of
 from dasd.data.sources import load_rows
+from dasd.tasks import countdown_suites, products_suites
 from dasd.tasks.base import AnswerFormat, Problem
-from dasd.tasks.countdown_suites import SUITES
 
-COUNTDOWN = "countdown/"
-COUNTDOWN_DEFAULTS = {"num_samples": 16, "max_completion_length": 128, "temperature": 1.0}
+SUITES = {"countdown": countdown_suites.SUITES, "products": products_suites.SUITES}  # by task, problems made here
+MADE_HERE = {"num_samples": 16, "temperature": 1.0}
+SUITE_DEFAULTS = {
+    "countdown": MADE_HERE | {"max_completion_length": 128},
+    "products": MADE_HERE | {"max_completion_length": 160},  # five products, each with a check, take 130
+}
 PROMPTS = {
     "math": "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{}.",
     "choice": "{problem}\n\nPlease reason step by step, and put the letter of your choice within \\boxed{}.",
@@ -102,7 +106,7 @@ def benchmarks() -> dict[str, Benchmark]:
 
 
 def benchmark_names() -> list[str]:
-    return [*benchmarks(), *(COUNTDOWN + name for name in SUITES)]
+    return [*benchmarks(), *(f"{task}/{name}" for task, suites in SUITES.items() for name in suites)]
 
 
 def choose(patterns: Sequence[str]) -> list[str]:
@@ -140,9 +144,9 @@ def data_suite(data: DataConfig) -> Suite:
 
 def load_suite(name: str, data_dir: str | None = None) -> Suite:
     """One benchmark by its full name. Raises BadInput where its data cannot be had or lacks a column."""
-    if name.startswith(COUNTDOWN):
-        problems = SUITES[name.removeprefix(COUNTDOWN)]()
-        return Suite(name, "countdown", problems, defaults=COUNTDOWN_DEFAULTS, source={"dataset": BUNDLED})
+    task, _, suite = name.partition("/")
+    if task in SUITES:
+        return Suite(name, task, SUITES[task][suite](), defaults=SUITE_DEFAULTS[task], source={"dataset": BUNDLED})
     benchmark = benchmarks()[name]
     where = {"dataset": benchmark.dataset, "subset": benchmark.subset, "revision": benchmark.revision}
     if data_dir is not None:

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dasd.config import BadInput, EvalConfig
+from dasd.config import BadInput, EvalConfig, base_of_task
 from dasd.data.problems import gold_faults
 from dasd.evaluation.answers import answer_classes
-from dasd.evaluation.benchmarks import Suite, data_suite, load_suites
+from dasd.evaluation.benchmarks import Suite, choose, data_suite, load_suites
 from dasd.evaluation.entropies import entropy_distribution
 from dasd.evaluation.estimators import macro_averages
 from dasd.evaluation.folder import (
@@ -111,10 +111,17 @@ def run_models(
 
 def _of_model(config: EvalConfig, model: str, loads: bool) -> EvalConfig:
     """The settings for one of several models. Raises BadInput where it `loads` and cannot be."""
-    of_model = as_trained(config.model_copy(update={"model": config.model.model_copy(update={"path": model})}))
+    path = base_of_task(model, _task_asked(config))
+    of_model = as_trained(config.model_copy(update={"model": config.model.model_copy(update={"path": path})}))
     if loads:
         check_loadable(of_model.sampler, of_model.model)
     return of_model
+
+
+def _task_asked(config: EvalConfig) -> str:
+    """The task whose base `bundled` is: that of the benchmarks, if they are of one, else of `data`."""
+    tasks = {name.partition("/")[0] for name in choose(config.benchmarks)}
+    return tasks.pop() if len(tasks) == 1 else config.data.task
 
 
 def _fitting(suite: Suite, config: EvalConfig, regrade: bool) -> EvalConfig:

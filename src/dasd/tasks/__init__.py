@@ -29,6 +29,11 @@ def make_task(name: str, answer_format: AnswerFormat = "auto", settings: Mapping
         from dasd.tasks.word_problems import WordProblemTask, read_settings
 
         return WordProblemTask(answer_format, spec=read_settings(settings))
+    if name == "products":
+        from dasd.tasks.products import ProductsTask
+        from dasd.tasks.products import read_settings as read_products
+
+        return ProductsTask(spec=read_products(settings))
     if settings:
         raise ValueError(f"task {name} has no settings, got {', '.join(map(repr, settings))}")
     if name == "countdown":

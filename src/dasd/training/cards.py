@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import TrainerCallback
 
-from dasd.config import BUNDLED, RunConfig
+from dasd.config import RunConfig, is_bundled
 from dasd.report import write_card
 from dasd.report.data.inputs import RunFiles, read_run
 from dasd.training.provenance import software
@@ -23,7 +23,7 @@ def write_run_card(folder: Path, config: RunConfig, method: Any) -> None:
     """The card of the model in `folder`, from the files of the run that made it."""
     base = config.model.path
     files = read_run(Path(config.output))
-    license = "apache-2.0" if base == BUNDLED else license_of(base)
+    license = "apache-2.0" if is_bundled(base) else license_of(base)
     write_card(folder, files, formula=formula_of(method), settings=settings_of(method), base=base, license=license)
 
 
