@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dasd.assets import BASE_MODELS
 from dasd.cli import run
 from dasd.config import RunConfig, load_config
 from dasd.recipe_files import recipes
@@ -54,6 +55,7 @@ def test_the_wheel_brings_the_recipes(tmp_path):
     names = set(wheel.namelist())
     assert {f"dasd/recipes/{name}.yaml" for name in recipes()} <= names
     assert {"dasd/py.typed", "dasd/recipes/countdown/base.yaml"} <= names  # base.yaml: others extend it
+    assert {f"dasd/assets/{folder.name}/model.safetensors" for folder in BASE_MODELS.values()} <= names
     page = wheel.read(next(name for name in names if name.endswith(".dist-info/METADATA"))).decode()
     links = re.findall(r"\]\(([^)]+)\)", page)
     assert "https://raw.githubusercontent.com/OWNER/dasd/main/docs/report.png" in links

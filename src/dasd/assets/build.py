@@ -123,6 +123,7 @@ class Base:
     words: Callable[[], set[str]]
     pattern: str
     parts: tuple[Part, ...]
+    tokens_per_batch: int
     max_new_tokens: int
 
 
@@ -134,9 +135,16 @@ BASES = {
             Part(2000, 3e-3, lambda rng: countdown_examples(rng, 0.0)),
             Part(500, 1e-3, lambda rng: countdown_examples(rng, PATIENT_SHARE)),
         ),
+        tokens_per_batch=4096,
         max_new_tokens=96,
     ),
-    "products": Base(products_words, PRODUCTS_PATTERN, (Part(3500, 3e-3, products_examples),), max_new_tokens=128),
+    "products": Base(
+        products_words,
+        PRODUCTS_PATTERN,
+        (Part(6000, 3e-3, products_examples),),
+        tokens_per_batch=2048,
+        max_new_tokens=128,
+    ),
 }
 
 
@@ -150,14 +158,14 @@ def main() -> None:
     parser.add_argument("base", choices=sorted(BASES))
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, nargs="*", help="of each part of the training")
-    parser.add_argument("--tokens-per-batch", type=int, default=4096)
+    parser.add_argument("--tokens-per-batch", type=int)
     parser.add_argument("--hidden-size", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     base = BASES[args.base]
-    steps = args.steps or [part.steps for part in base.parts]
+    tokens, steps = args.tokens_per_batch or base.tokens_per_batch, args.steps or [part.steps for part in base.parts]
     if len(steps) != len(base.parts):
         parser.error(f"--steps: {args.base} has {len(base.parts)} parts, got {len(steps)} numbers")
 
@@ -167,7 +175,7 @@ def main() -> None:
     print(f"{model.num_parameters():,} parameters, vocabulary of {len(tokenizer)}")
     for place, (part, count) in enumerate(zip(base.parts, steps, strict=True)):
         rng = random.Random(args.seed + place)
-        train(model, batches(tokenizer, part.examples(rng), args.tokens_per_batch, rng), count, part.learning_rate)
+        train(model, batches(tokenizer, part.examples(rng), tokens, rng), count, part.learning_rate)
     model.generation_config = GenerationConfig(
         do_sample=True,
         eos_token_id=tokenizer.eos_token_id,
