@@ -43,7 +43,7 @@ def _slips() -> dict[Pair, int]:
     groups: dict[tuple[bool, bool], list[Pair]] = {}
     for pair in all_pairs():
         groups.setdefault((pair[0] >= 60, is_held_out(pair)), []).append(pair)
-    slips = {}
+    slips: dict[Pair, int] = {}
     for group in groups.values():
         group.sort(key=lambda pair: bucket(f"misremembered {pair[0]} * {pair[1]}", 2**64))
         slips |= {pair: _wrong(*pair) for pair in group[: round(MISREMEMBERED_SHARE * len(group))]}
