@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from dasd.config import BadInput, EvalConfig, RunConfig, validate
 from dasd.models import load_model
 from dasd.training import run
+from dasd.training.arguments import trainer_arguments
 from dasd.training.lora import adapter
 from dasd.training.passes import score_pass
 from dasd.training.run import as_dataset
@@ -156,3 +157,37 @@ def test_training_with_an_adapter_copies_no_head(tokenizer, problems, tmp_path):
         score_pass(trainer.model, ids, mask, ids, mask, shared=True)
 
     assert head_copies(act) == []
+
+
+@pytest.mark.parametrize("sampler", ["dasd", "trl"])
+def test_an_adapter_on_bfloat16_weights_computes_in_bfloat16(tokenizer, problems, tmp_path, sampler):
+    """Its weights are float32, its products are not; policy, teacher, reference and both samplers alike."""
+    settings = make_arguments(
+        max_steps=2, output_dir=str(tmp_path), bf16=True, beta=0.1, num_iterations=2, method="dasd", learning_rate=1e-3,
+        sampler=sampler,
+    )  # fmt: skip
+    trainer = SelfDistillationTrainer(
+        tiny(tokenizer).bfloat16(), length_reward, settings, train_dataset=as_dataset(problems), processing_class=tokenizer,
+        peft_config=LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"),
+    )  # fmt: skip
+    layer = trainer.model.base_model.model.model.layers[0].self_attn.q_proj
+    seen = []
+    layer.lora_A["default"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    before = layer.lora_B["default"].weight.detach().clone()
+    trainer.train()
+    weights = layer.lora_B["default"].weight
+    assert set(seen) == {torch.bfloat16}
+    assert weights.dtype == torch.float32
+    assert not torch.equal(weights, before)
+    trainer.model.eval()
+    ids = torch.tensor(tokenizer(["Use 1 2 3 to make 6."])["input_ids"])
+    assert trainer.model(input_ids=ids).logits.isfinite().all()  # outside of training, as PEFT has it
+
+
+def test_the_type_of_the_base_is_the_adapters(tmp_path):
+    def computed_in(dtype, rank):
+        given = config(tmp_path, lora_rank=rank)
+        given = given.model_copy(update={"model": given.model.model_copy(update={"dtype": dtype})})
+        return trainer_arguments(given, on_gpu=False).bf16
+
+    assert [computed_in(*case) for case in (("bfloat16", 4), ("bfloat16", 0), ("float32", 4))] == [True, False, False]

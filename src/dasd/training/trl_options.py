@@ -38,7 +38,7 @@ WORKS = {
     "adam_beta2": "",
     "adam_epsilon": "",
     "max_grad_norm": "0: no clipping",
-    "bf16": "default: on GPUs",
+    "bf16": "default: on GPUs, and for an adapter on weights in bfloat16",
     "fp16": "a step whose gradient overflows is left out by its scaler",
     "activation_checkpointing": "",
     "activation_checkpointing_kwargs": "",
