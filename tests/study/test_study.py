@@ -18,13 +18,11 @@ from filelock import FileLock
 from dasd import cli
 from dasd.config import BadInput, RunConfig, load_config
 from dasd.files import write_json
-from dasd.report import build_study_page
 from dasd.study.cells import Cell, all_cells, check, slug
 from dasd.study.config import Study, flat, load_study
 from dasd.study.history import deviations, record
 from dasd.study.methods import check_methods
 from dasd.study.outcome import keep
-from dasd.study.results import band, results, sentences, verdict
 from dasd.study.search import choose, read_choice, settle
 from dasd.study.work import Work, estimate
 from evaluation.test_groups import write as write_evaluation
@@ -326,74 +324,6 @@ def test_changes_of_the_plan_are_deviations_and_fixed_ones_are_refused(tmp_path)
     assert kept == {"Nothing is expected.", "All was expected."}
 
 
-def test_a_verdict_needs_test_and_both_intervals():
-    clear = {"low": 0.01, "high": 0.1, "resampled": [0.02, 0.09], "p_holm": 0.01, "seeds": 3, "mean": 0.05}
-    assert verdict(clear) == "above"
-    assert verdict({**clear, "p_holm": 0.06}) == "undecided"
-    assert verdict({**clear, "resampled": [-0.01, 0.09]}) == "undecided"
-    assert verdict({**clear, "low": -0.1, "high": -0.01, "resampled": [-0.1, -0.02]}) == "below"
-    assert verdict({**clear, "seeds": 1}) == "one seed"
-    assert verdict(None) == "unknown"
-
-
-def test_the_text_claims_no_more_than_the_verdicts():
-    difference = {"low": 0.01, "high": 0.1, "resampled": [0.02, 0.09], "p_holm": 0.01, "seeds": 3, "mean": 0.05}
-    rows = [
-        {"task": "t", "arm": name, "verdict": verdict, "difference": difference, "seeds": [0]}
-        for name, verdict in (("a", "above"), ("b", "undecided"), ("c", "unknown"))
-    ]
-    found = {
-        "progress": {"done": 3, "cells": 4, "failed": 1}, "reference": "grpo", "results": rows, "seeds": [0], "deviations": [],
-        "minimum_effect": [{"task": "t", "effect": 0.02}], "plan": {"first": {"at": "now"}},
-    }  # fmt: skip
-    text = sentences(found)
-    assert "3 of 4 cells are done, 1 failed" in text[0]
-    assert text[1].startswith("Supported, on t: a is above grpo by +0.050 [+0.010, +0.100]")
-    assert text[2].startswith("Not supported, on t: any difference from grpo of b")
-    assert "0.020" in text[2]
-    assert text[3].startswith("Unknown, on t: c")
-
-
-def test_a_band_is_over_the_steps_that_all_runs_have():
-    assert band([{1: 0.0, 2: 4.0}, {1: 1.0}]) == {"step": [1], "mean": [0.5], "low": [0.0], "high": [1.0]}
-    assert band([]) is None
-
-
-def test_the_results_are_those_of_the_cells_paired(tmp_path):
-    given = study(tmp_path)
-    grpo_0, grpo_1, dasd_0, _ = all_cells(given)
-    empty = results(given)
-    assert (empty["progress"]["done"], empty["results"][1]["verdict"]) == (0, "unknown")
-    assert build_study_page(empty, tmp_path / "empty.html").exists()
-    answered(grpo_0, [0, 1, 2, 1])
-    answered(grpo_1, [1, 1, 1, 2])
-    answered(dasd_0, [1, 1, 2, 2])
-    found = results(given)
-    reference, dasd = found["results"]
-    assert reference["runs"] == {0: 0.5, 1: 0.625}
-    assert (reference["value"]["mean"], reference["difference"]) == (0.5625, None)
-    assert (dasd["difference"]["mean"], dasd["difference"]["seeds"]) == (0.25, 1)  # seed 1 has no partner yet
-    assert dasd["verdict"] == "one seed"
-    assert reference["pass_at_k"][2]["mean"] == pytest.approx((0.75 + 1) / 2)
-    reward = reference["curves"]["reward"]
-    assert (reward["step"], reward["low"], reward["high"]) == ([1, 2], [0.1, 0.2], [1.1, 1.2])
-    assert reward["mean"] == pytest.approx([0.6, 0.7])
-    assert found["aggregate"][0]["interquartile_mean"]["mean"] == 0.5625
-    assert found["minimum_effect"][0]["effect"] > 0
-    page = build_study_page(json.loads(json.dumps(found)), tmp_path / "half.html").read_text()
-    assert "one pair of seeds says nothing" in page
-    assert "3 of 4 done" in page
-
-
-def test_cells_on_other_problems_are_not_compared(tmp_path):
-    given = study(tmp_path)
-    first, second, *_ = all_cells(given)
-    answered(first, [0, 1])
-    answered(second, [0, 1, 2])
-    with pytest.raises(BadInput, match="cannot be paired"):
-        results(given)
-
-
 def test_small_things():
     assert flat({"a": {"b": 1, "c.d": 2}, "e": {}}) == {"a.b": 1, "a.c.d": 2, "e": {}}
     assert slug({"method.map": "soft/hard"}) == "map=soft_hard"
@@ -468,7 +398,7 @@ def test_from_a_kill_to_the_report(tmp_path, capsys):
     assert cli.run(["study", str(path), "--report", "--json"]) == 0
     half = json.loads(capsys.readouterr().out)
     assert half["progress"]["done"] == 1
-    assert [row["verdict"] for row in half["results"]] == ["reference", "unknown"]
+    assert [row["avg"]["verdict"] for row in half["results"]] == ["reference", "unknown"] * 2
     assert cli.run(["study", str(path), "--workers", "2", "--json"]) == 0
     whole = json.loads(capsys.readouterr().out)
     assert whole["progress"]["done"] == whole["progress"]["cells"] == 4
@@ -477,10 +407,14 @@ def test_from_a_kill_to_the_report(tmp_path, capsys):
         "test": 3,
         "countdown/more_numbers": 2,
     }
-    reference, dasd = whole["results"]
-    assert (dasd["seeds"], dasd["difference"]["seeds"], reference["difference"]) == ([0, 1], 2, None)
-    runs = [json.loads((cell.folder / "evaluation/summary.json").read_text())["avg_at_2"] for cell in cells]
-    assert dasd["difference"]["mean"] == pytest.approx((runs[2] + runs[3] - runs[0] - runs[1]) / 2)
+    reference, dasd, *suites = whole["results"]
+    assert [(row["set"], row["problems"]) for row in suites] == [("countdown/more_numbers", 2)] * 2
+    assert (dasd["seeds"], dasd["avg"]["difference"]["seeds"], reference["avg"]["difference"]) == ([0, 1], 2, None)
+    runs = [json.loads((cell.folder / "evaluation/summary.json").read_text()) for cell in cells]
+    for kind in ("avg", "pass"):
+        figures = [run[f"{kind}_at_2"] for run in runs]
+        mean = dasd[kind]["difference"]["mean"]
+        assert mean == pytest.approx((figures[2] + figures[3] - figures[0] - figures[1]) / 2)
     assert dasd["curves"]["reward"]["step"] == [1]
     assert dasd["curves"]["validation"]["step"] == [0, 1]
     assert whole["deviations"] == []

@@ -96,10 +96,12 @@ def _report(study: Any, workers: int) -> dict[str, Any]:
         write_text(study.output / "findings.md", "".join(f"* {sentence}\n" for sentence in found["findings"]))
         page = build_study_page(found, study.output / "study.html")
     table = Table()
-    for head in ("task", "arm", "seeds", f"Avg@{found['num_samples']}", f"minus {found['reference']}", "p (Holm)", ""):
-        table.add_column(head, justify="left" if head in ("task", "arm", "") else "right")
+    for head in ("task", "problems", "arm", "seeds", "", "value", f"minus {found['reference']}", "p (Holm)", "verdict"):
+        table.add_column(head, justify="right" if head in ("seeds", "value", "p (Holm)") or "minus" in head else "left")
     for row in found["results"]:
-        table.add_row(*(escape(cell) for cell in cells(row)))
+        for kind in ("avg", "pass"):
+            if row[kind]:
+                table.add_row(*(escape(cell) for cell in cells(row, kind, found["num_samples"])))
     print_table(table)
     for sentence in [*effects(found), *found["findings"]]:
         console.print(sentence, soft_wrap=True)
@@ -107,15 +109,16 @@ def _report(study: Any, workers: int) -> dict[str, Any]:
     return found
 
 
-def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A line of the table: task, arm, seeds, value, difference, p, verdict."""
-    value, difference = row["value"], row["difference"]
+def cells(row: dict[str, Any], kind: str, k: int) -> tuple[str, ...]:
+    """A line of the table: task, evaluation set, arm, seeds, figure, value, difference, p, verdict."""
+    value, difference = row[kind]["value"], row[kind]["difference"]
     shown = "" if value is None else f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
     change = p = ""
     if difference:
         change = f"{difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
         p = f"{difference['p_holm']:.4f}"
-    return row["task"], row["arm"], str(len(row["seeds"])), shown, change, p, row["verdict"]
+    of = ("Avg" if kind == "avg" else "Pass") + f"@{k}"
+    return row["task"], row["set"], row["arm"], str(len(row["seeds"])), of, shown, change, p, row[kind]["verdict"]
 
 
 def effects(found: dict[str, Any]) -> list[str]:

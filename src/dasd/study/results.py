@@ -1,6 +1,8 @@
-"""What do the cells that are done say? Everything as JSON-able data, of a half-finished study too; and the sentences.
+"""What do the cells that are done say? Everything as JSON-able data, of a half-finished study too.
 
-A sentence says that one arm is above another only if the corrected test and both intervals say so.
+Two figures of every evaluation set are compared with the reference: Avg@k, and Pass@k for the whole number of samples. Avg@k
+on a task's own problems is the primary outcome and has a family of its own (all arms, all tasks); all others are secondary and
+are corrected together. A verdict needs the corrected test and both intervals.
 """
 
 from __future__ import annotations
@@ -21,15 +23,17 @@ from dasd.study.config import Study
 from dasd.study.history import deviations, first
 from dasd.study.outcome import CURVES
 from dasd.study.search import read_choice
+from dasd.study.sentences import sentences
 from dasd.study.work import estimate
 
+MEASURES = ("avg", "pass")
 THRESHOLDS = [round(0.02 * step, 2) for step in range(51)]
 Record = dict[str, Any]
 Read = list[tuple[Cell, Record]]  # the cells of one task and arm that are done, with what is kept of them
 
 
 def results(study: Study, workers: int = 1) -> Record:
-    """`study.json`: `cells`, `choices`, `results` (one for each task and arm), `aggregate`, `minimum_effect`, `findings`, ...
+    """`study.json`: `cells`, `choices`, `results` (for each task, evaluation set and arm `avg` and `pass`), `findings`, ...
 
     Raises BadInput where cells of one task were not evaluated on the same problems.
     """
@@ -38,13 +42,12 @@ def results(study: Study, workers: int = 1) -> Record:
     for task in config.tasks:
         _same_problems(task, [entry for arm in config.arms for entry in read[task, arm]])
     rows = [
-        _row(study, task, arm, read[task, arm], read[task, config.reference]) for task in config.tasks for arm in config.arms
+        _row(study, task, name, arm, read[task, arm], read[task, config.reference])
+        for task in config.tasks
+        for name in (config.evaluation.split, *config.suites.get(task, ()))
+        for arm in config.arms
     ]
-    tested = [row["difference"] for row in rows if row["difference"]]
-    for difference, corrected in zip(tested, holm([each["p_value"] for each in tested]), strict=True):
-        difference["p_holm"] = corrected
-    for row in rows:
-        row["verdict"] = verdict(row["difference"], row["is_reference"])
+    _judge(rows)
     effects = [_effect(study, task, read[task, config.reference]) for task in config.tasks]
     states = [_state(cell) for cell in cells]
     found: Record = {
@@ -78,6 +81,22 @@ def results(study: Study, workers: int = 1) -> Record:
     return {**found, "findings": sentences(found)}
 
 
+def _judge(rows: Sequence[Record]) -> None:
+    """Corrects the p-values within each family, and says what each comparison is worth."""
+    families: dict[bool, list[Record]] = {True: [], False: []}
+    for row in rows:
+        for kind in MEASURES:
+            if row[kind] and row[kind]["difference"]:
+                families[row["own"] and kind == "avg"].append(row[kind]["difference"])
+    for tested in families.values():
+        for difference, corrected in zip(tested, holm([each["p_value"] for each in tested]), strict=True):
+            difference["p_holm"] = corrected
+    for row in rows:
+        for kind in MEASURES:
+            if row[kind]:
+                row[kind]["verdict"] = verdict(row[kind]["difference"], row["is_reference"])
+
+
 def verdict(difference: Record | None, is_reference: bool = False) -> str:
     """above, below or undecided; reference, unknown (no pairs yet), one seed."""
     if is_reference:
@@ -92,72 +111,6 @@ def verdict(difference: Record | None, is_reference: bool = False) -> str:
     if difference["p_holm"] < statistics.LEVEL and max(ends[1]) < 0:
         return "below"
     return "undecided"
-
-
-def sentences(found: Record) -> list[str]:
-    """What is supported and what is not, for a reader who sees nothing else."""
-    progress, reference = found["progress"], found["reference"]
-    said = []
-    if progress["done"] < progress["cells"]:
-        failed = f", {progress['failed']} failed" if progress["failed"] else ""
-        said.append(
-            f"The study is not finished: {progress['done']} of {progress['cells']} cells are done{failed}. "
-            "What follows is provisional."
-        )
-    by_task: dict[str, list[Record]] = {}
-    for row in found["results"]:
-        by_task.setdefault(row["task"], []).append(row)
-    effects = {entry["task"]: entry["effect"] for entry in found["minimum_effect"]}
-    for task, rows in by_task.items():
-        told = {
-            key: [row for row in rows if row["verdict"] == key]
-            for key in ("above", "below", "undecided", "one seed", "unknown")
-        }
-        for key in ("above", "below"):
-            for row in told[key]:
-                said.append(f"Supported, on {task}: {row['arm']} is {key} {reference} by {_difference(row['difference'])}.")
-        if told["undecided"]:
-            names = "; ".join(f"{row['arm']} {_difference(row['difference'])}" for row in told["undecided"])
-            effect = effects.get(task)
-            seen = f" {_can_find(effect)}" if effect is not None else ""
-            said.append(
-                f"Not supported, on {task}: any difference from {reference} of {names}. "
-                f"That is no evidence that there is none.{seen}"
-            )
-        if told["one seed"]:
-            names = ", ".join(row["arm"] for row in told["one seed"])
-            said.append(
-                f"Not supported, on {task}: anything about {names}; one pair of seeds says nothing about the noise of training."
-            )
-        if told["unknown"]:
-            names = ", ".join(row["arm"] for row in told["unknown"])
-            said.append(f"Unknown, on {task}: {names}; no seed is done for both it and {reference}.")
-    short = [row for row in found["results"] if 0 < len(row["seeds"]) < len(found["seeds"])]
-    if short and progress["done"] == progress["cells"]:
-        said.append(
-            "Some arms have fewer seeds than planned: " + ", ".join(f"{row['task']} {row['arm']}" for row in short) + "."
-        )
-    said.append(
-        "The plan was written down before the first run and has not changed since."
-        if not found["deviations"] and found["plan"]["first"]
-        else "No run has been made yet."
-        if not found["plan"]["first"]
-        else "Deviations from the plan: " + " ".join(found["deviations"])
-    )
-    return said
-
-
-def _can_find(effect: float) -> str:
-    if effect >= 1:
-        return "A study of this size can find none."
-    return f"A study of this size finds a difference of {effect:.3f} four times in five, smaller ones less often."
-
-
-def _difference(difference: Record) -> str:
-    p = difference["p_holm"]
-    shown = "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
-    ends = f"[{difference['low']:+.3f}, {difference['high']:+.3f}]"
-    return f"{difference['mean']:+.3f} {ends} (Avg@k, {difference['seeds']} seeds, {shown} after Holm)"
 
 
 def _read(cells: Sequence[Cell]) -> Read:
@@ -178,35 +131,52 @@ def _asked(of: Record) -> tuple[str, int, int]:
     return of["fingerprint"], len(of["right"]), of["num_samples"]
 
 
-def scores_of(read: Read, k: int = 1) -> dict[int, np.ndarray]:
-    """seed -> (problems,) Pass@k, which with k = 1 is the share of right samples, Avg@k."""
-    sets = {cell.seed: kept["sets"][cell.own_set] for cell, kept in read}
+def scores_of(read: Read, name: str, k: int = 1) -> dict[int, np.ndarray]:
+    """seed -> (problems,) Pass@k on the evaluation set; with k = 1 it is the share of right samples, Avg@k."""
+    sets = {cell.seed: kept["sets"][name] for cell, kept in read}
     return {seed: pass_at_k(of["num_samples"], of["right"], k) for seed, of in sets.items()}
 
 
-def _row(study: Study, task: str, arm: str, read: Read, reference: Read) -> Record:
-    scores, theirs = scores_of(read), scores_of(reference)
-    shared = [seed for seed in scores if seed in theirs]
-    is_reference, difference = arm == study.config.reference, None
-    if shared and not is_reference:
-        pair = (np.stack([side[seed] for seed in shared]) for side in (scores, theirs))
-        found = statistics.paired_difference(*pair)
-        difference = {**vars(found), "resampled": list(found.resampled), "p_holm": math.nan}
-    k = study.config.evaluation.num_samples if read else 0
-    sizes = [2**power for power in range(k.bit_length()) if 2**power <= k]
-    curve = {size: _level(scores_of(read, size)) for size in sizes}
+def _row(study: Study, task: str, name: str, arm: str, read: Read, reference: Read) -> Record:
+    k, own, is_reference = (
+        study.config.evaluation.num_samples,
+        name == study.config.evaluation.split,
+        arm == study.config.reference,
+    )
+    sizes = [2**power for power in range(k.bit_length()) if read]
+    figures = {figure for _, kept in read for figure in kept["sets"][name]["figures"]}
     return {
         "task": task,
+        "set": name,
+        "own": own,
         "arm": arm,
         "is_reference": is_reference,
-        "seeds": list(scores),
-        "problems": len(next(iter(scores.values()))) if scores else 0,
-        "runs": {seed: float(values.mean()) for seed, values in scores.items()},
-        "value": _level(scores) if scores else None,
-        "difference": difference,
-        "pass_at_k": curve,
-        "curves": {name: band([_curve(kept, name) for _, kept in read]) for name in CURVES},
+        "seeds": [cell.seed for cell, _ in read],
+        "problems": len(read[0][1]["sets"][name]["right"]) if read else 0,
+        "avg": _measure(scores_of(read, name), scores_of(reference, name), is_reference),
+        "pass": _measure(scores_of(read, name, k), scores_of(reference, name, k), is_reference) if k > 1 else None,
+        "pass_at_k": {size: _level(scores_of(read, name, size)) for size in sizes},
+        "figures": {figure: _spread([kept["sets"][name]["figures"].get(figure) for _, kept in read]) for figure in figures},
+        "curves": {curve: band([_curve(kept, curve) for _, kept in read]) for curve in CURVES} if own else {},
     }
+
+
+def _measure(scores: dict[int, np.ndarray], theirs: dict[int, np.ndarray], is_reference: bool) -> Record:
+    """`runs` (seed -> mean), `value` over all of them, `difference` from the reference over the seeds that both have."""
+    shared, difference = [seed for seed in scores if seed in theirs], None
+    if shared and not is_reference:
+        found = statistics.paired_difference(*(np.stack([side[seed] for seed in shared]) for side in (scores, theirs)))
+        difference = {**vars(found), "resampled": list(found.resampled), "p_holm": math.nan}
+    runs = {seed: float(values.mean()) for seed, values in scores.items()}
+    return {"runs": runs, "value": _level(scores) if scores else None, "difference": difference}
+
+
+def _spread(values: Sequence[float | None]) -> Record | None:
+    """Mean, least and most over runs; None where one of them does not have the figure."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    return {"mean": float(np.mean(known)), "low": min(known), "high": max(known)}
 
 
 def _level(scores: dict[int, np.ndarray]) -> Record:
@@ -228,7 +198,8 @@ def band(series: Sequence[dict[int, float]]) -> Record | None:
 
 
 def _effect(study: Study, task: str, read: Read) -> Record:
-    scores = list(scores_of(read).values())
+    """Of the primary outcome."""
+    scores = list(scores_of(read, study.config.evaluation.split).values())
     comparisons = max(1, (len(study.config.arms) - 1) * len(study.config.tasks))
     size = {"seeds": len(study.config.seeds), "comparisons": comparisons, "from_seeds": len(scores)}
     if len(scores) < 2:
@@ -240,7 +211,8 @@ def _effect(study: Study, task: str, read: Read) -> Record:
 
 
 def _aggregate(study: Study, arm: str, read: dict[tuple[str, str], Read]) -> Record:
-    runs = [[values.mean() for values in scores_of(read[task, arm]).values()] for task in study.config.tasks]
+    own = study.config.evaluation.split
+    runs = [[values.mean() for values in scores_of(read[task, arm], own).values()] for task in study.config.tasks]
     interval = statistics.interquartile_interval(runs)
     return {"arm": arm, "runs": sum(map(len, runs)), "interquartile_mean": vars(interval),
             "profile": statistics.performance_profile(runs, THRESHOLDS).tolist()}  # fmt: skip

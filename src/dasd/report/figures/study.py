@@ -14,16 +14,25 @@ from dasd.report.figures.panel import SHAPES, Key, Panel, percent, side_keys
 from dasd.report.parts.svg import COLORS, SMALL, WIDE, draw
 
 Record = dict[str, Any]
-LINE_TITLES = {"reward": "Reward", "entropy": "Entropy, nats", "validation": "Avg@k on validation problems"}
+LINE_TITLES = {
+    "reward": "Reward",
+    "validation": "Avg@k on validation problems",
+    "entropy": "Entropy, nats",
+    "length": "Tokens a completion",
+    "teacher": "Teacher's share of the credit",
+}
 
 
-def forest(rows: Sequence[Record], reference: str, name: str) -> Panel:
-    """Difference of each arm from the reference, in points: mean and 95 % interval, the resampled one as a thin line."""
+def forest(rows: Sequence[Record], kind: str, figure: str, reference: str, name: str) -> Panel:
+    """Difference of each arm from the reference, in points: mean and 95 % interval, the resampled one as a thin line.
+
+    `kind`: avg or pass, which `figure` names. All rows have that difference.
+    """
 
     def paint(axes: Axes) -> None:
         for place, row in enumerate(rows):
-            found = row["difference"]
-            color = COLORS[{"above": "accent", "below": "repel"}.get(row["verdict"], "before")]
+            found = row[kind]["difference"]
+            color = COLORS[{"above": "accent", "below": "repel"}.get(row[kind]["verdict"], "before")]
             axes.plot([100 * end for end in found["resampled"]], [place + 0.2] * 2, color=color, linewidth=1)
             axes.plot([100 * found["low"], 100 * found["high"]], [place] * 2, color=color, linewidth=2.4)
             axes.plot([100 * found["mean"]], [place], "o", color=color, markersize=7, markeredgecolor=COLORS["card"])
@@ -35,13 +44,24 @@ def forest(rows: Sequence[Record], reference: str, name: str) -> Panel:
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", labelcolor=COLORS["ink"])
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _=None: f"{value:+.3g}".replace("-", MINUS)))
-        axes.set_xlabel(f"Avg@k minus that of {reference}, points")
+        axes.xaxis.set_major_formatter(FuncFormatter(points))
+        axes.set_xlabel(f"{figure} minus that of {reference}, points")
 
-    spoken = "; ".join(f"{row['arm']} {100 * row['difference']['mean']:+.1f} points, {row['verdict']}" for row in rows)
-    task = rows[0]["task"]
+    spoken = "; ".join(
+        f"{row['arm']} {100 * row[kind]['difference']['mean']:+.1f} points, {row[kind]['verdict']}" for row in rows
+    )
+    title = f"{figure}, {place_of(rows[0])}"
     caption = "Thick: 95 % interval, Student's t over seeds, problems drawn. Thin: hierarchical bootstrap. In colour: clear."
-    return Panel(task, caption, draw(name, f"{task}. {spoken}", paint, (WIDE[0], 64 + 26 * len(rows))))
+    return Panel(title, caption, draw(name, f"{title}. {spoken}", paint, (WIDE[0], 64 + 26 * len(rows))))
+
+
+def points(value: float, _: Any = None) -> str:
+    return f"{value:+.3g}".replace("-", MINUS)
+
+
+def place_of(row: Record) -> str:
+    """Task, and the evaluation set where it is not the task's own problems."""
+    return row["task"] if row["own"] else f"{row['task']}: {row['set'].removeprefix(row['task'] + '/')}"
 
 
 def pass_at_k(rows: Sequence[Record], name: str) -> Panel:
@@ -106,4 +126,4 @@ def profiles(arms: Sequence[Record], thresholds: Sequence[float]) -> Panel:
 
 
 def _title(rows: Sequence[Record]) -> str:
-    return f"{rows[-1]['task']}, {rows[-1]['arm']}"
+    return f"{place_of(rows[-1])}, {rows[-1]['arm']}"

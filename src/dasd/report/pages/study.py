@@ -11,6 +11,15 @@ from dasd.report.figures.panel import Panel
 from dasd.report.parts.render import write_page
 
 Record = dict[str, Any]
+FIGURES = {
+    "step_accuracy": ("StepAcc", ".1%"),
+    "epistemic_per_response": ("E(y)", ".2f"),
+    "revision_rate": ("Revisions", ".1%"),
+    "mean_length": ("Tokens", ".1f"),
+    "truncated": ("Truncated", ".1%"),
+    "no_answer": ("No answer", ".1%"),
+    "distinct_trigrams_at_16": ("Dist-3@16", ".1%"),
+}
 STYLES = {"above": "clear better", "below": "clear worse"}
 
 
@@ -21,11 +30,15 @@ def build_study_page(found: Record, target: Path) -> Path:
 
 def _content(found: Record) -> Record:
     rows, done = found["results"], found["progress"]
-    of_task = {task: [row for row in rows if row["task"] == task] for task in found["tasks"]}
-    pairs = [pair for part in of_task.values() for pair in _pairs(part)]
+    parts = [
+        [row for row in rows if (row["task"], row["set"]) == key]
+        for key in dict.fromkeys((row["task"], row["set"]) for row in rows)
+    ]
+    pairs = [pair for part in parts if part[0]["own"] for pair in _pairs(part)]
     learning = [
         figures.learning(pair, name, f"{name}-{place}") for name in figures.LINE_TITLES for place, pair in enumerate(pairs)
     ]
+    names = {"avg": f"Avg@{found['num_samples']}", "pass": f"Pass@{found['num_samples']}"}
     aggregate = [arm for arm in found["aggregate"] if arm["runs"]]
     named = [
         ("steps, the last evaluated", found["steps"]),
@@ -45,12 +58,14 @@ def _content(found: Record) -> Record:
         "findings": found["findings"],
         "effects": [_effect(entry) for entry in found["minimum_effect"]],
         "reference": found["reference"],
-        "samples": found["num_samples"],
-        "rows": [_row(row) for row in rows],
+        "names": names,
+        "parts": [(figures.place_of(part[0]), part[0]["own"], [_row(row) for row in part]) for part in parts],
+        "described": [(part[0]["task"], *_described(part)) for part in parts if part[0]["own"]],
         "forests": [
-            figures.forest(known, found["reference"], f"forest-{place}")
-            for place, part in enumerate(of_task.values())
-            if (known := [row for row in part if row["difference"]])
+            figures.forest(known, kind, names[kind], found["reference"], f"forest-{kind}-{place}")
+            for place, part in enumerate(parts)
+            for kind in names
+            if (known := [row for row in part if row[kind] and row[kind]["difference"]])
         ],
         "curves": [figures.pass_at_k(pair, f"pass-{at}") for at, pair in enumerate(pairs) if len(pair[-1]["pass_at_k"]) > 1],
         "learning": [panel for panel in learning if isinstance(panel, Panel)],
@@ -71,25 +86,32 @@ def _pairs(rows: list[Record]) -> list[list[Record]]:
 
 
 def _row(row: Record) -> Record:
-    difference = row["difference"]
-    change, ends, resampled, p = UNKNOWN, "", "", ""
-    if difference:
-        change = _signed(difference["mean"])
-        ends = f"[{_signed(difference['low'])}, {_signed(difference['high'])}]"
-        resampled = f"[{', '.join(_signed(end) for end in difference['resampled'])}]"
-        p = "<0.0001" if difference["p_holm"] < 0.0001 else f"{difference['p_holm']:.4f}"
-    return {
-        "task": row["task"],
-        "arm": row["arm"],
-        "seeds": ", ".join(map(str, row["seeds"])) or UNKNOWN,
-        "value": _interval(row["value"]),
-        "change": change,
-        "ends": ends,
-        "resampled": resampled,
-        "p": p,
-        "verdict": row["verdict"],
-        "style": STYLES.get(row["verdict"], ""),
-    }
+    kinds = [_measure(row[kind]) for kind in ("avg", "pass") if row[kind]]
+    return {"arm": row["arm"], "seeds": ", ".join(map(str, row["seeds"])) or UNKNOWN, "kinds": kinds}
+
+
+def _measure(of: Record) -> Record:
+    difference, found = of["difference"], {"value": _interval(of["value"]), "verdict": of["verdict"]}
+    if difference is None:
+        return {**found, "change": UNKNOWN, "ends": "", "p": "", "style": ""}
+    p = "<0.0001" if difference["p_holm"] < 0.0001 else f"{difference['p_holm']:.4f}"
+    ends = f"[{_signed(difference['low'])}, {_signed(difference['high'])}]"
+    return {**found, "change": _signed(difference["mean"]), "ends": ends, "p": p, "style": STYLES.get(of["verdict"], "")}
+
+
+def _described(part: list[Record]) -> tuple[list[str], list[tuple[str, list[tuple[str, str]]]]]:
+    """Titles, and for each arm that has runs its figures: mean over seeds, least and most."""
+    known = [row for row in part if row["seeds"]]
+    names = [name for name in FIGURES if any(row["figures"].get(name) for row in known)]
+    return [FIGURES[name][0] for name in names], [
+        (row["arm"], [_figure(row["figures"].get(name), FIGURES[name][1]) for name in names]) for row in known
+    ]
+
+
+def _figure(of: Record | None, shown: str) -> tuple[str, str]:
+    if of is None:
+        return UNKNOWN, ""
+    return format(of["mean"], shown), f"{of['low']:{shown}} to {of['high']:{shown}}"
 
 
 def _interval(value: Record | None) -> tuple[str, str]:

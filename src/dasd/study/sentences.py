@@ -1,0 +1,120 @@
+"""What do the figures of a study say to a reader who sees nothing else? Sentences, which claim no more than the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def sentences(found: Record) -> list[str]:
+    """The primary outcome first, task by task, then the secondary ones, then how the plan was kept."""
+    said = [*_unfinished(found), *_primary(found), *_secondary(found), *_short_of_seeds(found)]
+    if found.get("prediction"):
+        said.append(found["prediction"]["sentence"])
+    return [*said, _plan(found)]
+
+
+def _unfinished(found: Record) -> list[str]:
+    progress = found["progress"]
+    if progress["done"] == progress["cells"]:
+        return []
+    failed = f", {progress['failed']} failed" if progress["failed"] else ""
+    return [
+        f"The study is not finished: {progress['done']} of {progress['cells']} cells are done{failed}. "
+        "What follows is provisional."
+    ]
+
+
+def _primary(found: Record) -> list[str]:
+    reference, said = found["reference"], []
+    effects = {entry["task"]: entry["effect"] for entry in found["minimum_effect"]}
+    for task in found["tasks"]:
+        rows = [row for row in found["results"] if row["task"] == task and row["own"]]
+        told = {
+            key: [row for row in rows if row["avg"]["verdict"] == key]
+            for key in ("above", "below", "undecided", "one seed", "unknown")
+        }
+        for key in ("above", "below"):
+            for row in told[key]:
+                change = difference(row["avg"]["difference"], _name(found, row, "avg"))
+                said.append(f"Supported, on {task}: {row['arm']} is {key} {reference} by {change}.")
+        if told["undecided"]:
+            names = "; ".join(
+                f"{row['arm']} {difference(row['avg']['difference'], _name(found, row, 'avg'))}" for row in told["undecided"]
+            )
+            effect = effects.get(task)
+            seen = f" {_can_find(effect)}" if effect is not None else ""
+            said.append(
+                f"Not supported, on {task}: any difference from {reference} of {names}. "
+                f"That is no evidence that there is none.{seen}"
+            )
+        if told["one seed"]:
+            names = ", ".join(row["arm"] for row in told["one seed"])
+            said.append(
+                f"Not supported, on {task}: anything about {names}; one pair of seeds says nothing about the noise of training."
+            )
+        if told["unknown"]:
+            names = ", ".join(row["arm"] for row in told["unknown"])
+            said.append(f"Unknown, on {task}: {names}; no seed is done for both it and {reference}.")
+    return said
+
+
+def _secondary(found: Record) -> list[str]:
+    """The clear ones each, the others by their number."""
+    reference, said = found["reference"], []
+    rows = [
+        (row, kind) for row in found["results"] for kind in ("avg", "pass") if row[kind] and (kind == "pass" or not row["own"])
+    ]
+    for row, kind in rows:
+        if row[kind]["verdict"] in ("above", "below"):
+            change = difference(row[kind]["difference"], _name(found, row, kind))
+            where = row["task"] if row["own"] else f"{row['task']}, {row['set']}"
+            said.append(f"Secondary, on {where}: {row['arm']} is {row[kind]['verdict']} {reference} by {change}.")
+    undecided = sum(row[kind]["verdict"] == "undecided" for row, kind in rows)
+    tested = undecided + len(said)
+    if undecided:
+        said.append(
+            f"Secondary: of {tested} other comparisons ({_what(rows)}; a family of their own) {undecided} are undecided."
+        )
+    return said
+
+
+def _what(rows: Sequence[tuple[Record, str]]) -> str:
+    kinds = {kind for _, kind in rows}
+    others = len({(row["task"], row["set"]) for row, _ in rows if not row["own"]})
+    parts = [*(["Pass@k"] if "pass" in kinds else []), *([f"{others} other evaluation sets"] if others else [])]
+    return " and ".join(parts)
+
+
+def _short_of_seeds(found: Record) -> list[str]:
+    short = [row for row in found["results"] if row["own"] and 0 < len(row["seeds"]) < len(found["seeds"])]
+    if not short or found["progress"]["done"] < found["progress"]["cells"]:
+        return []
+    return ["Some arms have fewer seeds than planned: " + ", ".join(f"{row['task']} {row['arm']}" for row in short) + "."]
+
+
+def _plan(found: Record) -> str:
+    if not found["plan"]["first"]:
+        return "No run has been made yet."
+    if not found["deviations"]:
+        return "The plan was written down before the first run and has not changed since."
+    return "Deviations from the plan: " + " ".join(found["deviations"])
+
+
+def _can_find(effect: float) -> str:
+    if effect >= 1:
+        return "A study of this size can find none."
+    return f"A study of this size finds a difference of {effect:.3f} four times in five, smaller ones less often."
+
+
+def _name(found: Record, row: Record, kind: str) -> str:
+    return f"{'Avg' if kind == 'avg' else 'Pass'}@{found['num_samples']}"
+
+
+def difference(of: Record, name: str) -> str:
+    """A difference with its interval, what it is of, its seeds and its corrected p-value."""
+    p = of["p_holm"]
+    shown = "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
+    return f"{of['mean']:+.3f} [{of['low']:+.3f}, {of['high']:+.3f}] ({name}, {of['seeds']} seeds, {shown} after Holm)"

@@ -1,0 +1,120 @@
+"""What do finished cells say: both figures on all evaluation sets, in their families, and sentences that claim no more?"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dasd.config import BadInput
+from dasd.evaluation.estimators import holm
+from dasd.report import build_study_page
+from dasd.study.cells import all_cells
+from dasd.study.results import band, results, verdict
+from dasd.study.sentences import sentences
+from study.test_study import SMALL, answered, outcome, study
+
+
+def test_a_verdict_needs_test_and_both_intervals():
+    clear = {"low": 0.01, "high": 0.1, "resampled": [0.02, 0.09], "p_holm": 0.01, "seeds": 3, "mean": 0.05}
+    assert verdict(clear) == "above"
+    assert verdict({**clear, "p_holm": 0.06}) == "undecided"
+    assert verdict({**clear, "resampled": [-0.01, 0.09]}) == "undecided"
+    assert verdict({**clear, "low": -0.1, "high": -0.01, "resampled": [-0.1, -0.02]}) == "below"
+    assert verdict({**clear, "seeds": 1}) == "one seed"
+    assert verdict(None) == "unknown"
+
+
+def compared(arm: str, avg: str, passed: str = "undecided", place: str = "test") -> dict[str, object]:
+    difference = {"low": 0.01, "high": 0.1, "resampled": [0.02, 0.09], "p_holm": 0.01, "seeds": 3, "mean": 0.05}
+    kinds = {kind: {"verdict": verdict, "difference": difference} for kind, verdict in (("avg", avg), ("pass", passed))}
+    return {"task": "t", "set": place, "own": place == "test", "arm": arm, "seeds": [0], **kinds}
+
+
+def test_the_text_claims_no_more_than_the_verdicts():
+    rows = [
+        compared("a", "above"), compared("b", "undecided", "below"), compared("c", "unknown", "unknown"),
+        compared("a", "undecided", place="larger"),
+    ]  # fmt: skip
+    found = {
+        "progress": {"done": 3, "cells": 4, "failed": 1}, "reference": "grpo", "results": rows, "seeds": [0], "deviations": [],
+        "minimum_effect": [{"task": "t", "effect": 0.02}], "plan": {"first": {"at": "now"}}, "tasks": ["t"], "num_samples": 16,
+    }  # fmt: skip
+    text = sentences(found)
+    assert "3 of 4 cells are done, 1 failed" in text[0]
+    assert text[1].startswith("Supported, on t: a is above grpo by +0.050 [+0.010, +0.100] (Avg@16, 3 seeds")
+    assert text[2].startswith("Not supported, on t: any difference from grpo of b")
+    assert "0.020" in text[2]
+    assert text[3].startswith("Unknown, on t: c")
+    assert text[4].startswith("Secondary, on t: b is below grpo by +0.050 [+0.010, +0.100] (Pass@16")
+    assert text[5].startswith(
+        "Secondary: of 4 other comparisons (Pass@k and 1 other evaluation sets; a family of their own) 3 are"
+    )
+
+
+def test_passing_is_compared_and_suites_have_rows_and_a_family_of_their_own(tmp_path):
+    """Two seeds in which an arm is right more often and on fewer problems: above in Avg@k, below in Pass@k."""
+    given = study(tmp_path, suites={"countdown": ["countdown/more_numbers"]}, arms={**SMALL["arms"], "opsd": {}})
+    right = {"grpo": [1] * 40, "dasd": [2] * 30 + [0] * 10, "opsd": [1, 1, 2, 0] * 10}
+    for cell in all_cells(given):
+        bump = [1, 1, 0, 0] if cell.seed else []  # some noise of seeds
+        counts = [*right[cell.arm][: len(right[cell.arm]) - len(bump)], *bump]
+        outcome(cell, {"test": counts, "countdown/more_numbers": [0, 1, 1, 2]})
+    found = results(given)
+    rows = {(row["set"], row["arm"]): row for row in found["results"]}
+    assert list(rows) == [(place, arm) for place in ("test", "countdown/more_numbers") for arm in ("grpo", "dasd", "opsd")]
+    dasd = rows["test", "dasd"]
+    assert dasd["avg"]["difference"]["mean"] == pytest.approx(((60 - 40) + (62 - 38)) / 80 / 2)
+    assert dasd["pass"]["difference"]["mean"] == pytest.approx(((30 - 40) + (32 - 38)) / 40 / 2)
+    assert dasd["pass"]["runs"][0] == 0.75
+    suite = rows["countdown/more_numbers", "dasd"]
+    assert (suite["avg"]["difference"]["mean"], suite["pass"]["value"]["mean"], suite["own"]) == (0, 0.75, False)
+    assert (rows["test", "grpo"]["figures"]["mean_length"]["mean"], suite["curves"]) == (9.0, {})
+    primary = [rows["test", arm]["avg"]["difference"] for arm in ("dasd", "opsd")]
+    assert [each["p_holm"] for each in primary] == pytest.approx(holm([each["p_value"] for each in primary]))
+    others = [rows["test", arm]["pass"]["difference"] for arm in ("dasd", "opsd")]
+    others += [rows["countdown/more_numbers", arm][kind]["difference"] for arm in ("dasd", "opsd") for kind in ("avg", "pass")]
+    assert [each["p_holm"] for each in others] == pytest.approx(holm([each["p_value"] for each in others]))
+    page = build_study_page(json.loads(json.dumps(found)), tmp_path / "page.html").read_text()
+    assert page.count("countdown: more_numbers") >= 2
+    assert "Pass@2, countdown" in page
+
+
+def test_a_band_is_over_the_steps_that_all_runs_have():
+    assert band([{1: 0.0, 2: 4.0}, {1: 1.0}]) == {"step": [1], "mean": [0.5], "low": [0.0], "high": [1.0]}
+    assert band([]) is None
+
+
+def test_the_results_are_those_of_the_cells_paired(tmp_path):
+    given = study(tmp_path)
+    grpo_0, grpo_1, dasd_0, _ = all_cells(given)
+    empty = results(given)
+    assert (empty["progress"]["done"], empty["results"][1]["avg"]["verdict"]) == (0, "unknown")
+    assert build_study_page(empty, tmp_path / "empty.html").exists()
+    answered(grpo_0, [0, 1, 2, 1])
+    answered(grpo_1, [1, 1, 1, 2])
+    answered(dasd_0, [1, 1, 2, 2])
+    found = results(given)
+    reference, dasd = found["results"]
+    assert reference["avg"]["runs"] == {0: 0.5, 1: 0.625}
+    assert (reference["avg"]["value"]["mean"], reference["avg"]["difference"]) == (0.5625, None)
+    assert (dasd["avg"]["difference"]["mean"], dasd["avg"]["difference"]["seeds"]) == (0.25, 1)  # seed 1 has no partner yet
+    assert dasd["avg"]["verdict"] == "one seed"
+    assert reference["pass_at_k"][2]["mean"] == reference["pass"]["value"]["mean"] == pytest.approx((0.75 + 1) / 2)
+    reward = reference["curves"]["reward"]
+    assert (reward["step"], reward["low"], reward["high"]) == ([1, 2], [0.1, 0.2], [1.1, 1.2])
+    assert reward["mean"] == pytest.approx([0.6, 0.7])
+    assert found["aggregate"][0]["interquartile_mean"]["mean"] == 0.5625
+    assert found["minimum_effect"][0]["effect"] > 0
+    page = build_study_page(json.loads(json.dumps(found)), tmp_path / "half.html").read_text()
+    assert "one pair of seeds says nothing" in page
+    assert "3 of 4 done" in page
+
+
+def test_cells_on_other_problems_are_not_compared(tmp_path):
+    given = study(tmp_path)
+    first, second, *_ = all_cells(given)
+    answered(first, [0, 1])
+    answered(second, [0, 1, 2])
+    with pytest.raises(BadInput, match="cannot be paired"):
+        results(given)
