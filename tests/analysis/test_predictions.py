@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dasd.analysis.predictions import MIN_POSITIONS, MIN_PROBLEMS, predictions, recommendation, rules, signed
+from dasd.analysis.predictions import MIN_POSITIONS, MIN_PROBLEMS, every_rule, predictions, recommendation, rules, signed
 
 PROBLEMS = 30
 
@@ -94,3 +94,18 @@ def test_signs():
     assert [signed(value) for value in (0.0314, -0.0314, -0.0001, float("nan"))] == [
         "+0.031", "\N{MINUS SIGN}0.031", "+0.000", "\N{EN DASH}",
     ]  # fmt: skip
+
+
+def test_every_rule_is_predicted_as_the_named_ones_are():
+    by_decile = effects(lambda action, decile: (0.1 if action == "conform" else -0.2) * (decile + 1), noise=0.05)
+    found = {(each["below"], each["above"], each["rho"]): each for each in every_rule(by_decile)}
+    assert len(found) == 6 * 9 + 2
+    for rho in (0.3, 0.8):
+        named = predictions(by_decile, rho)
+        for name, (below, above, _) in rules(rho).items():
+            of = found[below, above, None if below == above else 0.2 if "printed" in name else rho]
+            assert {key: of[key] for key in ("mean", "low", "high")} == {
+                key: named[name][key] for key in ("mean", "low", "high")
+            }
+            assert of["enough"] == (named[name]["n"] >= MIN_POSITIONS)
+    assert found["deviate", "conform", 0.5]["mean"] == pytest.approx(-0.02 * 15 + 0.01 * 40, abs=0.05)

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 DRAWS = 1000
 
 
-def spearman(x: Sequence[NDArray[np.float64]], y: Sequence[NDArray[np.float64]], seed: int = 0) -> dict[str, float]:
+def spearman(
+    x: Sequence[NDArray[np.float64]], y: Sequence[NDArray[np.float64]], seed: int = 0, draws: int = DRAWS
+) -> dict[str, float]:
     """Spearman's rank correlation over all tokens, ties at their mean rank; one pair of arrays a problem.
 
     The 95 % interval draws problems with replacement and ranks their tokens anew in each draw (by weights: a problem drawn
@@ -26,9 +28,9 @@ def spearman(x: Sequence[NDArray[np.float64]], y: Sequence[NDArray[np.float64]],
     value = _weighted(groups, np.ones(n))
     if problems < 2 or not np.isfinite(value):
         return {**empty, "mean": value}
-    weights = np.random.default_rng(seed).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=DRAWS)
-    draws = np.array([_weighted(groups, row[problem].astype(float)) for row in weights])
-    low, high = np.quantile(draws[np.isfinite(draws)], [0.025, 0.975]) if np.isfinite(draws).any() else (np.nan, np.nan)
+    weights = np.random.default_rng(seed).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=draws)
+    drawn = np.array([_weighted(groups, row[problem].astype(float)) for row in weights])
+    low, high = np.quantile(drawn[np.isfinite(drawn)], [0.025, 0.975]) if np.isfinite(drawn).any() else (np.nan, np.nan)
     return {**empty, "mean": value, "low": float(low), "high": float(high)}
 
 

@@ -51,6 +51,26 @@ def predictions(by_decile: ByDecile, rho: float, seed: int = 0) -> dict[str, dic
     return {"grpo": {"mean": 0.0, "low": 0.0, "high": 0.0, "n": 0, "problems": 0, "word": "none", "sentence": nothing}, **found}
 
 
+def every_rule(by_decile: ByDecile, seed: int = 0) -> list[dict[str, Any]]:
+    """The prediction of every rule there is: `below`, `above`, `rho` (tenths; None where both sides do the same), `mean`,
+    `low`, `high`, and `enough`, whether there are places enough to believe it.
+
+    A study looks up here what was predicted of an arm (`dasd.study.predicted`).
+    """
+    actions: tuple[str | None, ...] = (*by_decile, None)
+    pairs = [(below, above) for below in actions for above in actions if below != above]
+    rules: list[Rule] = [(below, above, rho) for below, above in pairs for rho in RHOS]
+    rules += [(action, action, 1.0) for action in by_decile]
+    effects = _effects(by_decile, seed)
+    found = []
+    for below, above, rho in rules:
+        estimate, turn = _value((below, above, rho), effects).estimate, None if below == above else rho
+        ends = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+        enough = not _lacking((below, above, rho), by_decile, effects)
+        found.append({"below": below, "above": above, "rho": turn, **ends, "enough": enough})
+    return found
+
+
 def recommendation(by_decile: ByDecile, seed: int = 0) -> dict[str, Any]:
     """The rule that does best, if it does better than nothing beyond doubt: `rule`, `rho`, `sentence`; rule None is undecided.
 

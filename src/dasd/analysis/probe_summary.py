@@ -15,7 +15,7 @@ import numpy as np
 
 from dasd.analysis.correlation import spearman
 from dasd.analysis.positions import KINDS
-from dasd.analysis.predictions import predictions, recommendation
+from dasd.analysis.predictions import every_rule, predictions, recommendation
 from dasd.analysis.probe_file import ACTIONS, Record
 from dasd.evaluation.estimators import Draws, draws_of
 
@@ -40,7 +40,7 @@ def summarize_probe(records: Sequence[Record], contexts: Sequence[str], rho: flo
     `rollouts`, `baseline`   how many, and what they and the student's own continuations reach (by kind of place, by decile)
     `revisions`              what follows the rollouts' own revisions when they are kept, suppressed, handed to the teacher
     `contexts`               context -> `positions`, `agreement`, `effects` (kind -> action -> measure), `deciles`, `tokens`
-                             (Spearman, TV, shift), `predictions`, `recommendation`
+                             (Spearman, TV, shift), `predictions`, `recommendation`, `rules`
     A figure is `mean`, `low`, `high`, `n` (places) and `problems`.
     """
     return {
@@ -77,6 +77,7 @@ def _of_context(records: Sequence[Record], context: str, rho: float, seed: int) 
         "tokens": _tokens(records, context, seed),
         "predictions": predictions(by_decile, rho, seed),
         "recommendation": recommendation(by_decile, seed),
+        "rules": every_rule(by_decile, seed),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +54,16 @@ class SearchConfig(Section):
         return {**self.grid, **self.arms.get(arm, {})}
 
 
+class PredictionConfig(Section):
+    """What `dasd probe` predicted before training, to be compared with the effects (`dasd.study.predicted`)."""
+
+    probes: dict[str, tuple[str, ...]] = Field(
+        description="task -> summary.json of dasd probe, one for each seed; paths beside the study file"
+    )
+    beta: float = Field(description="the dose at which arms are compared; arms with another one have no prediction")
+    also: tuple[str, ...] = Field((), description="other study files whose cells count too; paths beside this one")
+
+
 class StudyConfig(Section):
     """`dasd study`: arms x tasks x seeds at matched budget. Arms and tasks are overrides of the base's settings."""
 
@@ -73,6 +83,8 @@ class StudyConfig(Section):
     )
     suite_limit: Annotated[int, Field(gt=0)] | None = Field(None, description="the first problems of each suite; null: all")
     search: SearchConfig | None = Field(None, description="settings chosen on validation problems; null: none")
+
+    predictions: PredictionConfig | None = Field(None, description="what was predicted before training; null: nothing")
 
     @field_validator("tasks", "arms", mode="before")
     @classmethod
@@ -117,6 +129,13 @@ class StudyConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _probes_are_of_tasks(self) -> StudyConfig:
+        for task in self.predictions.probes if self.predictions else ():
+            if task not in self.tasks:
+                raise ValueError(f"predictions.probes: {task!r} is none of the tasks{nearest(task, list(self.tasks))}")
+        return self
+
+    @model_validator(mode="after")
     def _search_is_apart(self) -> StudyConfig:
         if self.search is None:
             return self
@@ -155,6 +174,8 @@ class Study:
     config: StudyConfig
     plan: Path
     base: Path
+    probes: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)  # task -> summaries of probes
+    also: tuple[Study, ...] = ()  # whose cells are compared with predictions, too
 
     @property
     def output(self) -> Path:
@@ -166,7 +187,15 @@ class Study:
 
 
 def load_study(path: Path, recipes: Mapping[str, Path]) -> Study:
-    """Reads a study file. Raises BadInput: the file or its plan or base does not exist, unknown or unmatched settings."""
+    """Reads a study file. Raises BadInput: it or a file that it names does not exist, unknown or unmatched settings."""
+    study = _load(path, recipes)
+    if study.config.predictions is None:
+        return study
+    return replace(study, also=tuple(_load(path.parent / name, recipes) for name in study.config.predictions.also))
+
+
+def _load(path: Path, recipes: Mapping[str, Path]) -> Study:
+    """One study file, whatever other ones it names."""
     config = load_config(StudyConfig, path)
     plan, base = path.parent / config.plan, path.parent / config.base
     if not plan.is_file():
@@ -177,4 +206,8 @@ def load_study(path: Path, recipes: Mapping[str, Path]) -> Study:
                 f"base {config.base!r} is neither a file beside {path} nor a recipe{nearest(config.base, list(recipes))}"
             )
         base = recipes[config.base]
-    return Study(path, config, plan, base)
+    asked = {} if config.predictions is None else config.predictions.probes
+    probes = {task: tuple(path.parent / name for name in names) for task, names in asked.items()}
+    if missing := [str(probe) for paths in probes.values() for probe in paths if not probe.is_file()]:
+        raise BadInput(f"predictions.probes: {missing[0]} does not exist; dasd probe writes a summary.json")
+    return Study(path, config, plan, base, probes)

@@ -8,7 +8,7 @@ are corrected together. A verdict needs the corrected test and both intervals.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -22,6 +22,7 @@ from dasd.study.cells import Cell, all_cells, main_cells
 from dasd.study.config import Study
 from dasd.study.history import deviations, first
 from dasd.study.outcome import CURVES
+from dasd.study.predicted import against_effects
 from dasd.study.search import read_choice
 from dasd.study.sentences import sentences
 from dasd.study.work import estimate
@@ -38,16 +39,8 @@ def results(study: Study, workers: int = 1) -> Record:
     Raises BadInput where cells of one task were not evaluated on the same problems.
     """
     cells, config = all_cells(study), study.config
-    read = {(task, arm): _read(main_cells(study, task, arm)) for task in config.tasks for arm in config.arms}
-    for task in config.tasks:
-        _same_problems(task, [entry for arm in config.arms for entry in read[task, arm]])
-    rows = [
-        _row(study, task, name, arm, read[task, arm], read[task, config.reference])
-        for task in config.tasks
-        for name in (config.evaluation.split, *config.suites.get(task, ()))
-        for arm in config.arms
-    ]
-    _judge(rows)
+    read = _read_all(study)
+    rows = _rows(study, read)
     effects = [_effect(study, task, read[task, config.reference]) for task in config.tasks]
     states = [_state(cell) for cell in cells]
     found: Record = {
@@ -78,7 +71,32 @@ def results(study: Study, workers: int = 1) -> Record:
         "thresholds": THRESHOLDS,
         "minimum_effect": effects,
     }
+    if config.predictions is not None:
+        others = [(other.path.stem, other, _rows(other, _read_all(other))) for other in study.also]
+        found["prediction"] = against_effects(study, [(study.path.stem, study, rows), *others])
     return {**found, "findings": sentences(found)}
+
+
+def _read_all(study: Study) -> dict[tuple[str, str], Read]:
+    """(task, arm) -> its cells that are done. Raises BadInput."""
+    config = study.config
+    read = {(task, arm): _read(main_cells(study, task, arm)) for task in config.tasks for arm in config.arms}
+    for task in config.tasks:
+        _same_problems(task, [entry for arm in config.arms for entry in read[task, arm]])
+    return read
+
+
+def _rows(study: Study, read: Mapping[tuple[str, str], Read]) -> list[Record]:
+    """Every task, evaluation set and arm, with its verdicts."""
+    config = study.config
+    rows = [
+        _row(study, task, name, arm, read[task, arm], read[task, config.reference])
+        for task in config.tasks
+        for name in (config.evaluation.split, *config.suites.get(task, ()))
+        for arm in config.arms
+    ]
+    _judge(rows)
+    return rows
 
 
 def _judge(rows: Sequence[Record]) -> None:

@@ -127,3 +127,32 @@ def profiles(arms: Sequence[Record], thresholds: Sequence[float]) -> Panel:
 
 def _title(rows: Sequence[Record]) -> str:
     return f"{place_of(rows[-1])}, {rows[-1]['arm']}"
+
+
+def calibration(cells: Sequence[Record], figure: str, reference: str, name: str) -> Panel:
+    """Measured effect of each arm, in points, against what was predicted of it for one token; both with 95 % intervals."""
+    tasks = list(dict.fromkeys(cell["task"] for cell in cells))
+    keys = side_keys(tasks)
+
+    def paint(axes: Axes) -> None:
+        for cell in cells:
+            key, guess, effect = keys[tasks.index(cell["task"])], cell["predicted"], cell["measured"]
+            x, y = 100 * guess["mean"], 100 * effect["mean"]
+            axes.plot([100 * guess["low"], 100 * guess["high"]], [y, y], color=COLORS[key.color], linewidth=1, alpha=0.55)
+            axes.plot([x, x], [100 * effect["low"], 100 * effect["high"]], color=COLORS[key.color], linewidth=1, alpha=0.55)
+            axes.plot([x], [y], SHAPES[key.mark], color=COLORS[key.color], markersize=6, markeredgecolor=COLORS["card"])
+        axes.axhline(0, color=COLORS["muted"], linewidth=0.9)
+        axes.axvline(0, color=COLORS["muted"], linewidth=0.9)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(points))
+        axes.set_xlabel("predicted change of correctness, points a token")
+        axes.set_ylabel(f"{figure} minus that of {reference}, points")
+
+    spoken = "; ".join(
+        f"{cell['task']} {cell['arm']} predicted {100 * cell['predicted']['mean']:+.1f}, "
+        f"measured {100 * cell['measured']['mean']:+.1f}" for cell in cells
+    )  # fmt: skip
+    caption = (
+        "One mark an arm. The order counts, not the size: a prediction is of one forced token, an effect of a whole training."
+    )
+    return Panel("Measured against predicted", caption, draw(name, f"Measured against predicted. {spoken}", paint, WIDE), keys)

@@ -74,7 +74,23 @@ def _content(found: Record) -> Record:
         "choices": [_choice(choice) for choice in found["choices"]],
         "cells": [_cell(cell) for cell in found["cells"]],
         "deviations": found["deviations"],
+        "prediction": _prediction(found, names["avg"]) if found.get("prediction") else None,
     }  # fmt: skip
+
+
+def _prediction(found: Record, figure: str) -> Record:
+    of = found["prediction"]
+    rows = [
+        {
+            "arm": cell["arm"],
+            "where": f"{cell['task']}, {cell['context']}, {cell['study']}",
+            "predicted": (_signed(cell["predicted"]["mean"]), _ends(cell["predicted"])),
+            "measured": (_signed(cell["measured"]["mean"]), _ends(cell["measured"])),
+        }
+        for cell in sorted(of["cells"], key=lambda cell: -cell["predicted"]["mean"])
+    ]
+    plot = figures.calibration(of["cells"], figure, found["reference"], "calibration") if rows else None
+    return {"sentence": of["sentence"], "plot": plot, "rows": rows}
 
 
 def _pairs(rows: list[Record]) -> list[list[Record]]:
@@ -95,8 +111,13 @@ def _measure(of: Record) -> Record:
     if difference is None:
         return {**found, "change": UNKNOWN, "ends": "", "p": "", "style": ""}
     p = "<0.0001" if difference["p_holm"] < 0.0001 else f"{difference['p_holm']:.4f}"
-    ends = f"[{_signed(difference['low'])}, {_signed(difference['high'])}]"
-    return {**found, "change": _signed(difference["mean"]), "ends": ends, "p": p, "style": STYLES.get(of["verdict"], "")}
+    return {
+        **found,
+        "change": _signed(difference["mean"]),
+        "ends": _ends(difference),
+        "p": p,
+        "style": STYLES.get(of["verdict"], ""),
+    }
 
 
 def _described(part: list[Record]) -> tuple[list[str], list[tuple[str, list[tuple[str, str]]]]]:
@@ -118,6 +139,10 @@ def _interval(value: Record | None) -> tuple[str, str]:
     if value is None:
         return UNKNOWN, ""
     return f"{value['mean']:.3f}", "" if value["low"] != value["low"] else f"[{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def _ends(of: Record) -> str:
+    return f"[{_signed(of['low'])}, {_signed(of['high'])}]"
 
 
 def _signed(value: float) -> str:

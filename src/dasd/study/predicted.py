@@ -1,0 +1,141 @@
+"""Could one have known before training? What `dasd probe` predicted of each arm, beside what the study measured.
+
+An arm's prediction is the probe's mean change of correctness if its rule (conform, deviate or nothing, below and above an
+entropy quantile) were followed at one token, in the arm's own context (`dasd.analysis.predictions`). Only arms that add DASD's
+credit to the reference's at one dose have one: then what differs between them is direction and context alone. Predictions
+are per token and effects are of a whole training, so their order is compared, not their size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dasd.analysis.correlation import spearman
+from dasd.config import BadInput, RunConfig
+from dasd.files import read_json
+from dasd.study.cells import Cell
+from dasd.study.config import Study
+
+LEAST_CELLS = 8  # with fewer there is no verdict
+DRAWS = 10_000
+OPPOSITE = {"conform": "deviate", "deviate": "conform"}
+MAPS = {
+    **dict.fromkeys(("tanh", "linear", "hard"), ("conform", "deviate")),
+    "attract": ("conform", "conform"),
+    "repel": ("deviate", "deviate"),
+}
+Record = dict[str, Any]
+Rule = tuple[str | None, str | None, float | None]  # below and above the quantile; no quantile where both are the same
+
+
+def rule_of(run: RunConfig, beta: float) -> Rule | None:
+    """What a run does at its tokens; None where it is no such rule, at this dose, by the student's entropy. Imports torch."""
+    from dasd.credit.direction import DirectionAdaptive
+    from dasd.credit.methods import make_method
+
+    method = make_method(run.method.name, run.method.settings)
+    if type(method) is not DirectionAdaptive or method.map not in MAPS:
+        return None
+    if method.beta != beta or method.signal != "student_entropy":
+        return None
+    below: str | None
+    above: str | None
+    below, above = MAPS[method.map]
+    below = OPPOSITE[below] if method.flip == "low" else below
+    above = OPPOSITE[above] if method.flip == "high" else above
+    below, above = (None if method.arm == "high" else below), (None if method.arm == "low" else above)
+    return below, above, None if below == above else round(method.rho, 1)
+
+
+def predicted(probes: Sequence[Record], context: str, rule: Rule) -> Record | None:
+    """Mean of the probes' predictions, and of the ends of their intervals (they share their problems, so several are hardly
+    surer than one); None where no probe saw that context at places enough.
+    """
+    found = [
+        entry
+        for probe in probes
+        for entry in probe["contexts"].get(context, {}).get("rules", ())
+        if (entry["below"], entry["above"], entry["rho"]) == rule and entry["enough"]
+    ]
+    if not found:
+        return None
+    return {key: float(np.mean([entry[key] for entry in found])) for key in ("mean", "low", "high")} | {"probes": len(found)}
+
+
+def against_effects(study: Study, studies: Sequence[tuple[str, Study, Sequence[Record]]]) -> Record:
+    """Each (name, study, rows of its results): `cells`, and what `judged` says of them. Raises BadInput for an old probe."""
+    asked = study.config.predictions
+    if asked is None:
+        raise ValueError("the study has no predictions")
+    probes = {task: [_probe(path) for path in paths] for task, paths in study.probes.items()}
+    cells = []
+    for name, of, rows in studies:
+        for row in rows:
+            difference = row["avg"]["difference"]
+            if not row["own"] or difference is None or row["task"] not in probes:
+                continue
+            run = Cell(of, row["task"], row["arm"], of.config.seeds[0]).run_config({})
+            rule = rule_of(run, asked.beta)
+            guess = predicted(probes[row["task"]], run.teacher.context, rule) if rule else None
+            if guess:
+                measured = {key: difference[key] for key in ("mean", "low", "high")}
+                place = {"study": name, "task": row["task"], "arm": row["arm"], "context": run.teacher.context}
+                cells.append({**place, "predicted": guess, "measured": measured})
+    return {"cells": cells, **judged(cells)}
+
+
+def judged(cells: Sequence[Record]) -> Record:
+    """`spearman` with its interval, `signs` (agree, of those clear in both), `verdict`, `sentence`.
+
+    Predicts: at least LEAST_CELLS cells, and the interval lies above 0. Misleads: it lies below. The interval draws cells.
+    """
+    guessed, effects = ([np.array([cell[side]["mean"]]) for cell in cells] for side in ("predicted", "measured"))
+    rank = spearman(guessed, effects, draws=DRAWS)
+    clear = [cell for cell in cells if _clear(cell["predicted"]) and _clear(cell["measured"])]
+    agree = sum(_clear(cell["predicted"]) == _clear(cell["measured"]) for cell in clear)
+    if len(cells) < LEAST_CELLS or not np.isfinite(rank["low"]):
+        verdict = "too few"
+    else:
+        verdict = "predicts" if rank["low"] > 0 else "misleads" if rank["high"] < 0 else "undecided"
+    signs = {"agree": agree, "of": len(clear)}
+    found = {"spearman": {key: rank[key] for key in ("mean", "low", "high")}, "signs": signs, "verdict": verdict}
+    return {**found, "sentence": _sentence(cells, found)}
+
+
+def _sentence(cells: Sequence[Record], found: Record) -> str:
+    tasks = list(dict.fromkeys(cell["task"] for cell in cells))
+    rank, signs, n = found["spearman"], found["signs"], len(cells)
+    if found["verdict"] == "too few":
+        value = "" if not np.isfinite(rank["mean"]) else f" (rank correlation {rank['mean']:+.2f})"
+        return f"Prediction against effect: no verdict from {n} cells, {LEAST_CELLS} are the least{value}."
+    said = {
+        "predicts": "the probe's order is that of the effects",
+        "misleads": "the probe's order is the reverse of the effects'",
+        "undecided": "undecided whether the probe's order is that of the effects",
+    }[found["verdict"]]
+    shown = f"rank correlation {rank['mean']:+.2f} [{rank['low']:+.2f}, {rank['high']:+.2f}] over {n} cells"
+    sign = (
+        f"signs agree in {signs['agree']} of the {signs['of']} that are clear in both"
+        if signs["of"]
+        else "no sign is clear in both"
+    )
+    limit = "The cells share their reference, so the interval is too narrow rather than too wide"
+    alone = f", and {tasks[0]} alone says nothing of other tasks" if len(tasks) == 1 else ""
+    return f"Prediction against effect: {said} ({shown}; {sign}). {limit}{alone}."
+
+
+def _clear(of: Record) -> int:
+    """1 above 0, -1 below, 0 where the interval holds 0."""
+    return 1 if of["low"] > 0 else -1 if of["high"] < 0 else 0
+
+
+def _probe(path: Path) -> Record:
+    found = read_json(path)
+    contexts = found.get("contexts") if isinstance(found, dict) else None
+    if not contexts or any("rules" not in of for of in contexts.values()):
+        raise BadInput(f"{path} holds no predictions of a probe: give the summary.json that this version of dasd probe writes")
+    return found

@@ -1,0 +1,121 @@
+"""Is a prediction looked up by what an arm does, and is it compared with the effects by the rule of the plan?"""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from dasd.config import BadInput
+from dasd.report import build_study_page
+from dasd.study.cells import Cell, all_cells
+from dasd.study.config import load_study
+from dasd.study.predicted import LEAST_CELLS, judged, predicted, rule_of
+from dasd.study.results import results
+from study.test_study import answered, study, write
+
+ARMS = {
+    "grpo": ({"name": "grpo"}, None),
+    "dasd": ({"name": "dasd", "beta": 0.1}, ("conform", "deviate", 0.8)),
+    "printed": ({"name": "dasd", "beta": 0.1, "rho": 0.2}, ("conform", "deviate", 0.2)),
+    "hard": ({"name": "dasd", "beta": 0.1, "map": "hard", "gate": "none"}, ("conform", "deviate", 0.8)),
+    "conformity": ({"name": "conformity"}, ("conform", "conform", None)),
+    "novelty": ({"name": "novelty"}, ("deviate", "deviate", None)),
+    "scaffold_only": ({"name": "scaffold_only"}, ("conform", None, 0.8)),
+    "fork_only": ({"name": "fork_only", "rho": 0.5}, (None, "deviate", 0.5)),
+    "flip_low": ({"name": "dasd", "beta": 0.1, "flip": "low"}, ("deviate", "deviate", None)),
+    "flip_high": ({"name": "dasd", "beta": 0.1, "flip": "high"}, ("conform", "conform", None)),
+    "other_dose": ({"name": "dasd", "beta": 0.02}, None),
+    "control": ({"name": "dasd", "beta": 0.1, "control": "permuted_entropy"}, None),
+    "signal": ({"name": "dasd", "beta": 0.1, "signal": "position"}, None),
+    "rlsd": ({"name": "rlsd"}, None),
+}
+
+
+def entry(below: str | None, above: str | None, rho: float | None, mean: float, enough: bool = True) -> dict[str, object]:
+    return {"below": below, "above": above, "rho": rho, "mean": mean, "low": mean - 0.01, "high": mean + 0.01, "enough": enough}
+
+
+def probe(*entries: dict[str, object], context: str = "solution") -> dict[str, object]:
+    return {"contexts": {context: {"rules": list(entries)}}}
+
+
+def cell(guess: float, effect: float, task: str = "t", width: float = 0.01) -> dict[str, object]:
+    sides = {"predicted": guess, "measured": effect}
+    return {"task": task} | {k: {"mean": v, "low": v - width, "high": v + width} for k, v in sides.items()}
+
+
+def test_an_arms_rule_is_what_it_does_on_either_side_of_its_quantile(tmp_path):
+    given = study(tmp_path, arms={name: {"method": method} for name, (method, _) in ARMS.items()})
+    for name, (_, expected) in ARMS.items():
+        assert rule_of(Cell(given, "countdown", name, 0).run_config({}), beta=0.1) == expected, name
+
+
+def test_a_prediction_is_the_mean_over_the_probes_that_saw_the_context():
+    rule = ("conform", "deviate", 0.8)
+    probes = [probe(entry(*rule, -0.02)), probe(entry(*rule, -0.04)), probe(entry(*rule, 0.5), context="answer")]
+    assert predicted(probes, "solution", rule) == pytest.approx({"mean": -0.03, "low": -0.04, "high": -0.02, "probes": 2})
+    assert predicted(probes, "none", rule) is None
+    assert predicted([probe(entry(*rule, 0.5, enough=False))], "solution", rule) is None  # the probe itself would not say it
+    assert predicted(probes, "solution", ("conform", "conform", None)) is None
+
+
+def test_the_verdict_follows_the_rank_correlation_of_enough_cells():
+    order = [cell(0.1 * place, (0.1 * place) ** 3) for place in range(-4, 5)]
+    same = judged(order)
+    assert (same["verdict"], same["spearman"]["mean"], same["spearman"]["low"]) == ("predicts", 1.0, 1.0)
+    assert "alone says nothing of other tasks" in same["sentence"]
+    assert same["signs"] == {"agree": 6, "of": 6}  # at 0 and at 0.1 cubed nothing is clear
+    reverse = judged([cell(0.1 * place, -0.1 * place, task=f"t{place % 2}") for place in range(-4, 5)])
+    assert (reverse["verdict"], reverse["signs"]) == ("misleads", {"agree": 0, "of": 8})
+    assert "other tasks" not in reverse["sentence"]
+    unclear = judged([cell(place, effect) for place, effect in enumerate((3, 9, 1, 7, 0, 8, 2, 6, 4))])
+    assert unclear["verdict"] == "undecided"
+    ranks = [abs(place - rank) for place, rank in enumerate((3, 8, 1, 6, 0, 7, 2, 5, 4))]
+    assert unclear["spearman"]["mean"] == pytest.approx(1 - 6 * sum(d * d for d in ranks) / (9 * 80))
+    few = judged(order[: LEAST_CELLS - 1])
+    assert (few["verdict"], few["spearman"]["mean"]) == ("too few", 1.0)
+    assert f"no verdict from {LEAST_CELLS - 1} cells" in few["sentence"]
+
+
+def test_of_no_cells_nothing_is_said():
+    none = judged([])
+    assert (none["verdict"], none["signs"]) == ("too few", {"agree": 0, "of": 0})
+    assert math.isnan(none["spearman"]["mean"])
+    assert none["sentence"].endswith("no verdict from 0 cells, 8 are the least.")
+
+
+def test_a_study_compares_its_own_arms_and_those_of_others(tmp_path):
+    """Two studies with the same arms: eight cells whose effects have the order that was predicted."""
+    guesses = {"dasd": -0.01, "printed": -0.1, "conformity": 0.02, "novelty": -0.3}
+    rules = [entry(*ARMS[arm][1], guess) for arm, guess in guesses.items()]
+    arms = {name: {"method": ARMS[name][0]} for name in ("grpo", "other_dose", *guesses)}
+    right = {"grpo": 10, "other_dose": 0, "dasd": 9, "printed": 6, "conformity": 14, "novelty": 2}
+    for name in ("one", "two"):
+        path = write(tmp_path / name, arms=arms)
+        for each in all_cells(load_study(path, {})):
+            answered(each, [1] * right[each.arm] + [0] * (20 - right[each.arm]))
+    (tmp_path / "one/probe.json").write_text(json.dumps(probe(*rules)))
+    asked = {"probes": {"countdown": ["probe.json"]}, "beta": 0.1, "also": ["../two/study.yaml"]}
+    given = load_study(write(tmp_path / "one", arms=arms, predictions=asked), {})
+    found = results(given)
+    of = found["prediction"]
+    assert [(c["arm"], c["predicted"]["mean"]) for c in of["cells"]] == list(guesses.items()) * 2
+    assert of["cells"][0]["measured"]["mean"] == pytest.approx(-1 / 40)
+    assert (of["verdict"], of["spearman"]["mean"]) == ("predicts", 1.0)
+    assert of["sentence"] in found["findings"]
+    page = build_study_page(json.loads(json.dumps(found)), tmp_path / "page.html").read_text()
+    assert "Measured against predicted" in page
+    assert of["sentence"] in page.replace("&#39;", "'")
+
+
+def test_probes_that_cannot_be_read_are_refused(tmp_path):
+    asked = {"probes": {"countdown": ["probe.json"]}, "beta": 0.1}
+    with pytest.raises(BadInput, match=r"probe.json does not exist"):
+        study(tmp_path, predictions=asked)
+    (tmp_path / "probe.json").write_text('{"contexts": {"solution": {}}}')
+    with pytest.raises(BadInput, match="holds no predictions of a probe"):
+        results(study(tmp_path, predictions=asked))
+    with pytest.raises(BadInput, match="did you mean 'countdown'"):
+        study(tmp_path, predictions={**asked, "probes": {"countdwn": ["probe.json"]}})
