@@ -8,9 +8,9 @@ depends on its length, and two samplers draw different numbers: so the model fir
 without either trainer, and a side's rollout i then ends at the length of that one, in the middle of whatever it says (the end
 token is forbidden before, in TRL's generation it is forced then).
 
-The sides take turns, one whole step each (rollouts, rewards, scores, update), after one step to warm up. CPU seconds of the
-process, ratios of each round, their median; wall seconds beside them. Memory: most resident bytes of a process of its own in
-two steps over what it held before them.
+Each side has a process of its own, and they take turns, one whole step each (rollouts, rewards, scores, update); a first step
+to warm up is not timed. CPU seconds of the process, ratios of each round, their median; wall seconds beside them. Memory: most
+resident bytes of the process in all its steps over what it held before them; large blocks are given back when they are freed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -151,70 +151,64 @@ class Clocks(TrainerCallback):
         self.taken["wall_s"] = time.perf_counter() - self.began[1]
 
 
-def stepper(side: str, options: argparse.Namespace, folder: str) -> tuple[Callable[[], dict[str, float]], list[int]]:
-    trainer, lengths = trainer_of(side, options, folder)
-    clocks = Clocks(trainer)
-
-    def step() -> dict[str, float]:
-        trainer.train()
-        return dict(clocks.taken)
-
-    return step, lengths
-
-
-def compare(options: argparse.Namespace) -> dict[str, Any]:
+def serve(side: str, options: argparse.Namespace) -> None:
+    """Makes a step for each line that comes in, and answers with a line of figures."""
     with tempfile.TemporaryDirectory() as folder:
-        made = {side: stepper(side, options, f"{folder}/{side}") for side in SIDES}
-        lengths = made["dasd"][1]
-        assert lengths == made["grpo"][1]
-        turns = [{side: step() for side, (step, _) in made.items()} for _ in range(options.rounds + 1)][1:]
-    assert all(one["tokens"] == sum(lengths) for turn in turns for one in turn.values())
-
-    def ratio(name: str) -> list[float]:
-        return [round(turn["dasd"][name] / turn["grpo"][name], 3) for turn in turns]
-
-    result: dict[str, Any] = {"lengths": lengths}
-    for name, key in (("step", "cpu_s"), ("step, wall", "wall_s"), ("sampling", "sampling_cpu_s")):
-        result[f"{name}: dasd / grpo"] = round(statistics.median(ratio(key)), 3)
-        result[f"{name}: dasd / grpo, each round"] = ratio(key)
-    for side in SIDES:
-        result[side] = {
-            "cpu_s": round(statistics.median(turn[side]["cpu_s"] for turn in turns), 1),
-            "sampling_cpu_s": round(statistics.median(turn[side]["sampling_cpu_s"] for turn in turns), 1),
-            "sampled_tokens_per_cpu_s": round(
-                statistics.median(turn[side]["tokens"] / turn[side]["sampling_cpu_s"] for turn in turns), 1
-            ),
-        }
-    return result
-
-
-def peak_memory(side: str, options: argparse.Namespace) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        step, _ = stepper(side, options, folder)
-        before, done, peak = resident(), threading.Event(), 0
+        trainer, lengths = trainer_of(side, options, folder)
+        clocks, before, done = Clocks(trainer), resident(), threading.Event()
+        peak = before
 
         def watch() -> None:
             nonlocal peak
-            while not done.wait(0.002):
+            while not done.wait(0.005):
                 peak = max(peak, resident())
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        for _ in range(2):
-            step()
+        for _ in sys.stdin:
+            trainer.train()
+            print("FIGURES", json.dumps(clocks.taken | {"lengths": lengths, "peak_bytes": peak - before}), flush=True)
         done.set()
         watcher.join()
-    return peak - before
 
 
-def memory_of(side: str) -> int:
-    """`peak_memory` in a process of its own, whose allocator gives back at once what is freed."""
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
-    command = [sys.executable, *sys.argv, "--memory-of", side]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    return int(done.stdout.splitlines()[-1])
+def start(side: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
+    command = [sys.executable, *sys.argv, "--side", side]
+    return subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def step(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("step\n")
+    process.stdin.flush()
+    for line in process.stdout:
+        if line.startswith("FIGURES"):
+            return json.loads(line.removeprefix("FIGURES"))
+    raise RuntimeError(f"{process.args} ended with {process.wait()}")
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    made = {side: start(side) for side in SIDES}
+    turns = []
+    for number in range(options.rounds + 1):
+        turns.append({side: step(process) for side, process in made.items()})
+        print(number, json.dumps(turns[-1]), file=sys.stderr, flush=True)
+    for process in made.values():
+        process.communicate()
+    timed, last = turns[1:], turns[-1]
+    assert all(one["tokens"] == sum(one["lengths"]) == sum(last["dasd"]["lengths"]) for turn in turns for one in turn.values())
+    result: dict[str, Any] = {"lengths": last["dasd"]["lengths"]}
+    for name, key in (("step", "cpu_s"), ("step, wall", "wall_s"), ("sampling", "sampling_cpu_s")):
+        ratios = [round(turn["dasd"][key] / turn["grpo"][key], 3) for turn in timed]
+        result |= {f"{name}: dasd / grpo": round(statistics.median(ratios), 3), f"{name}: dasd / grpo, each round": ratios}
+    for side in SIDES:
+        figures = {key: round(statistics.median(turn[side][key] for turn in timed), 1) for key in ("cpu_s", "sampling_cpu_s")}
+        speed = last[side]["tokens"] / figures["sampling_cpu_s"]
+        result[side] = figures | {"sampled_tokens_per_cpu_s": round(speed, 1), "peak_bytes": last[side]["peak_bytes"]}
+    result["memory: dasd / grpo"] = round(result["dasd"]["peak_bytes"] / result["grpo"]["peak_bytes"], 3)
+    return result
 
 
 def main() -> None:
@@ -226,18 +220,14 @@ def main() -> None:
     parser.add_argument("--completion", type=int, default=128)
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--no-memory", action="store_true")
-    parser.add_argument("--memory-of", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     transformers_logging.set_verbosity_error()
-    if options.memory_of:
-        print(peak_memory(options.memory_of, options))
+    if options.side:
+        serve(options.side, options)
         return
     found = compare(options)
-    if not options.no_memory:
-        found["peak_bytes"] = {side: memory_of(side) for side in SIDES}
-        found["memory: dasd / grpo"] = round(found["peak_bytes"]["dasd"] / found["peak_bytes"]["grpo"], 3)
     case = {
         name: getattr(options, name) for name in ("dtype", "rollouts", "micro_batch", "completion", "checkpointing", "rounds")
     }

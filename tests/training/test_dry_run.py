@@ -1,6 +1,7 @@
 """Does a dry run say what a run would need, refuse what no run could start with, and leave nothing behind?"""
 
 import json
+import os
 import re
 
 import pytest
@@ -100,6 +101,24 @@ def test_a_reference_model_and_distributions_are_counted(plan):
     assert "distributions" not in sizes_of(plan())
 
 
+def test_a_cpu_has_its_own_defaults(plan, capsys, folder):
+    """No autocast, no checkpointing, no CUDA; the memory of this machine, shared by its processes."""
+    made = plan("--training.lora_rank 16", device="cpu", gpu_memory=None)
+    assert not made.arguments.bf16
+    assert not made.arguments.gradient_checkpointing
+    assert (made.work.device, made.work.prompts) == ("cpu", 16)
+    assert "process" in sizes_of(made)
+    assert made.hardware.memory == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert plan("--training.sampler trl", device="cpu", gpu_memory=None).work.prompts is None
+    words = ["--model.path", str(folder), "--training.lora_rank", "16", "--training.micro_batch_size", "4", "--dry-run"]
+    (folder / "run.yaml").write_text("{}")
+    run(["train", str(folder / "run.yaml"), *words, "--device", "cpu", "--processes", "2"])
+    said = capsys.readouterr().out
+    assert "GiB on each process" in said
+    assert "on 2 processes on CPUs" in said
+    assert "--sharding" not in said
+
+
 def test_vllm_is_planned_for_without_being_here(plan):
     made = plan("--training.trl.use_vllm true --training.trl.vllm_gpu_memory_utilization 0.3")
     assert sizes_of(made)["vLLM"] == (pytest.approx(24 * GIB), pytest.approx(24 * GIB))
@@ -134,6 +153,10 @@ def test_fsdp2_gradients_are_whole_unless_reduced_each_time(plan):
         ("", {"gpu_memory": float("nan")}, "--gpu_memory must be a number above 0, got nan"),
         ("", {"gpu_memory": float("inf")}, "--gpu_memory must be a number above 0, got inf"),
         ("", {"sharding": "zero4"}, "none, zero2, zero3, fsdp2"),
+        ("", {"device": "tpu"}, "--device must be gpu or cpu, got 'tpu'"),
+        ("", {"device": "cpu"}, "leave out --gpu_memory"),
+        ("", {"device": "cpu", "gpu_memory": None, "sharding": "fsdp2", "processes": 2}, "leave out --sharding"),
+        ("--training.trl.use_vllm true", {"device": "cpu", "gpu_memory": None}, "needs a GPU"),
     ],
 )
 def test_what_no_run_could_start_with_is_refused(plan, words, hardware, message):

@@ -17,6 +17,7 @@ from dasd.training import memory
 from dasd.training.memory import GIB, ModelSizes, Workload, estimate, largest, peak
 from dasd.training.run import as_dataset
 from dasd.training.trainer import SelfDistillationTrainer
+from dasd.training.trl_adapter import tiles_for
 from training.conftest import length_reward, make_arguments, tiny
 
 QWEN = ModelSizes(1_720_574_976, 1_720_574_976, 28, 2048, 2048, 1024, 6144, 151_936, 2)
@@ -119,10 +120,29 @@ def test_checkpointing_and_more_processes_never_need_more(sizes, work):
 
 
 def test_tiles_are_as_large_as_trls():
-    assert (memory.TOKEN_TILE, memory.VOCAB_TILE) == (
-        chunked_logprob.TOKEN_CHUNK_SIZE,
-        trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE,
-    )
+    trls = lambda: (chunked_logprob.TOKEN_CHUNK_SIZE, trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE)  # noqa: E731
+    assert memory.TILES["gpu"] == trls()
+    with tiles_for(torch.device("cpu")):
+        assert memory.TILES["cpu"] == trls()
+
+
+def test_by_hand_on_a_cpu_with_an_adapter_on_a_bfloat16_base():
+    """Seven inputs are cast to float32: 28 x 2048 + 16 x 2048 + 4 x 1024 + 10 x 6144, and 2 bytes of mask a position."""
+    found = parts(LORA, device="cpu", bf16=False, checkpointing=False)
+    token = 28 * 2048 + 16 * 2048 + 4 * 1024 + 10 * 6144 + 2 * 4608
+    assert found["activations"].update == 18_432 * 28 * token + 18_432 * 4608
+    assert found["process"].update == memory.PROCESS
+    assert "CUDA context" not in found
+    plain = parts(replace(LORA, head_norms=False), device="cpu", bf16=False, checkpointing=False)["activations"].update
+    assert found["activations"].update - plain == 18_432 * 28 * 4 * (2048 + 1024)
+    assert (
+        parts(LORA, device="cpu", checkpointing=False)["activations"].update < found["activations"].update
+    )  # autocast casts back
+
+
+def test_prompts_that_are_read_once_are_counted_once():
+    each, once = (parts(prompts=prompts)["sampling"].generate for prompts in (None, 2))
+    assert each - once == 14 * 512 * (3 * 2 * 6144 + 2 * 2 * 2048)
 
 
 class Peak(TorchDispatchMode):
@@ -156,14 +176,12 @@ WIDTHS = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, 
           "num_key_value_heads": 2, "head_dim": 48, "initializer_range": 0.02}  # fmt: skip
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["all", "lora"])
+@pytest.mark.parametrize(("dtype", "lora"), [("float32", False), ("float32", True), ("bfloat16", True)])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
-def test_a_real_step_takes_about_what_is_estimated(tokenizer, problems, tmp_path, monkeypatch, checkpointing, lora):
-    """The second optimisation step of the whole trainer, float32 on the CPU; tiles as narrow as this vocabulary."""
-    vocab = len(tokenizer)
-    monkeypatch.setattr(trl.trainer.utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", vocab)
-    monkeypatch.setattr(memory, "VOCAB_TILE", vocab)
-    model = tiny(tokenizer, **WIDTHS)
+def test_a_real_step_takes_about_what_is_estimated(tokenizer, problems, tmp_path, checkpointing, dtype, lora):
+    """The second optimisation step of the whole trainer on the CPU."""
+    vocab, dtype = len(tokenizer), getattr(torch, dtype)
+    model = tiny(tokenizer, **WIDTHS).to(dtype)
     arguments = make_arguments(
         output_dir=str(tmp_path), per_device_train_batch_size=32, max_completion_length=12, max_steps=2,
         gradient_checkpointing=checkpointing, generation_kwargs={"min_new_tokens": 12},
@@ -174,13 +192,16 @@ def test_a_real_step_takes_about_what_is_estimated(tokenizer, problems, tmp_path
     )
     weights = list(trainer.model.parameters())
     trained = sum(p.numel() for p in weights if p.requires_grad)
-    sizes = ModelSizes(sum(p.numel() for p in weights), trained, 4, 192, 192, 96, 512, vocab, 4)
+    sizes = ModelSizes(sum(p.numel() for p in weights), trained, 4, 192, 192, 96, 512, vocab, dtype.itemsize)
     prompt = len(tokenizer.apply_chat_template(as_dataset(problems)[0]["prompt"], add_generation_prompt=True)["input_ids"])
-    work = Workload(micro_batch=32, rollouts=32, prompt=prompt, completion=12, bf16=False, checkpointing=checkpointing)
-    expected = peak(estimate(sizes, work)) - memory.CUDA_CONTEXT
+    work = Workload(
+        micro_batch=32, rollouts=32, prompts=8, prompt=prompt, completion=12, bf16=False, checkpointing=checkpointing,
+        device="cpu",
+    )  # fmt: skip
+    expected = peak(estimate(sizes, work)) - memory.PROCESS
     with Peak() as measured:
         for weight in weights:
             measured.count(weight.data)
         trainer.train()
     print(f"estimated / measured: {expected / measured.peak:.3f}")
-    assert expected == pytest.approx(measured.peak, rel=0.25)
+    assert expected == pytest.approx(measured.peak, rel=0.15)

@@ -19,7 +19,10 @@ def add(commands: Commands) -> None:
     child.add_argument(
         "--dry-run", "--dry_run", action="store_true", help="check the settings and estimate memory; writes nothing"
     )
-    plan = child.add_argument_group("with --dry-run", "the GPUs it is planned for, which need not be here")
+    plan = child.add_argument_group("with --dry-run", "the GPUs it is planned for, which need not be here, or these CPUs")
+    plan.add_argument(
+        "--device", choices=["gpu", "cpu"], help="cpu: with this machine's memory, in place of a GPU's (default: gpu)"
+    )
     plan.add_argument("--gpu_memory", type=float, metavar="GIB", help="of one GPU (default: this machine's, if it has one)")
     plan.add_argument("--processes", type=int, help="GPUs that train, one process each (default: 1)")
     plan.add_argument("--sharding", choices=["none", "zero2", "zero3", "fsdp2"], help="how they share a model (default: none)")
@@ -28,7 +31,7 @@ def add(commands: Commands) -> None:
 
 def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any] | int:
     config = load_config(RunConfig, known.config, overrides)
-    names = ("gpu_memory", "processes", "sharding", "prompt_length")
+    names = ("device", "gpu_memory", "processes", "sharding", "prompt_length")
     planned = {name: value for name in names if (value := getattr(known, name)) is not None}
     if known.dry_run:
         from dasd.training.dry_run import Hardware, dry_run

@@ -7,6 +7,7 @@ config.json without memory, so that weights are counted and not guessed.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -47,8 +48,9 @@ VLLM_WORKING = 2.0 * GIB  # assumed: vLLM's own activations, CUDA graphs and con
 
 @dataclass(frozen=True)
 class Hardware:
-    """The GPUs a run is planned for."""
+    """The GPUs a run is planned for, or this machine's CPUs."""
 
+    device: Literal["gpu", "cpu"] = "gpu"
     gpu_memory: float | None = None  # GiB of one; None: that of this machine's, if it has one
     processes: int = 1
     sharding: Sharding = "none"
@@ -57,12 +59,32 @@ class Hardware:
     def __post_init__(self) -> None:
         if self.sharding not in get_args(Sharding):
             raise BadInput(f"--sharding must be one of {', '.join(get_args(Sharding))}, got {self.sharding!r}")
+        if self.device not in ("gpu", "cpu"):
+            raise BadInput(f"--device must be gpu or cpu, got {self.device!r}")
+        if self.device == "cpu" and (self.gpu_memory is not None or self.sharding != "none"):
+            raise BadInput(
+                "--device cpu plans for this machine's own memory, with a whole model on each process: leave out "
+                + ("--sharding" if self.gpu_memory is None else "--gpu_memory")
+            )
         for name in ("gpu_memory", "processes", "prompt_length"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise BadInput(f"--{name} must be a number above 0, got {value}")
 
     @property
-    def gpu_bytes(self) -> float | None:
+    def unit(self) -> str:
+        """What a process has to itself."""
+        return "GPU" if self.device == "gpu" else "process"
+
+    @property
+    def units(self) -> str:
+        several = "" if self.processes == 1 else "s" if self.device == "gpu" else "es"
+        return f"{self.processes} {self.unit}{several}{'' if self.device == 'gpu' else ' on CPUs'}"
+
+    @property
+    def memory(self) -> float | None:
+        """Bytes that one process has."""
+        if self.device == "cpu":
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / self.processes
         if self.gpu_memory is not None:
             return self.gpu_memory * GIB
         return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
@@ -86,7 +108,7 @@ class Plan:
     @property
     def fits(self) -> bool | None:
         """None where no GPU is known."""
-        usable = self.hardware.gpu_bytes
+        usable = self.hardware.memory
         return None if usable is None else self.needs <= USABLE * usable and self.vllm_holds != 0
 
     @property
@@ -113,7 +135,7 @@ def dry_run(config: RunConfig, hardware: Hardware) -> dict[str, Any]:
     console.print(f"{model_path(config.model)}: {sizes.parameters:,} parameters, {trained}", soft_wrap=True)
     console.print(
         f"{config.method.name}, teacher: {config.teacher.weights} weights, context {config.teacher.context}; "
-        f"{config.training.rollouts_per_step} rollouts a step on {work.processes} GPU{'s' * (work.processes > 1)}, "
+        f"{config.training.rollouts_per_step} rollouts a step on {plan.hardware.units}, "
         f"{work.rollouts} generated at once and {work.micro_batch} learnt from at once on each",
         soft_wrap=True,
     )
@@ -129,7 +151,7 @@ def dry_run(config: RunConfig, hardware: Hardware) -> dict[str, Any]:
         "trained": sizes.trainable,
         "parts": [asdict(part) for part in plan.parts],
         "needs_bytes": plan.needs,
-        "has_bytes": hardware.gpu_bytes,
+        "has_bytes": hardware.memory,
         "fits": plan.fits,
         "exit_code": 2 if plan.fits is False else 0,
     }
@@ -145,24 +167,31 @@ def _problems(config: RunConfig) -> int | None:
 def make_plan(config: RunConfig, hardware: Hardware) -> Plan:
     """Raises BadInput for settings that no run could start with."""
     method, _ = method_and_contexts(config)
-    arguments = _arguments_elsewhere(config, hardware.processes)
+    arguments = _arguments_elsewhere(config, hardware.processes, on_gpu=hardware.device == "gpu")
     if arguments.use_vllm:
         check_vllm_settings(arguments)
+        if hardware.device == "cpu":
+            raise BadInput("training.trl.use_vllm needs a GPU: leave it out, or leave out --device cpu")
     model = _empty_model(config)
     sizes = _sizes(model, config.model.quantization)
     has_teacher = "teacher_logps" in method.needs
     teacher: Literal["none", "weights", "float32"] = _teacher_copy(model, config, hardware) if has_teacher else "none"
     colocated = arguments.use_vllm and arguments.vllm_mode == "colocate"
-    if colocated and hardware.gpu_bytes is None:
+    if colocated and hardware.memory is None:
         raise BadInput("vLLM takes a share of each GPU, and no GPU is here: say how large they are, e.g. --gpu_memory 80")
     accumulation, per_generation = arguments.gradient_accumulation_steps, arguments.steps_per_generation
+    rollouts = arguments.per_device_train_batch_size * per_generation
     work = Workload(
         micro_batch=arguments.per_device_train_batch_size,
-        rollouts=arguments.per_device_train_batch_size * per_generation,
+        rollouts=rollouts,
         prompt=hardware.prompt_length,
         completion=arguments.max_completion_length,
         processes=hardware.processes,
         sharding=hardware.sharding,
+        device=hardware.device,
+        prompts=None
+        if arguments.sampler == "trl" or hardware.sharding in ("fsdp2", "zero3")
+        else max(1, rollouts // arguments.num_generations),
         bf16=arguments.bf16,
         checkpointing=arguments.gradient_checkpointing,
         accumulates=accumulation > 1 and not _reduces_each_batch(arguments),
@@ -172,7 +201,7 @@ def make_plan(config: RunConfig, hardware: Hardware) -> Plan:
         compares_distributions="teacher_distribution" in method.needs,
         reference=arguments.beta != 0.0 and not sizes.lora,
         vllm=arguments.vllm_mode if arguments.use_vllm else "none",
-        vllm_bytes=arguments.vllm_gpu_memory_utilization * (hardware.gpu_bytes or 0.0) if colocated else 0.0,
+        vllm_bytes=arguments.vllm_gpu_memory_utilization * (hardware.memory or 0.0) if colocated else 0.0,
         vllm_sleeps=arguments.vllm_enable_sleep_mode,
     )
     try:
@@ -181,13 +210,13 @@ def make_plan(config: RunConfig, hardware: Hardware) -> Plan:
         raise BadInput(str(error)) from None
 
 
-def _arguments_elsewhere(config: RunConfig, processes: int) -> SelfDistillationConfig:
-    """TRL's arguments as each of so many processes would have them, on a GPU."""
+def _arguments_elsewhere(config: RunConfig, processes: int, on_gpu: bool) -> SelfDistillationConfig:
+    """TRL's arguments as each of so many processes would have them, on a GPU or not."""
 
     class Elsewhere(SelfDistillationConfig):
         world_size = processes
 
-    return trainer_arguments(config, Elsewhere, processes, on_gpu=True)
+    return trainer_arguments(config, Elsewhere, processes, on_gpu)
 
 
 def _empty_model(config: RunConfig) -> Any:
@@ -226,6 +255,7 @@ def _sizes(model: Any, quantization: str) -> ModelSizes:
         intermediate=config.intermediate_size,
         vocab=config.vocab_size,
         weight_bytes=max(size for _, trained, size in weights if not trained or trainable == total),
+        head_norms=any(name.endswith("q_norm.weight") for name, _ in model.named_parameters()),
         packed_bytes=PACKED[quantization],
     )
 
@@ -248,7 +278,7 @@ def _reduces_each_batch(arguments: SelfDistillationConfig) -> bool:
 
 
 def _table(plan: Plan) -> Table:
-    table = Table(title="GiB on each GPU")
+    table = Table(title=f"GiB on each {plan.hardware.unit}")
     for heading in ("part", "generate", "update", "from"):
         table.add_column(heading, justify="right" if heading in ("generate", "update") else "left", overflow="fold")
     for part in plan.parts:
@@ -274,7 +304,7 @@ def _notes(plan: Plan) -> Iterator[str]:
 
 
 def _verdict(plan: Plan) -> Iterator[str]:
-    needed, gpu = plan.needs / GIB, plan.hardware.gpu_bytes
+    needed, gpu = plan.needs / GIB, plan.hardware.memory
     if gpu is None:
         yield f"Needs {needed:.1f} GiB. --gpu_memory GIB says whether that fits."
     elif plan.fits:
@@ -302,7 +332,7 @@ def _changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
             changed = make_plan(make_config(RunConfig, plan.config.model_dump(), words), hardware)
             if changed.needs < plan.needs:
                 yield " ".join(words), changed
-    if hardware.sharding == "none":
+    if hardware.device == "gpu" and hardware.sharding == "none":
         wider = replace(hardware, processes=max(8, hardware.processes), sharding="fsdp2")
         with suppress(BadInput):
             yield f"--sharding fsdp2 --processes {wider.processes}", make_plan(plan.config, wider)

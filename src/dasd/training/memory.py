@@ -15,21 +15,28 @@ from typing import Literal
 
 GIB = 2**30
 Sharding = Literal["none", "zero2", "zero3", "fsdp2"]
-TOKEN_TILE, VOCAB_TILE = 4096, 32768  # TRL's LM head works on tiles of so many logits
+# The head works on tiles of so many (tokens, logits): TRL's own on a GPU, smaller ones on a CPU (`trl_adapter.tiles_for`).
+TILES = {"gpu": (4096, 32768), "cpu": (256, 4096)}
 # Methods that compare distributions: 16 float32 tensors of a chunk of 64 MiB (jsd, measured), or in TRL's fused kernel two
 # float32 tiles and a bfloat16 one, 1.25 GiB.
 DIVERGENCE_TILES = 20 * 2**26
 CUDA_CONTEXT = 1.0 * GIB  # assumed: the driver's context, cuBLAS and NCCL
+PROCESS = 0.6 * GIB  # measured on a CPU: Python with torch, transformers, TRL and a tokenizer of 152,000 entries
 ZERO_BUCKETS = 2 * 500_000_000  # DeepSpeed's default: elements of its reduce and gather buckets
 USABLE = 0.95  # of a GPU; the allocator leaves gaps
 
 # Bytes that one layer keeps for the backward pass, for each token and each unit of (hidden, query, key and value, MLP) width,
-# in three precisions: all weights trained, then with LoRA.
+# in four precisions: all weights trained, then with LoRA. "cast" is a bfloat16 base without autocast, as on a CPU: PEFT casts
+# the input of every adapter to float32, and each cast is kept.
 SAVED = {
     "bfloat16": ((16, 14, 6, 8), (18, 10, 8, 8)),
     "autocast": ((26, 14, 6, 8), (18, 10, 8, 8)),
-    "float32": ((24, 24, 8, 16), (16, 12, 12, 16)),
+    "float32": ((24, 24, 8, 16), (16, 20, 4, 16)),
+    "cast": ((16, 14, 6, 8), (28, 16, 4, 10)),
 }
+# What of it, for each unit of query and of key and value width, belongs to norms that queries and keys have of their own, as in
+# Qwen3 and Gemma 3; where that was not measured (0), models without them are taken to keep as much.
+HEAD_NORMS = {"bfloat16": (6, 0), "autocast": (0, 0), "float32": (8, 4), "cast": (6, 4)}
 # Bytes of an optimiser's state for one trained float32 weight; where the weight has two bytes, AdamW's states have too.
 STATES = {
     "adamw_torch": 8, "adamw_torch_fused": 8, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2,
@@ -50,6 +57,7 @@ class ModelSizes:
     intermediate: int
     vocab: int
     weight_bytes: int  # of one weight as it is loaded: 2 or 4
+    head_norms: bool = True  # queries and keys are normalised, as in Qwen3 and Gemma 3
     packed_bytes: float = 0.0  # of one weight of the layers' projections, where they are frozen in 8 or 4 bits: 1 or about 0.52
 
     @property
@@ -80,6 +88,8 @@ class Workload:
     completion: int  # tokens
     processes: int = 1
     sharding: Sharding = "none"
+    device: Literal["gpu", "cpu"] = "gpu"
+    prompts: int | None = None  # different ones among those of `rollouts`, where each is read once; None: one a rollout
     bf16: bool = True
     checkpointing: bool = True
     accumulates: bool = False  # several micro-batches an optimisation step, whose gradients are reduced after the last
@@ -121,7 +131,7 @@ def estimate(sizes: ModelSizes, work: Workload) -> list[Part]:
         _weights(sizes, work), _gradients(sizes, work), _optimizer(sizes, work), _teacher(sizes, work), _reference(sizes, work),
         _sharding(sizes, work), _activations(sizes, work), _working(sizes, work), _divergence(sizes, work),
         _cache(sizes, work), _sampling(sizes, work), _vllm(work),
-        Part("CUDA context", CUDA_CONTEXT, CUDA_CONTEXT, "assumed"),
+        _process(work),
     ]  # fmt: skip
     return [part for part in parts if part.generate or part.update]
 
@@ -252,15 +262,26 @@ def _layer(sizes: ModelSizes, work: Workload) -> float:
     """What one layer keeps, with its attention mask and, under autocast, the cast copies of its weights."""
     kind = precision(sizes, work)
     widths = (sizes.hidden, sizes.query, sizes.key_value, sizes.intermediate)
-    per_token = sum(factor * width for factor, width in zip(SAVED[kind][sizes.lora], widths, strict=True))
+    per_token = sum(factor * width for factor, width in zip(_saved(sizes, work), widths, strict=True))
     per_token += _compute_bytes(sizes, work) * work.sequence
     return work.tokens * per_token + (2 * sizes.one_layer if kind == "autocast" else 0)
+
+
+def _saved(sizes: ModelSizes, work: Workload) -> tuple[int, int, int, int]:
+    """What a layer keeps for each token and unit of (hidden, query, key and value, MLP) width."""
+    kind = precision(sizes, work)
+    if kind == "bfloat16" and not work.bf16:
+        kind = "cast"
+    hidden, query, key_value, intermediate = SAVED[kind][sizes.lora]
+    less = 0 if sizes.head_norms else HEAD_NORMS[kind][sizes.lora]
+    return hidden, query - less, key_value - less, intermediate
 
 
 def _working(sizes: ModelSizes, work: Workload) -> Part:
     """The largest of what comes and goes: the end of the forward pass, the head's backward pass, a layer's."""
     compute, kind = _compute_bytes(sizes, work), precision(sizes, work)
-    tile = min(work.scored, TOKEN_TILE) * VOCAB_TILE * compute
+    token_tile, vocab_tile = TILES[work.device]
+    tile = min(work.scored, token_tile) * min(sizes.vocab, vocab_tile) * (4 if work.device == "cpu" else compute)
     copies = 2 * sizes.layers * sizes.one_layer if kind == "autocast" and work.checkpointing and not sizes.lora else 0
     own_gradient = 0 if sizes.lora else sizes.head * (4 + _trained_bytes(sizes, work))
     layer = (_layer(sizes, work) if work.checkpointing else 0) + 3 * compute * sizes.intermediate * work.tokens
@@ -293,7 +314,8 @@ def _sampling(sizes: ModelSizes, work: Workload) -> Part:
     if work.vllm != "none":
         return Part("sampling", 0.0, 0.0, "")
     compute, stream = _compute_bytes(sizes, work), _stream_bytes(sizes, work)
-    prefill = work.rollouts * work.prompt * (3 * compute * sizes.intermediate + 2 * stream * sizes.hidden)
+    read = work.rollouts if work.prompts is None else work.prompts
+    prefill = read * work.prompt * (3 * compute * sizes.intermediate + 2 * stream * sizes.hidden)
     copies = 2 * sizes.layers * sizes.one_layer if precision(sizes, work) == "autocast" and not sizes.lora else 0
     logits = 16 * work.rollouts * sizes.vocab
     return Part("sampling", prefill + copies + logits, 0.0, "prompts read at once, logits of one position")
@@ -302,6 +324,12 @@ def _sampling(sizes: ModelSizes, work: Workload) -> Part:
 def _vllm(work: Workload) -> Part:
     size = work.vllm_bytes if work.vllm == "colocate" else 0.0
     return Part("vLLM", size, 0.0 if work.vllm_sleeps else size, "vllm_gpu_memory_utilization x GPU")
+
+
+def _process(work: Workload) -> Part:
+    if work.device == "cpu":
+        return Part("process", PROCESS, PROCESS, "Python and its libraries, measured")
+    return Part("CUDA context", CUDA_CONTEXT, CUDA_CONTEXT, "assumed")
 
 
 def _count(number: float) -> str:

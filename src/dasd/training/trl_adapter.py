@@ -42,6 +42,7 @@ from dasd.training.distributions import divergence_loss
 from dasd.training.dynamic_sampling import idle_groups, merge_rows, other_rows
 from dasd.training.fingerprint import differ, fingerprint
 from dasd.training.guards import StopWhenNotFinite, refuse_broken_weights, stopping
+from dasd.training.memory import TILES
 from dasd.training.passes import (
     WORTH_SHARING,
     Plan,
@@ -487,7 +488,7 @@ def tiles_for(device: torch.device) -> Iterator[None]:
     cache take half the time and a hundredth of the memory."""
     before = chunked_logprob.TOKEN_CHUNK_SIZE, trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE
     if device.type == "cpu":
-        chunked_logprob.TOKEN_CHUNK_SIZE, trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = 256, 4096
+        chunked_logprob.TOKEN_CHUNK_SIZE, trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = TILES["cpu"]
     try:
         yield
     finally:
