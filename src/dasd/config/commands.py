@@ -23,19 +23,15 @@ from dasd.config.parts import (
 )
 
 
-class _ModelAndData(Section):
-    """A config that has both."""
-
-    @model_validator(mode="after")
-    def _bundled_is_the_base_of_the_task(self) -> Any:
-        model, data = self.model, self.data  # type: ignore[attr-defined]
-        path = base_of_task(model.path, data.task)
-        if path != model.path:  # so that a config that was written down says which model it was
-            object.__setattr__(self, "model", model.model_copy(update={"path": path}))
-        return self
+def _base_of_task(config: Any) -> Any:
+    """`bundled` is the base of the task, and a config that was written down says which model it was."""
+    path = base_of_task(config.model.path, config.data.task)
+    if path != config.model.path:
+        object.__setattr__(config, "model", config.model.model_copy(update={"path": path}))
+    return config
 
 
-class RunConfig(_ModelAndData):
+class RunConfig(Section):
     """`dasd train`: everything that decides a run."""
 
     output: LocalPath = Field("runs/train", description="folder of the run")
@@ -45,6 +41,8 @@ class RunConfig(_ModelAndData):
     method: MethodConfig = MethodConfig()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
+
+    _bundled = model_validator(mode="after")(_base_of_task)
 
     @model_validator(mode="after")
     def _validation_has_problems(self) -> RunConfig:
@@ -67,7 +65,7 @@ class RunConfig(_ModelAndData):
         return self
 
 
-class EvalConfig(_ModelAndData):
+class EvalConfig(Section):
     """`dasd eval`: which problems, how many samples. A benchmark's own sampling defaults hold for what is not set here."""
 
     model: ModelConfig = ModelConfig()
@@ -85,6 +83,8 @@ class EvalConfig(_ModelAndData):
     skip_unsound: bool = Field(False, description="leave out problems whose own gold answer does not grade as right")
     judge: JudgeConfig = JudgeConfig()
 
+    _bundled = model_validator(mode="after")(_base_of_task)
+
     @model_validator(mode="after")
     def _what_the_backend_can(self) -> EvalConfig:
         if self.model.quantization != "none" and self.sampler.backend != "transformers":
@@ -100,7 +100,7 @@ class EvalConfig(_ModelAndData):
         return self
 
 
-class ProbeConfig(_ModelAndData):
+class ProbeConfig(Section):
     """`dasd probe`: how many interventions, in what the teacher sees."""
 
     model: ModelConfig = ModelConfig()
@@ -124,8 +124,10 @@ class ProbeConfig(_ModelAndData):
     batch_size: Annotated[int, Field(gt=0)] = Field(128, description="completions sampled at once")
     seed: int = Field(0, description="seed of rollouts, positions and continuations")
 
+    _bundled = model_validator(mode="after")(_base_of_task)
 
-class TokensConfig(_ModelAndData):
+
+class TokensConfig(Section):
     """`dasd tokens`: which rollouts are read, and as which method sees them."""
 
     model: ModelConfig = ModelConfig()
@@ -139,3 +141,5 @@ class TokensConfig(_ModelAndData):
     max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
     batch_size: Annotated[int, Field(gt=0)] = Field(64, description="completions sampled at once")
     seed: int = Field(0, description="seed of the sampling")
+
+    _bundled = model_validator(mode="after")(_base_of_task)
