@@ -21,13 +21,13 @@ TILES = {"gpu": (4096, 32768), "cpu": (256, 4096)}
 # float32 tiles and a bfloat16 one, 1.25 GiB.
 DIVERGENCE_TILES = 20 * 2**26
 CUDA_CONTEXT = 1.0 * GIB  # assumed: the driver's context, cuBLAS and NCCL
-PROCESS = 0.6 * GIB  # measured on a CPU: Python with torch, transformers, TRL and a tokenizer of 152,000 entries
+PROCESS = 0.64 * GIB  # measured on a CPU: Python with torch, transformers, TRL and a tokenizer of 152,000 entries
 ZERO_BUCKETS = 2 * 500_000_000  # DeepSpeed's default: elements of its reduce and gather buckets
 USABLE = 0.95  # of a GPU; the allocator leaves gaps
 
 # Bytes that one layer keeps for the backward pass, for each token and each unit of (hidden, query, key and value, MLP) width,
-# in four precisions: all weights trained, then with LoRA. "cast" is a bfloat16 base without autocast, as on a CPU: PEFT casts
-# the input of every adapter to float32, and each cast is kept.
+# in four precisions: all weights trained, then with LoRA. "cast" is a bfloat16 base without autocast: PEFT casts the input of
+# every adapter to float32, and each cast is kept.
 SAVED = {
     "bfloat16": ((16, 14, 6, 8), (18, 10, 8, 8)),
     "autocast": ((26, 14, 6, 8), (18, 10, 8, 8)),
