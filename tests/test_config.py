@@ -365,7 +365,9 @@ def test_unreadable_files(written, text, message):
 
 def test_missing_file_and_folder(tmp_path):
     assert complaint(path=tmp_path / "no.yaml") == f"config {tmp_path / 'no.yaml'} does not exist"
-    assert complaint(path=tmp_path).startswith(f"config {tmp_path} cannot be read as YAML: ")
+    assert complaint(path=tmp_path) == (
+        f"config {tmp_path} is a folder: give a YAML file; a model's folder is given as --model.path {tmp_path}"
+    )
 
 
 def test_keys_that_are_not_words(written):

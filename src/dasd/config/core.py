@@ -102,6 +102,10 @@ def _read_file(path: Path) -> dict[str, Any]:
         values = _read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"config {path} does not exist") from None
+    except IsADirectoryError:
+        raise BadInput(
+            f"config {path} is a folder: give a YAML file; a model's folder is given as --model.path {path}"
+        ) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise BadInput(f"config {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if values is None:
