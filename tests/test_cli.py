@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from dasd.cli import run
+from dasd.cli import build_parser, run
+from dasd.config import EvalConfig, load_config
 
 
 def test_help_is_fast_and_names_the_commands():
@@ -49,6 +50,11 @@ def test_help_of_a_command_lists_every_setting_with_its_default(capsys):
         (["eval", "bundled", "--max_completion_length", "510"], "--max_completion_length to"),
         (["report", "nowhere"], "nowhere"),
         (["doctor", "{config}", "--method.name", "dsad"], None),
+        (["train", "--training.stepps", "3", "{config}"], "did you mean 'steps'"),
+        (["train", "--training.steps", "-1", "{config}"], "steps"),
+        (["train", "--model.path", "bundled"], "required: config"),
+        (["eval", "--num_samples", "none", "bundled"], "num_samples"),
+        (["compare", "--most", "3"], "required: RUN"),
     ],
 )
 def test_bad_input_ends_with_2_and_one_message(tmp_path, monkeypatch, capfd, arguments, message):
@@ -68,6 +74,22 @@ def test_bad_input_ends_with_2_and_one_message(tmp_path, monkeypatch, capfd, arg
         assert captured.err.startswith("dasd: ")
         assert message in captured.err
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_may_stand_before_what_they_are_settings_of():
+    words = ["train", "--training.steps", "3", "--method.beta", "0.2", "c.yaml", "--dry-run", "--processes", "2"]
+    known, overrides = build_parser().parse_known_args(words)
+    assert (str(known.config), known.dry_run, known.processes) == ("c.yaml", True, 2)
+    assert overrides == ["--training.steps", "3", "--method.beta", "0.2"]
+    known, overrides = build_parser().parse_known_args(
+        ["eval", "--data.columns", "{problem: a=b}", "x", "y", "--out", "z", "--seed", "-1"]
+    )
+    assert (known.model, str(known.output), overrides) == (
+        ["x", "y"],
+        "z",
+        ["--data.columns", "{problem: a=b}", "--seed", "-1"],
+    )
+    assert load_config(EvalConfig, None, ["--data.columns={problem: a=b}"]).data.columns.problem == "a=b"
 
 
 def test_doctor_shows_both_prompts(tmp_path, capsys):

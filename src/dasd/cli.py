@@ -120,7 +120,33 @@ def _fail(message: str, code: int) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Names the nearest choice for a misspelt one, be it a command or an option's value."""
+    """Names the nearest choice for a misspelt one, be it a command or an option's value. A setting keeps its value wherever it
+    stands."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """argparse does not know the settings: it would take the 3 of `train --training.steps 3 CONFIG` for the config."""
+        if args is None or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        words, settings = self._split(args)
+        known, unknown = super().parse_known_args(words, namespace)
+        return known, [*unknown, *settings]
+
+    def _split(self, args: Sequence[str]) -> tuple[list[str], list[str]]:
+        """(the command's own words, `--key value` or `--key=value` of what are none of its options)."""
+        words: list[str] = []
+        settings: list[str] = []
+        left = list(args)
+        while left:
+            word = left.pop(0)
+            key, equals, _ = word.partition("=")
+            own = any(option.startswith(key) for option in self._option_string_actions)  # abbreviations and a lone -- too
+            if own or not key.startswith("--"):
+                words.append(word)
+                continue
+            settings.append(word)
+            if not equals and left and not left[0].startswith("--"):
+                settings.append(left.pop(0))
+        return words, settings
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is None or value in action.choices:
