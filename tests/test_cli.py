@@ -164,11 +164,18 @@ def test_help_of_the_quickstart_shows_the_quickstarts_own_settings(capsys):
     assert lines["--training.learning_rate"].endswith("[0.001]")
 
 
+INTERRUPTED = """\
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # not so where the tests run in the background of a script
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
 @pytest.mark.parametrize("module", ["pydantic", "torch"])
 def test_ctrl_c_while_it_is_being_loaded_is_no_traceback(tmp_path, module):
     """The first import of a package is interrupted: of one at the top of the command line, and of one that a command needs."""
     (tmp_path / module).mkdir()
-    (tmp_path / module / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    (tmp_path / module / "__init__.py").write_text(INTERRUPTED)
     (tmp_path / "config.yaml").write_text(f"output: {tmp_path / 'run'}\n")
     paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(

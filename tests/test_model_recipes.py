@@ -68,8 +68,8 @@ def test_recipe_resolves_and_fits_the_gpu_it_names(path, folders):
     words, stated = re.search(rf"^# Memory: dasd train {name} --dry-run (.+): ([\d.]+) GiB$", text, re.MULTILINE).groups()
     options = dict(zip(*[iter(words.split())] * 2, strict=True))
     hardware = Hardware(
-        float(options["--gpu_memory"]), int(options.get("--processes", 1)), options.get("--sharding", "none"),
-        int(options.get("--prompt_length", 512)),
+        gpu_memory=float(options["--gpu_memory"]), processes=int(options.get("--processes", 1)),
+        sharding=options.get("--sharding", "none"), prompt_length=int(options.get("--prompt_length", 512)),
     )  # fmt: skip
     published, parameters = PUBLISHED[config.model.path]
     model = config.model.model_copy(update={"path": str(folders / config.model.path)})

@@ -22,13 +22,28 @@ def base():
     return load_file(BASE_MODEL / "model.safetensors")
 
 
-def one_in_three(completions, **_):
-    """The untrained model solves next to nothing in 24 tokens."""
-    return [float(index % 3 == 0) for index in range(len(completions))]
+def accepted(index):
+    return index % 3 == 0
+
+
+def lonely(completions, fitting):
+    """Share of rollouts, in groups of four, of which no other one fits and says something else."""
+    found = []
+    for index, own in enumerate(completions):
+        group = range(index - index % 4, index - index % 4 + 4)
+        found.append(not any(fitting(other) and completions[other] != own for other in group))
+    return sum(found) / len(found)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_two_steps_on_the_bundled_model(name, base, tmp_path, monkeypatch):
+    sampled = []
+
+    def one_in_three(completions, **_):
+        """The untrained model solves next to nothing in 24 tokens."""
+        sampled.append(completions)
+        return [float(accepted(index)) for index in range(len(completions))]
+
     monkeypatch.setattr(rewards, "make_reward", lambda task, ends=(): one_in_three)
     overrides = {
         "output": tmp_path / "run", "data.limit": 16, "method.name": name, "training.steps": 2,
@@ -48,17 +63,25 @@ def test_two_steps_on_the_bundled_model(name, base, tmp_path, monkeypatch):
     expected |= {"divergence"} if "teacher_distribution" in needs else set()
     expected |= {"teacher/entropy_median"} if "teacher_entropy_history" in needs else set()
     expected |= {"dynamic_sampling/idle"} if PRESETS.get(name, {}).get("training", {}).get("dynamic_sampling") else set()
-    for line in metrics:
+    untaught = {"peer": accepted, "failed_rollouts": lambda index: not accepted(index)}
+    fitting = untaught.get(config.teacher.context) or untaught.get(getattr(METHODS[name], "hints_from", ""))
+    for line, completions in zip(metrics, sampled, strict=True):
         assert expected <= set(line)
         assert all(math.isfinite(value) for value in line.values() if isinstance(value, float))
         if "teacher_logps" in needs:
             assert line["gap/abs"] > 0
-            # two of the four groups have one accepted rollout, which has no peer but itself
-            assert line["teacher/skipped"] == (2 / 16 if config.teacher.context == "peer" else 0)
+            assert line["teacher/skipped"] == (lonely(completions, fitting) if fitting else 0)
 
 
 def test_an_adapter_is_trained_saved_and_loaded(base, tmp_path, monkeypatch):
     """With its adapter off the model is the base: the teacher costs no memory."""
+    sampled = []
+
+    def one_in_three(completions, **_):
+        """The untrained model solves next to nothing in 24 tokens."""
+        sampled.append(completions)
+        return [float(accepted(index)) for index in range(len(completions))]
+
     monkeypatch.setattr(rewards, "make_reward", lambda task, ends=(): one_in_three)
     overrides = {
         "output": tmp_path / "run", "data.limit": 16, "training.steps": 2, "training.rollouts_per_step": 16,
