@@ -17,12 +17,12 @@ from importlib.metadata import version
 from typing import Any
 
 from dasd import processes
-from dasd.commands import compare, doctor, eval, init, merge, methods, probe, quickstart, report, runs, study, tokens, train
+from dasd.commands import compare, doctor, eval, gain, init, merge, methods, probe, quickstart, report, runs, study, tokens, train
 from dasd.config import BadInput, RunFailed, nearest
 from dasd.files import finite
 
 # In the order of the help.
-COMMANDS = (quickstart, init, doctor, train, eval, compare, probe, tokens, report, runs, study, merge, methods)
+COMMANDS = (quickstart, init, doctor, train, eval, compare, probe, gain, tokens, report, runs, study, merge, methods)
 SECONDS_FOR_MAIN = 5.0  # other processes wait this long for process 0 to fail of the same cause, which it then says
 
 

@@ -1,0 +1,113 @@
+"""`dasd gain`: the trainer's own updates at weights that stand still, on shared rollouts."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from dasd.cli import run
+from dasd.config import BadInput, RunConfig, load_config
+from dasd.training.gain import ROLLOUTS, SUMMARY, UPDATES, gains
+
+BATCHES = 4
+BASE = {
+    "data": {"limit": 64},
+    "training": {
+        "rollouts_per_step": 32, "group_size": 8, "micro_batch_size": 16, "max_completion_length": 96, "lora_rank": 4,
+        "lora_embeddings": True,
+        "learning_rate": 1.0e-3, "eval_steps": 2, "trl": {"max_grad_norm": 0.01},
+    },
+}  # fmt: skip
+
+
+def configs(tmp_path, **methods):
+    found = {}
+    for name, method in methods.items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(BASE | {"method": method}))
+        found[name] = file
+    return found
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gain")
+    files = configs(
+        folder, grpo={"name": "grpo"}, nothing={"name": "dasd", "beta": 0}, conformity={"name": "conformity"},
+        novelty={"name": "novelty"}, sdpo={"name": "sdpo"},
+    )  # fmt: skip
+    loaded = {name: load_config(RunConfig, file) for name, file in files.items()}
+    summary = gains(loaded, "grpo", folder / "out", BATCHES)
+    return summary, {name: np.load(folder / "out" / name / UPDATES) for name in files}, folder
+
+
+def test_updates_are_one_a_batch_of_all_that_is_trained(done):
+    summary, updates, _ = done
+    assert {of.shape for of in updates.values()} == {(BATCHES, summary["weights"])}
+    assert summary["rollouts"] == BATCHES * 32
+    assert all(np.abs(of).max() > 0.1 for of in updates.values()), "gradients are clipped, or none"
+
+
+def test_without_weight_the_teacher_changes_nothing(done):
+    summary, updates, _ = done
+    np.testing.assert_allclose(updates["nothing"], updates["grpo"], atol=1e-6)
+    assert summary["gains"]["nothing"]["mean"] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_two_teachers_of_opposite_sign_are_as_far_from_the_verifier(done):
+    """So all updates come from the same weights and the same rollouts."""
+    _, updates, _ = done
+    there, back = (updates[name] - updates["grpo"] for name in ("conformity", "novelty"))
+    assert np.abs(there).max() > 0.01
+    np.testing.assert_allclose(back, -there, atol=1e-4)
+
+
+def test_a_method_that_compares_distributions_has_updates_too(done):
+    summary, updates, _ = done
+    assert np.abs(updates["sdpo"] - updates["grpo"]).max() > 0.01
+    assert np.isfinite(summary["gains"]["sdpo"]["mean"])
+
+
+def test_what_is_on_file_is_not_made_again(done, monkeypatch):
+    summary, _, folder = done
+    monkeypatch.setattr("dasd.training.gain.build_trainer", lambda *args: pytest.fail("it trains again"))
+    files = {name: load_config(RunConfig, folder / f"{name}.yaml") for name in ("grpo", "conformity")}
+    again = gains(files, "grpo", folder / "out", BATCHES)
+    assert again["gains"]["conformity"] == summary["gains"]["conformity"]
+    assert json.loads((folder / "out" / SUMMARY).read_text())["gains"].keys() == {"grpo", "conformity"}
+    assert len(json.loads((folder / "out" / ROLLOUTS).read_text())) == BATCHES
+
+
+def test_a_folder_of_other_settings_is_refused(done):
+    _, _, folder = done
+    files = {name: load_config(RunConfig, folder / f"{name}.yaml") for name in ("grpo", "conformity")}
+    with pytest.raises(BadInput, match=r"other settings \(training.steps\)"):
+        gains(files, "grpo", folder / "out", BATCHES + 1)
+    assert not list((folder / "out").glob("*/tmp*")), "work that is left behind"
+
+
+def test_the_command_says_what_is_wrong(tmp_path, capsys):
+    files = configs(tmp_path, grpo={"name": "grpo"}, dasd={"name": "dasd"})
+    one, two = str(files["grpo"]), str(files["dasd"])
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(BASE | {"training": {"group_size": 4}}))
+    for words, said in (
+        ([one, two, "--batches", "2"], "--batches must be at least 4"),
+        ([one], "at least two configs"),
+        ([one, one], "two configs are called grpo"),
+        ([one, str(other)], "other and grpo have different training.rollouts_per_step"),
+    ):
+        assert run(["gain", *words, "--output", str(tmp_path / "out")]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_prints_a_table_and_figures(done, capsys):
+    _, _, folder = done
+    files = [str(folder / f"{name}.yaml") for name in ("grpo", "conformity", "nothing")]
+    assert run(["gain", *files, "--batches", str(BATCHES), "--output", str(folder / "out"), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["gains"]["nothing"]["verdict"] == "undecided"
+    assert "reference" in shown.err
+    assert "128 rollouts of a model that does not move" in shown.err
