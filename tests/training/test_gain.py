@@ -8,13 +8,14 @@ import yaml
 
 from dasd.cli import run
 from dasd.config import BadInput, RunConfig, load_config
+from dasd.training import rewards
 from dasd.training.gain import ROLLOUTS, SUMMARY, UPDATES, gains
 
 BATCHES = 4
 BASE = {
     "data": {"limit": 64},
     "training": {
-        "rollouts_per_step": 32, "group_size": 8, "micro_batch_size": 16, "max_completion_length": 96, "lora_rank": 4,
+        "rollouts_per_step": 32, "group_size": 8, "micro_batch_size": 16, "max_completion_length": 16, "lora_rank": 4,
         "lora_embeddings": True,
         "learning_rate": 1.0e-3, "eval_steps": 2, "trl": {"max_grad_norm": 0.01},
     },
@@ -30,6 +31,11 @@ def configs(tmp_path, **methods):
     return found
 
 
+def begins_low(completion_ids, **_):
+    """Something that a few rollouts suffice to learn: which of three words a rollout begins with."""
+    return [float(ids[0] < 300) for ids in completion_ids]
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gain")
@@ -38,7 +44,9 @@ def done(tmp_path_factory):
         novelty={"name": "novelty"}, sdpo={"name": "sdpo"},
     )  # fmt: skip
     loaded = {name: load_config(RunConfig, file) for name, file in files.items()}
-    summary = gains(loaded, "grpo", folder / "out", BATCHES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rewards, "make_reward", lambda task, ends=(): begins_low)
+        summary = gains(loaded, "grpo", folder / "out", BATCHES)
     return summary, {name: np.load(folder / "out" / name / UPDATES) for name in files}, folder
 
 
@@ -46,7 +54,7 @@ def test_updates_are_one_a_batch_of_all_that_is_trained(done):
     summary, updates, _ = done
     assert {of.shape for of in updates.values()} == {(BATCHES, summary["weights"])}
     assert summary["rollouts"] == BATCHES * 32
-    assert all(np.abs(of).max() > 0.1 for of in updates.values()), "gradients are clipped, or none"
+    assert all(np.linalg.norm(of, axis=1).min() > 0.02 for of in updates.values()), "clipped at 0.01, or nothing"
 
 
 def test_without_weight_the_teacher_changes_nothing(done):
@@ -59,13 +67,13 @@ def test_two_teachers_of_opposite_sign_are_as_far_from_the_verifier(done):
     """So all updates come from the same weights and the same rollouts."""
     _, updates, _ = done
     there, back = (updates[name] - updates["grpo"] for name in ("conformity", "novelty"))
-    assert np.abs(there).max() > 0.01
+    assert np.abs(there).max() > 1e-3
     np.testing.assert_allclose(back, -there, atol=1e-4)
 
 
 def test_a_method_that_compares_distributions_has_updates_too(done):
     summary, updates, _ = done
-    assert np.abs(updates["sdpo"] - updates["grpo"]).max() > 0.01
+    assert np.abs(updates["sdpo"] - updates["grpo"]).max() > 1e-3
     assert np.isfinite(summary["gains"]["sdpo"]["mean"])
 
 

@@ -34,6 +34,8 @@ class Controlled:
             raise ValueError(f"control must be one of {', '.join(CONTROLS)}, got {self.control!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
             raise ValueError(f"control_seed must be a whole number from 0 to 2147483647, got {self.seed!r}")
+        if "evidence" in self.method.needs:
+            raise ValueError(f"control {self.control} does not reach the evidence of this method: it would spoil half of it")
         spoiled = "entropies" if self.control in ("permuted_entropy", "position_router") else "teacher_logps"
         if spoiled not in self.method.needs:
             raise ValueError(f"control {self.control} changes nothing: this method does not read {spoiled}")

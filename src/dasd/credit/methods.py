@@ -2,7 +2,8 @@
 
 `needs` names what a method reads, so that the trainer computes nothing for nothing: optional tensors of `TokenSignals`,
 `teacher_logps` where there is a teacher at all, `teacher_distribution` where whole distributions are compared, `batch_totals`
-where sums over the whole batch are needed, which the method's own `batch_totals` takes of a part of it.
+where sums over the whole batch are needed, which the method's own `batch_totals` takes of a part of it, `evidence` where the
+verifier's lookahead is asked, from which the method's own `look` and `update` make it.
 Imports torch only.
 """
 
@@ -29,6 +30,7 @@ from dasd.credit.controls import CONTROLS, Controlled
 from dasd.credit.direction import DirectionAdaptive
 from dasd.credit.distillation import DirectionAdaptiveVocabulary, Distillation, EntropyRouted, SampleRouted
 from dasd.credit.divergence import Divergence
+from dasd.credit.lookahead import Lookahead
 from dasd.credit.own import is_own, load_own
 from dasd.credit.schedule import Schedule, at_step
 from dasd.credit.signals import Credit, TokenSignals
@@ -49,6 +51,7 @@ METHODS: dict[str, Method] = {
     "dasd": DirectionAdaptive(),
     "dasd_paper": DirectionAdaptive(rho=0.2),  # as printed: the lower fifth is attracted, all else repelled
     "dasd_vocab": DirectionAdaptiveVocabulary(),
+    "lookahead": Lookahead(),  # direction from evidence
     # the verifier alone; what tells the next three apart from each other is in dasd.presets
     "grpo": GroupRelative(),
     "dr_grpo": GroupRelative(),

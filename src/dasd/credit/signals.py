@@ -54,6 +54,7 @@ class TokenSignals:
     teacher_entropy_history        median teacher entropy of each optimisation step so far, nats, the present one last
     batch_totals                   what a method's own `batch_totals` gives, summed over the batch that these rollouts are
                                    part of; None: they are all of it
+    evidence                       what a method's own `look` found in earlier batches and this one, as its `update` keeps it
     computed_in                    dtype that the model computes in, from which `noise_floor` follows
 
     What stands at masked positions never matters, NaN included. Raises ValueError, naming the tensor and the first bad index,
@@ -76,6 +77,7 @@ class TokenSignals:
     token_frequencies: Tensor | None = None
     teacher_entropy_history: Sequence[float] | None = None
     batch_totals: Mapping[str, float] | None = None
+    evidence: Mapping[str, Sequence[float]] | None = None
     computed_in: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
@@ -320,7 +322,7 @@ def ratios(totals: Mapping[str, float]) -> dict[str, float]:
 
 
 _REQUIRED = ("student_logps", "teacher_logps", "entropies", "completion_mask", "advantages")
-_NO_TENSORS = ("teacher_entropy_history", "batch_totals", "computed_in")
+_NO_TENSORS = ("teacher_entropy_history", "batch_totals", "evidence", "computed_in")
 
 
 def _refuse_first(bad: Tensor, name: str, tensor: Tensor, expected: str, kind: type[ValueError] = ValueError) -> None:

@@ -63,7 +63,7 @@ def gains(configs: Mapping[str, RunConfig], reference: str, folder: Path, batche
 
 def _standing_still(config: RunConfig, batches: int) -> RunConfig:
     training = config.training
-    steps = {"steps": batches, "save_steps": 10 * batches, "eval_steps": 0, "report_steps": 0, "warmup_steps": 0}
+    steps = {"steps": batches, "save_steps": 10**9, "eval_steps": 0, "report_steps": 0, "warmup_steps": 0}
     still = {"learning_rate": 0.0, "trl": {**training.trl, "max_grad_norm": 0.0, "weight_decay": 0.0}}
     return config.model_copy(update={"training": training.model_copy(update={**steps, **still})})
 

@@ -19,6 +19,11 @@ METHODS = {
         f"As DASD, but whole distributions are compared with those of {_TEACHER}: a divergence that shrinks where the student "
         "is sure and grows where it is undecided.",
     ),
+    "lookahead": (
+        "Lookahead",
+        "Tokens of like entropy are pulled toward a teacher that has seen the solution, or pushed away, as one more step of the "
+        "verifier alone would move them; where that says nothing, they are left to the verifier.",
+    ),
     "grpo": (
         "GRPO",
         "Answers to one problem are compared; every token of an answer gets the same credit, and there is no teacher.",
