@@ -2,8 +2,8 @@
 
     python benchmarks/credit_parts.py STUDY.yaml --task TASK --output FOLDER [--context solution] [--batches 24] [--seed 0]
 
-The teacher's normalised gap (median scale, no gate, no router) is split by entropy (four classes of the rollout's tokens: below
-its 0.7, 0.8 and 0.9 quantile, above), by whom the verifier likes (right, wrong, or a group that is all the same) and by sign (the
+The teacher's normalised gap (median scale, no gate, no router) is split by entropy (four classes of the rollout's tokens:
+below its 0.7, 0.8 and 0.9 quantile, above), by the verifier (right, wrong, or a group that is all the same) and by sign (the
 teacher likes the token more, or less). Each part is taken for the credit of its tokens, and its update's slope
 
     slope = mean(v) / rms(v) x mean(part's update),  in units of the reference's own mean(v) / rms(v) x mean(v)
@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from first_order_gain import DRAWS, WEIGHTS_AT_A_TIME
 from torch import Tensor
 
+from dasd.analysis.first_order import DRAWS, WEIGHTS_AT_A_TIME, draws_of_halves
 from dasd.credit import TokenSignals
 from dasd.credit.direction import DirectionAdaptive
 from dasd.credit.signals import masked_quantile
@@ -80,7 +80,13 @@ def measure(cell: Cell, folder: Path, args: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = cell.run_config({})
     training = config.training.model_copy(
-        update={"steps": args.batches, "learning_rate": 0.0, "save_steps": 10 * args.batches, "eval_steps": 0, "report_steps": 0}
+        update={
+            "steps": args.batches,
+            "learning_rate": 0.0,
+            "save_steps": 10 * args.batches,
+            "eval_steps": 0,
+            "report_steps": 0,
+        }
     )
     teacher = config.teacher.model_copy(update={"context": args.context})
     config = config.model_copy(update={"training": training, "teacher": teacher, "output": str(folder / "work")})
@@ -128,9 +134,7 @@ def measure(cell: Cell, folder: Path, args: Any) -> None:
 
 def slopes(found: dict[str, np.ndarray], seed: int = 0) -> dict[str, dict[str, float]]:
     ours = found["reference"]
-    halves = np.arange(len(ours)) % 2 == 0, np.arange(len(ours)) % 2 == 1
-    chosen = np.random.default_rng(seed)
-    draws = [np.stack([half / half.sum(), *chosen.multinomial(half.sum(), half / half.sum(), DRAWS) / half.sum()]) for half in halves]
+    draws = draws_of_halves(len(ours), seed)
     sums = {name: np.zeros(DRAWS + 1) for name in found}
     sizes = dict.fromkeys(found, 0.0)
     for start in range(0, ours.shape[1], WEIGHTS_AT_A_TIME):

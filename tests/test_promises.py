@@ -108,6 +108,8 @@ CASES = [
     case("no such run", ["compare", "FOLDER/a", "FOLDER/b"]),
     case("no such model", ["probe", "FOLDER/absent"]),
     case("an unknown context", ["probe", "bundled", "--contexts", "solutions"]),
+    case("no such config", ["gain", "FOLDER/grpo.yaml", "FOLDER/dasd.yaml"]),
+    case("nothing to compare with", ["gain", "FOLDER/grpo.yaml"]),
     case("no such run", ["tokens", "FOLDER/absent"]),
     case("a checkpoint of what is no run", ["tokens", "bundled", "--checkpoint", "final"]),
     case("no such folder", ["report", "FOLDER/absent"]),

@@ -17,7 +17,22 @@ from importlib.metadata import version
 from typing import Any
 
 from dasd import processes
-from dasd.commands import compare, doctor, eval, gain, init, merge, methods, probe, quickstart, report, runs, study, tokens, train
+from dasd.commands import (
+    compare,
+    doctor,
+    eval,
+    gain,
+    init,
+    merge,
+    methods,
+    probe,
+    quickstart,
+    report,
+    runs,
+    study,
+    tokens,
+    train,
+)
 from dasd.config import BadInput, RunFailed, nearest
 from dasd.files import finite
 

@@ -27,7 +27,7 @@ def updates():
 
 
 def test_numbers_on_paper():
-    """One weight: v is 1, 1, 1, 1. u of the even batches is 1 and -3 (mean -1, rms sqrt 5), of the odd ones 2 and 2 (step 1)."""
+    """One weight: v is 1, 1, 1, 1. u is 1 and -3 in the even batches (mean -1, rms sqrt 5), 2 and 2 in the odd."""
     ones, u = np.ones((4, 1), np.float32), np.array([[1.0], [2.0], [-3.0], [2.0]], np.float32)
     found = relative_gains({"v": ones, "u": u}, "v")
     assert found["u"]["mean"] == pytest.approx((1 - 5**-0.5) / 2 - 1)

@@ -18,6 +18,8 @@ SPOILS = {
 def can(method, control):
     """Whether the method reads what the control spoils; the gap of the sampled token is not what whole distributions teach."""
     gap_only = "teacher_distribution" not in method.needs
+    if "evidence" in method.needs:  # made from signals that no control reaches
+        return False
     return SPOILS[control] in method.needs and (SPOILS[control] == "entropies" or gap_only)
 
 

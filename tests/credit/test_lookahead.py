@@ -19,7 +19,13 @@ def batch(rows=8, length=30, seed=0):
     has_teacher[2] = False
     teacher = torch.where(has_teacher[:, None], student + torch.randn(rows, length), student)
     return TokenSignals(
-        student, teacher, torch.rand(rows, length), mask, torch.randn(rows), correct=torch.rand(rows) > 0.5, has_teacher=has_teacher
+        student,
+        teacher,
+        torch.rand(rows, length),
+        mask,
+        torch.randn(rows),
+        correct=torch.rand(rows) > 0.5,
+        has_teacher=has_teacher,
     )
 
 

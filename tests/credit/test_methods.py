@@ -28,7 +28,7 @@ OPTIONAL = (
 
 
 def test_the_table_is_complete():
-    assert len(METHODS) == 28
+    assert len(METHODS) == 29
     assert METHODS["rlsd"] == RewardRescaled("conform", Schedule(0.5, 0.0, steps=50), 0.8, 1.2, correct_only=False)
     assert METHODS["rlrt"] == RewardRescaled("deviate", 0.5, 0.0, 2.0, correct_only=True)
     assert METHODS["antisd"] == AntiSelfDistillation(lam=0.5, switch=0.93, warmup_steps=5)
@@ -122,7 +122,7 @@ def test_a_control_wraps_the_method():
     [
         ("dsad", None, "^unknown method 'dsad', did you mean 'dasd'"),
         ("conformty", None, "^unknown method 'conformty', did you mean 'conformity'"),
-        ("xyzzy", None, r"^unknown method 'xyzzy'; methods: dasd, dasd_paper, dasd_vocab, grpo, .*scaffold_only$"),
+        ("xyzzy", None, r"^unknown method 'xyzzy'; methods: dasd, dasd_paper, dasd_vocab, lookahead, grpo, .*scaffold_only$"),
         ("dasd", {"betta": 0.1}, "^method dasd has no setting 'betta', did you mean 'beta'"),
         ("dasd", {"gap_clipp": 0.1}, "^method dasd has no setting 'gap_clipp', did you mean 'gap_clip'"),
         ("sdpo", {"strenght": 0.1}, "^method sdpo has no setting 'strenght', did you mean 'strength'"),

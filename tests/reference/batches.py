@@ -6,6 +6,7 @@ Scores lie on grids of exact float32 values, so that a float64 twin agrees on wh
 import torch
 
 from dasd.credit import METHODS, DirectionAdaptive, TokenSignals, assign_credit, make_method
+from dasd.credit.lookahead import Lookahead
 from dasd.credit.routing import SIGNALS
 
 TOKENS = (
@@ -34,6 +35,10 @@ ROLLOUT_METHODS = {
 }
 
 
+# Of two problems' sums in each entropy decile: a clear direction in some, none in others.
+EVIDENCE = Lookahead().update(None, torch.tensor([[1.0, -1.0, 2.0, 0.0, 1.0] * 2, [1.0, -1.0, 1.9, 0.0, -1.0] * 2]))
+
+
 def full_batch(seed=0, rollouts=4, tokens=14):
     """Keyword arguments of TokenSignals; masks are full, ragged or with holes, now and then a whole row is masked."""
     rng = torch.Generator().manual_seed(seed)
@@ -60,6 +65,7 @@ def full_batch(seed=0, rollouts=4, tokens=14):
         "has_contrast": coins(2, rollouts),
         "teacher_entropy_history": HISTORY,
         "batch_totals": TOTALS,
+        "evidence": EVIDENCE,
         "attention_entropies": grid(48, 1 / 16),
         "sum_squared_probs": grid(31, 1 / 32) + 1 / 32,
         "token_frequencies": grid(7, 1 / 8) + 1 / 8,

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import length_reward, make_arguments, tiny
 
+from conftest import length_reward, make_arguments, tiny
 from dasd.training.lookahead import BETAS, VerifierMemory
 from dasd.training.run import as_dataset
 from dasd.training.trainer import SelfDistillationTrainer
@@ -58,9 +58,8 @@ def test_the_step_is_adams_own(remembered, tokenizer):
 def test_the_model_is_afterwards_what_it_was(remembered):
     model, memory = remembered
     before = [weight.detach().clone() for weight in model.parameters()]
-    with pytest.raises(RuntimeError), memory.ahead():
+    with memory.ahead():
         assert any((weight != old).any() for weight, old in zip(model.parameters(), before, strict=True))
-        raise RuntimeError
     assert all(torch.equal(weight, old) for weight, old in zip(model.parameters(), before, strict=True))
 
 
@@ -90,7 +89,7 @@ def test_it_is_grpo_until_there_is_evidence(tokenizer, problems, tmp_path):
     """With z beyond reach there is none: two steps, looks included, end with GRPO's weights."""
     ours = trained(tokenizer, problems, tmp_path, "lookahead", method_settings={"every": 1, "z": 1e6})
     theirs = trained(tokenizer, problems, tmp_path, "grpo")
-    assert ours._evidence["weight"] == [2.0], "one look, at two problems"
+    assert ours.lookahead.evidence["weight"] == [2.0], "one look, at two problems"
     for one, two in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=0)
 

@@ -1,12 +1,12 @@
 """How far uphill does one update go? Of many methods on the same rollouts, before anything is trained.
 
-Of a method with the updates u_b (minus the gradient of its loss on batch b, at weights that do not move) and of a reference, the
-verifier alone, with updates v_b:
+Of a method with the updates u_b (minus the gradient of its loss on batch b, at weights that do not move) and of a reference,
+the verifier alone, with updates v_b:
 
     gain = sum over weights of  mean(v_b) * mean(u_b) / rms(u_b)
 
 is the first-order change of the verifier's objective by one step of Adam at learning rate 1, whose step is mean over rms:
-mean(v_b) comes from every other batch, mean and rms of u_b from the rest, so from other problems, and the two ways are averaged.
+mean(v_b) comes from every other batch, mean and rms of u_b from the rest, so from other problems; both ways are averaged.
 A method's *relative gain* is its gain over the reference's, less 1: 0 is as far uphill as the reference, -1 not uphill at all.
 
 It asks what carries over to other problems, noise included; it knows nothing of what many steps do. Ours.
@@ -38,7 +38,7 @@ def relative_gains(updates: Mapping[str, Updates], reference: str, seed: int = 0
     for name, theirs in updates.items():
         if theirs.shape != ours.shape:
             raise ValueError(f"updates of {name} have shape {theirs.shape}, those of {reference} {ours.shape}")
-    draws = _draws(len(ours), seed)
+    draws = draws_of_halves(len(ours), seed)
     base = _gains(ours, ours, draws)
     if not np.quantile(base, 0.025) > 0:
         raise ValueError(f"the gain of {reference} itself cannot be told from 0 on these rollouts: give more batches")
@@ -59,7 +59,7 @@ def _halves(batches: int) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(batches) % 2 == 0, np.arange(batches) % 2 == 1
 
 
-def _draws(batches: int, seed: int) -> list[np.ndarray]:
+def draws_of_halves(batches: int, seed: int) -> list[np.ndarray]:
     """Of each half (1 + DRAWS, batches) weights of its batches: all alike, then drawn with replacement."""
     rng = np.random.default_rng(seed)
     shares = [half / half.sum() for half in _halves(batches)]

@@ -15,9 +15,10 @@ VERDICTS = {"more": "further uphill", "less": "less far", "undecided": "not told
 
 def add(commands: Commands) -> None:
     child = declare(
-        commands, "gain", run, "compare what one update of several configs brings the verifier, before any training", RunConfig,
+        commands, "gain", run, "compare what one update of several configs brings the verifier, before any training",
         figures=True,
     )  # fmt: skip
+    child.epilog = "settings of dasd train, given as --key VALUE, hold for all configs"
     child.add_argument("configs", type=path, nargs="+", metavar="CONFIG", help="YAML files of dasd train, the reference first")
     child.add_argument("--batches", type=int, default=24, metavar="N", help="batches of rollouts, half for each side [24]")
     child.add_argument(

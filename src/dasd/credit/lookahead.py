@@ -1,4 +1,4 @@
-"""Which way should the teacher's term point at tokens like this one? Let the verifier say, by what one more of its steps would do.
+"""Which way should the teacher's term point at tokens like this one? Let one more step of the verifier say.
 
 Let d be the step of Adam that the verifier's gradient alone would make, remembered from earlier batches, and u_t the change of
 log p(y_t) by that step. For a class c of tokens, here a decile of the rollout's entropies,

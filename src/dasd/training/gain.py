@@ -98,7 +98,8 @@ def _updates(name: str, config: RunConfig, folder: Path) -> Updates:
 
 def _share_rollouts(trainer: Any, known: list[Any] | None) -> list[Any]:
     """From now on the trainer takes the known rollouts, or keeps those that it samples in the list that is returned."""
-    sample, written = trainer._generate_single_turn, []
+    sample = trainer._generate_single_turn
+    written: list[Any] = []
 
     def generate(prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         if known is None:
@@ -120,7 +121,8 @@ class _Keeper(TrainerCallback):
 
     def __init__(self, seed: int, advance: Callable[..., None]) -> None:
         self.updates: list[np.ndarray] = []
-        self._seed, self._advance, self._chosen = seed, advance, None
+        self._seed, self._advance = seed, advance
+        self._chosen: Tensor | None = None
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         update = torch.cat([_update(weight) for weight in model.parameters() if weight.requires_grad])

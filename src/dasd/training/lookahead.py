@@ -1,15 +1,21 @@
-"""What would one more step of the verifier alone do? Its gradient's memory, as Adam has it, and the weights that it leads to."""
+"""What would one more step of the verifier alone do? Its gradient's memory, as Adam has it, and where that leads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import TrainerCallback
 
 BETAS, EPS = (0.9, 0.99), 1e-8
-FILE = "lookahead.safetensors"
+MEMORY_FILE, EVIDENCE_FILE = "lookahead.safetensors", "evidence.json"
 
 
 class VerifierMemory:
@@ -59,7 +65,7 @@ class VerifierMemory:
                 for weight, first, second in zip(self.weights, self._first, self._second, strict=True):
                     mean = first / (1 - BETAS[0] ** self._steps)
                     rms = (second / (1 - BETAS[1] ** self._steps)).sqrt()
-                    weight += self.learning_rate * (mean / (rms + EPS)).to(weight.dtype)
+                    weight.add_((mean / (rms + EPS)).to(weight.dtype), alpha=self.learning_rate)
             yield
         finally:
             with torch.no_grad():
@@ -76,3 +82,55 @@ class VerifierMemory:
             first.copy_(state[f"first.{place}"])
             second.copy_(state[f"second.{place}"])
         self._steps = int(state["steps"])
+
+
+class LooksAhead(TrainerCallback):
+    """Evidence of a method that has `every`, `look`, `update` and `directions` (`dasd.credit.lookahead`), kept for a trainer.
+
+    Raises ValueError where the policy moves between rollouts and loss, and where weights are sharded.
+    """
+
+    def __init__(self, trainer: Any, method: Any) -> None:
+        args = trainer.args
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise ValueError("a method that looks ahead moves all trained weights at once: train without FSDP and DeepSpeed")
+        if args.num_iterations > 1 or args.use_vllm or args.steps_per_generation > args.gradient_accumulation_steps:
+            raise ValueError(
+                "a method that looks ahead takes its gradient where the policy has not moved: set num_iterations: 1, one "
+                "optimisation step for each batch of rollouts, and leave vLLM out"
+            )
+        self.trainer, self.method = trainer, method
+        self.evidence: Mapping[str, Any] | None = None
+        self.memory = VerifierMemory(trainer.accelerator.unwrap_model(trainer.model), args.learning_rate)
+
+    def look(self, batch: Mapping[str, Any]) -> None:
+        """Brings the evidence up to date: what would one more of the verifier's steps do to these rollouts' tokens?"""
+        trainer = self.trainer
+        if not self.memory.is_ready or trainer.state.global_step % self.method.every:
+            return
+        score = partial(trainer.score, batch["prompt_ids"], batch["prompt_mask"], batch)
+        here = score()
+        with self.memory.ahead():
+            there = score()
+        signals = trainer._signals(batch, here.logps, here.entropies)
+        found = self.method.look(signals, there.logps - here.logps, trainer.group_size)
+        self.evidence = self.method.update(self.evidence, trainer.accelerator.gather(found))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """`direction/decile_1` to `_10`: omega by entropy decile, in [-1, 1], > 0 attracts."""
+        omegas = enumerate(self.method.directions(self.evidence), start=1)
+        return {f"direction/decile_{decile}": omega for decile, omega in omegas}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.memory.remember(lambda slope: self.trainer.accelerator.reduce(slope, reduction="sum"))
+
+    def save(self, folder: Path) -> None:
+        save_file(self.memory.state_dict(), folder / MEMORY_FILE)
+        (folder / EVIDENCE_FILE).write_text(json.dumps(self.evidence))
+
+    def load(self, folder: Path) -> None:
+        if not (folder / MEMORY_FILE).exists():
+            raise ValueError(f"{folder} has no {MEMORY_FILE}: its method did not look ahead")
+        self.memory.load_state_dict(load_file(folder / MEMORY_FILE))
+        self.evidence = json.loads((folder / EVIDENCE_FILE).read_text())

@@ -32,8 +32,7 @@ from dasd.teacher.context import PrivilegedContext, choose_peers, wrong_hints
 from dasd.teacher.weights import TeacherWeights
 from dasd.training.callbacks import StepLines
 from dasd.training.cards import write_trainer_card
-from dasd.training.lookahead import FILE as LOOKAHEAD_FILE
-from dasd.training.lookahead import VerifierMemory
+from dasd.training.lookahead import LooksAhead
 from dasd.training.passes import has_learned_positions
 from dasd.training.silence import silences
 from dasd.training.student_signals import token_frequencies
@@ -130,7 +129,6 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         if args.cast_lm_head_to_fp32 and not isinstance(model, str):
             _refuse_to_cast(model)
         self._teacher_entropy_history: list[float] = []
-        self._evidence: Any = None
         self._warned: set[str] = set()
         kwargs |= {name: _questions(kwargs[name]) for name in ("train_dataset", "eval_dataset") if kwargs.get(name) is not None}
         super().__init__(model, reward_funcs, args, **kwargs)
@@ -149,8 +147,8 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             self.teacher.load_state_dict(broadcast(self.teacher.state_dict()))
         self.add_callback(_TeacherFollows(self.teacher))
         if "evidence" in self.needs:
-            self.verifier_memory = VerifierMemory(self.accelerator.unwrap_model(self.model), args.learning_rate)
-            self.add_callback(_MemoryFollows(self))
+            self.lookahead = LooksAhead(self, self.method)
+            self.add_callback(self.lookahead)
         if self.has_teacher and args.context != "none" and has_learned_positions(self._language_model()):
             logger.warning(
                 "This model has learned absolute positions, and the teacher's longer prompt moves the completion to others: "
@@ -198,8 +196,8 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             extra["has_contrast"] = has_contrast.T
         if "batch_totals" in self.needs:
             extra |= self._batch_totals(batch | extra)
-        if "evidence" in self.needs and self.model.training:
-            self._look_ahead(batch | extra)
+        if self.lookahead is not None and self.model.training:
+            self.lookahead.look(batch | extra)
         if "teacher_entropy_history" in self.needs and self.model.training:
             median = self._median(scores.entropies, self.loss_mask(batch) * has_teacher[:, None])
             if math.isfinite(median):  # NaN where no rollout has a teacher
@@ -245,7 +243,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             has_teacher=has_teacher,
             teacher_entropy_history=self._teacher_entropy_history,
             batch_totals=totals or None,
-            evidence=self._evidence,
+            evidence=None if self.lookahead is None else self.lookahead.evidence,
             attention_entropies=batch.get("attention_entropies"),
             sum_squared_probs=batch.get("sum_squared_probs"),
             token_frequencies=batch.get("token_frequencies"),
@@ -278,19 +276,6 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         method: Any = getattr(self.method, "method", self.method)  # under a control
         totals: dict[str, Tensor] = method.batch_totals(self._signals(batch, logps, torch.zeros_like(logps)))
         return self._summed({_TOTAL + name: total for name, total in totals.items()})
-
-    def _look_ahead(self, batch: Batch) -> None:
-        """Brings the evidence up to date: what would one more of the verifier's own steps do to these rollouts' tokens?"""
-        method: Any = getattr(self.method, "method", self.method)
-        memory = self.verifier_memory
-        if memory is None or not memory.is_ready or self.state.global_step % method.every:
-            return
-        here = self.score(batch["prompt_ids"], batch["prompt_mask"], batch)
-        with memory.ahead():
-            there = self.score(batch["prompt_ids"], batch["prompt_mask"], batch)
-        signals = self._signals(batch, here.logps, here.entropies)
-        found = self.accelerator.gather(method.look(signals, there.logps - here.logps, self.group_size))
-        self._evidence = method.update(self._evidence, found)
 
     def _summed(self, totals: Mapping[str, Tensor]) -> Batch:
         """Each number's sum over all processes, as a tensor without dimensions, which TRL gives to each part of a batch."""
@@ -325,10 +310,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         metrics |= {name: totals[part] / totals[whole] for name, (part, whole) in shares.items() if totals.get(whole)}
         if self._teacher_entropy_history:
             metrics["teacher/entropy_median"] = self._teacher_entropy_history[-1]
-        if self._evidence:
-            method: Any = getattr(self.method, "method", self.method)
-            directions = method.directions(self._evidence)
-            metrics |= {f"direction/decile_{place}": omega for place, omega in enumerate(directions, start=1)}
+        metrics |= {} if self.lookahead is None else self.lookahead.metrics
         logs.update(metrics)
         super().log(logs, start_time)
         self._tell_who_is_silent({**logs, **metrics})
@@ -391,11 +373,10 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         teacher = self.teacher.state_dict()  # gathered by all processes
         if not self.args.should_save:
             return
-        if self._teacher_entropy_history or self._evidence:
-            state = {"teacher_entropy_history": self._teacher_entropy_history, "evidence": self._evidence}
-            (folder / STATE_FILE).write_text(json.dumps(state))
-        if self.verifier_memory is not None:
-            save_file(self.verifier_memory.state_dict(), folder / LOOKAHEAD_FILE)
+        if self._teacher_entropy_history:
+            (folder / STATE_FILE).write_text(json.dumps({"teacher_entropy_history": self._teacher_entropy_history}))
+        if self.lookahead is not None:
+            self.lookahead.save(folder)
         if teacher:
             save_file(teacher, folder / TEACHER_FILE)
 
@@ -404,27 +385,16 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             if not (folder / TEACHER_FILE).exists():
                 raise ValueError(f"{folder} has no {TEACHER_FILE}: its teacher weights were not {self.teacher.kind}")
             self.teacher.load_state_dict(load_file(folder / TEACHER_FILE))
-        if self.verifier_memory is not None:
-            if not (folder / LOOKAHEAD_FILE).exists():
-                raise ValueError(f"{folder} has no {LOOKAHEAD_FILE}: its method did not look ahead")
-            self.verifier_memory.load_state_dict(load_file(folder / LOOKAHEAD_FILE))
+        if self.lookahead is not None:
+            self.lookahead.load(folder)
         if (folder / STATE_FILE).exists():
-            state = json.loads((folder / STATE_FILE).read_text())
-            self._teacher_entropy_history[:], self._evidence = state["teacher_entropy_history"], state.get("evidence")
+            self._teacher_entropy_history[:] = json.loads((folder / STATE_FILE).read_text())["teacher_entropy_history"]
 
     # What is wrong, and who is silent
 
     def _refuse_contradictions(self, args: SelfDistillationConfig) -> None:
         if "attention_entropies" in self.needs:
             refuse_hidden_attention(self._language_model())
-        if "evidence" in self.needs:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise ValueError("a method that looks ahead moves all trained weights at once: train without FSDP and DeepSpeed")
-            if args.num_iterations > 1 or args.use_vllm or args.steps_per_generation > args.gradient_accumulation_steps:
-                raise ValueError(
-                    "a method that looks ahead takes its gradient where the policy has not moved: set num_iterations: 1, one "
-                    "optimisation step for each batch of rollouts, and leave vLLM out"
-                )
         dropout = [name for name, module in self.model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
         if dropout and self.has_teacher:
             raise ValueError(
@@ -496,18 +466,6 @@ def _questions(dataset: Any) -> Any:
         return dataset
     gone = [column] if column == "messages" else []
     return dataset.map(lambda row: {"prompt": without_answer(row[column])}, remove_columns=gone)
-
-
-class _MemoryFollows(TrainerCallback):
-    """Makes memory of the verifier's gradient after each optimisation step."""
-
-    def __init__(self, trainer: SelfDistillationTrainer) -> None:
-        self.trainer = trainer
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        memory, reduce = self.trainer.verifier_memory, self.trainer.accelerator.reduce
-        assert memory is not None
-        memory.remember(lambda slope: reduce(slope, reduction="sum"))
 
 
 class _TeacherFollows(TrainerCallback):

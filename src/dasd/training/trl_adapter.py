@@ -42,7 +42,7 @@ from dasd.training.distributions import divergence_loss
 from dasd.training.dynamic_sampling import idle_groups, merge_rows, other_rows
 from dasd.training.fingerprint import differ, fingerprint
 from dasd.training.guards import StopWhenNotFinite, refuse_broken_weights, stopping
-from dasd.training.lookahead import VerifierMemory
+from dasd.training.lookahead import LooksAhead
 from dasd.training.memory import TILES
 from dasd.training.passes import (
     WORTH_SHARING,
@@ -84,7 +84,7 @@ class TokenCreditTrainer(GRPOTrainer):
     compares_distributions = False
     reads_squares = False  # `credit` reads batch["sum_squared_probs"]
     sampler = "auto"  # who writes rollouts where vLLM does not: auto, dasd (ours) or trl
-    verifier_memory: VerifierMemory | None = None  # of the verifier's own gradient, for methods that look ahead
+    lookahead: LooksAhead | None = None  # of methods whose direction is what the verifier's next step says
     max_resamples = 0  # rounds in which groups without reward variance are replaced by fresh ones (DAPO's dynamic sampling)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -319,8 +319,8 @@ class TokenCreditTrainer(GRPOTrainer):
         elif self._batch_awaiting_credit is not None:
             batch, self._batch_awaiting_credit = self._batch_awaiting_credit, None
             batch |= {} if squares is None else {"sum_squared_probs": squares}
-            if self.verifier_memory is not None and self.model.training:
-                self.verifier_memory.watch(scores[0], batch["advantages"], self.loss_mask(batch))
+            if self.lookahead is not None and self.model.training:
+                self.lookahead.memory.watch(scores[0], batch["advantages"], self.loss_mask(batch))
             self._credit = self.credit(batch, scores[0].detach(), scores[1].detach())
             batch["advantages"] = self._credit.loss_advantages
         return scores

@@ -21,8 +21,8 @@ METHODS = {
     ),
     "lookahead": (
         "Lookahead",
-        "Tokens of like entropy are pulled toward a teacher that has seen the solution, or pushed away, as one more step of the "
-        "verifier alone would move them; where that says nothing, they are left to the verifier.",
+        f"Tokens of like entropy are pulled toward {_TEACHER}, or pushed away from it, as one more step of the verifier alone "
+        "would move them; where that says nothing, they are left to the verifier.",
     ),
     "grpo": (
         "GRPO",
