@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import tiny
 from dasd.training import trl_adapter
 from dasd.training.passes import by_length, by_prompt, reads_prompts_once
 from dasd.training.trl_adapter import tiles_for
+from training.conftest import tiny
 
 
 @st.composite

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from conftest import length_reward, make_arguments, tiny
 from dasd.training.lookahead import BETAS, VerifierMemory
 from dasd.training.run import as_dataset
 from dasd.training.trainer import SelfDistillationTrainer
+from training.conftest import length_reward, make_arguments, tiny
 
 
 def logps_of(model, ids):
