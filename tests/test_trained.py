@@ -44,6 +44,25 @@ def test_a_run_is_its_final_model_with_its_own_settings(trained, kind):
     assert as_trained(kind()) == kind()
 
 
+@pytest.mark.parametrize("kind", [EvalConfig, ProbeConfig, TokensConfig])
+def test_a_model_is_asked_the_task_it_was_made_for(trained, kind, caplog):
+    facts = facts_of_run(RunConfig(data={"task": "products"}), [])
+    facts.write(trained)
+    facts.write(trained / "checkpoints" / "final")
+    for path in (str(trained), "bundled/products"):
+        with caplog.at_level(logging.INFO, "dasd"):
+            assert as_trained(kind(model={"path": path})).data.task == "products"
+        assert "problems of products, which this model was made for" in caplog.text
+        assert as_trained(kind(model={"path": path}, data={"task": "countdown"})).data.task == "countdown"
+        assert as_trained(kind(model={"path": path}, data={"source": "mine.jsonl"})).data.task == "countdown"
+    assert as_trained(kind(model={"path": "bundled"})).data.task == "countdown"
+
+
+def test_benchmarks_have_tasks_of_their_own():
+    config = EvalConfig(model={"path": "bundled/products"}, benchmarks=["countdown/in_distribution"])
+    assert as_trained(config) == config
+
+
 def test_where_facts_are_found(trained):
     facts = Trained.of(str(trained))
     assert len(facts.problems) == 6

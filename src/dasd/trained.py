@@ -7,6 +7,7 @@ the model takes its settings from there, unless the user gives others.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,21 +16,23 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel
 
-from dasd.config import BadInput, RunConfig
+from dasd.config import BASES, BUNDLED, BadInput, RunConfig
 from dasd.files import write_json
 
+logger = logging.getLogger("dasd")
 FACTS = "dasd.json"
 C = TypeVar("C", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """run: the folder it was trained in; problems: digests of the problems it was trained on, its base's included."""
+    """run: the folder it was trained in; problems: digests of what it was trained on, its base's included; task: theirs."""
 
     run: str
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     system_prompt: str | None = None
     problems: list[str] = field(default_factory=list)
+    task: str | None = None
 
     @classmethod
     def of(cls, model: str) -> Trained | None:
@@ -50,7 +53,7 @@ def facts_of_run(config: RunConfig, problems: Iterable[str]) -> Trained:
     """What a run's model will say; `problems` are the digests of its own."""
     base = Trained.of(config.model.path)
     seen = sorted({*problems, *(base.problems if base else ())})
-    return Trained(config.output, config.model.chat_template_kwargs, config.data.system_prompt, seen)
+    return Trained(config.output, config.model.chat_template_kwargs, config.data.system_prompt, seen, config.data.task)
 
 
 def is_run(path: Path) -> bool:
@@ -75,7 +78,8 @@ def final_model(run: Path) -> Path:
 
 
 def as_trained(config: C) -> C:
-    """`config` with what its model says of itself where the user has set nothing; a run's folder is its final model.
+    """`config` with what its model says of itself where the user has set nothing: how its prompts are made, and which task's
+    problems it is for; a run's folder is its final model.
 
     Raises BadInput for a run that has not ended.
     """
@@ -88,4 +92,15 @@ def as_trained(config: C) -> C:
             settings["chat_template_kwargs"] = facts.chat_template_kwargs
         if "system_prompt" not in data.model_fields_set:
             data = data.model_copy(update={"system_prompt": facts.system_prompt})
+    task = facts.task if facts is not None else _task_of_base(model.path)
+    asked = data.model_fields_set & {"task", "source", "sources"} or getattr(config, "benchmarks", ())
+    if task is not None and not asked and task != data.task:
+        logger.info("Asked are problems of %s, which this model was made for; --data.task asks others.", task)
+        data = data.model_copy(update={"task": task})
     return config.model_copy(update={"model": model.model_copy(update=settings), "data": data})
+
+
+def _task_of_base(path: str) -> str | None:
+    """Of bundled/NAME; None of any other model."""
+    name = path.removeprefix(f"{BUNDLED}/")
+    return name if name != path and name in BASES else None
