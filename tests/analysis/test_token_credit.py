@@ -5,6 +5,7 @@ import torch
 
 from dasd.analysis.token_credit import TokenReader, choose_rollouts, group_advantages
 from dasd.credit import METHODS, DirectionAdaptive, make_method
+from dasd.credit.lookahead import Lookahead
 from dasd.credit.routing import SIGNALS
 from dasd.data.problems import as_row
 from dasd.prompts import tokenize_prompt
@@ -70,7 +71,7 @@ def test_where_nothing_is_privileged_there_is_no_gap(bundled, problems, sample):
 def test_every_kind_of_method_can_be_read(bundled, problems, sample, method):
     found = reader(bundled, method).read(sample, problems[0], 1.0, failed=["3 + 7 = 11"])
     assert len(found["credit"]) == len(sample["token_ids"])
-    assert (found["omega"] is None) == (not isinstance(METHODS[method], DirectionAdaptive))
+    assert (found["omega"] is None) == (not isinstance(METHODS[method], DirectionAdaptive | Lookahead))
 
 
 def test_contrastive_hints_are_failed_rollouts(bundled, problems, sample):

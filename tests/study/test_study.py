@@ -329,7 +329,10 @@ def test_small_things():
     assert slug({"method.map": "soft/hard"}) == "map=soft_hard"
 
 
-@pytest.mark.parametrize(("file", "cells"), [("example/study", 8), ("direction/study", 6 * 7), ("direction/forms", 42 * 5)])
+@pytest.mark.parametrize(
+    ("file", "cells"),
+    [("example/study", 8), ("direction/study", 2 * 6 * 7), ("direction/forms", 42 * 5), ("lookahead/study", 2 * 3 * 7)],
+)
 def test_the_studies_that_ship_can_be_run(file, cells):
     given = load_study(ROOT / f"studies/{file}.yaml", {})
     check(all_cells(given))

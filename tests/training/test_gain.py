@@ -31,6 +31,13 @@ def configs(tmp_path, **methods):
     return found
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_draws():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dasd.analysis.first_order.DRAWS", 40)
+        yield
+
+
 def begins_low(completion_ids, **_):
     """Something that a few rollouts suffice to learn: which of three words a rollout begins with."""
     return [float(ids[0] < 300) for ids in completion_ids]
