@@ -126,3 +126,8 @@ def test_bad_input_of_the_command(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(dump_config(config()))
     assert cli.run(["tokens", str(tmp_path)]) == 2
     assert not (tmp_path / "rollouts.json").exists()
+
+
+def test_a_direction_that_is_found_in_training_is_not_shown_as_none():
+    with pytest.raises(BadInput, match="method lookahead finds its direction while it trains, and no map can show it"):
+        read_tokens(config("--method.name", "lookahead"))

@@ -84,12 +84,12 @@ def test_look_equals_loops():
     uphill[1, 20:] = math.nan  # behind its end
     _, gap_bar = DirectionAdaptive(gate="none").direction(signals)
     deciles = entropy_deciles(signals)
-    expected = torch.zeros(4, CLASSES)
+    expected = torch.zeros(8, CLASSES)
     for row in range(8):
         for token in range(30):
             if signals.taught[row, token]:
-                expected[row // 2, deciles[row, token]] += gap_bar[row, token] * uphill[row, token]
-    torch.testing.assert_close(Lookahead().look(signals, uphill, 2), expected, atol=1e-5, rtol=1e-5)
+                expected[row, deciles[row, token]] += gap_bar[row, token] * uphill[row, token]
+    torch.testing.assert_close(Lookahead().look(signals, uphill), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_settings_out_of_range():

@@ -38,6 +38,7 @@ CASES = {
     "distributions, frozen teacher": {"method": "opsd", "teacher_weights": "frozen", "head_in_shards": True},
     "distributions of uncertain tokens": {"method": "eopd"},
     "entropy switch": {"method": "antisd", "method_settings": {"warmup_steps": 1, "switch": 1.0, "lam": DECAY}},
+    "lookahead": {"method": "lookahead", "method_settings": {"every": 1, "z": 0.0}, "passes": 2, "num_generations": 8},
     "wrong hints": {"method": "rlcsd", **MIXED},
     "wrong hints of other problems": {"method": "sipo", "method_settings": {"hints_from": "other_problems"}},
     "certainty over all processes": {"method": "srpo", "passes": 2, **MIXED},

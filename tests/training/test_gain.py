@@ -103,13 +103,14 @@ def test_a_folder_of_other_settings_is_refused(done):
 
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
-    files = configs(tmp_path, grpo={"name": "grpo"}, dasd={"name": "dasd"})
+    files = configs(tmp_path, grpo={"name": "grpo"}, dasd={"name": "dasd"}, ahead={"name": "lookahead"})
     one, two = str(files["grpo"]), str(files["dasd"])
     other = tmp_path / "other.yaml"
     other.write_text(yaml.safe_dump(BASE | {"training": {"group_size": 4}}))
     for words, said in (
         ([one, two, "--batches", "2"], "--batches must be at least 4"),
         ([one], "at least two configs"),
+        ([one, str(files["ahead"])], "ahead: method lookahead finds its direction while it trains"),
         ([one, one], "two configs are called grpo"),
         ([one, str(other)], "other and grpo have different training.rollouts_per_step"),
     ):

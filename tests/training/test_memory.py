@@ -53,6 +53,7 @@ def test_by_hand_lora():
     assert found["gradients"].update == 17_432_576 * 4
     assert found["optimiser"].update == 17_432_576 * 8
     assert parts(LORA, teacher_copy="float32")["teacher's copy"].update == 17_432_576 * 4
+    assert parts(LORA, looks_ahead=True)["lookahead"].update == 17_432_576 * 16
 
 
 @pytest.mark.parametrize(

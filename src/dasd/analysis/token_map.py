@@ -67,6 +67,11 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
     Raises BadInput.
     """
     method, context = _method_and_context(config)
+    if "evidence" in method.needs:
+        raise BadInput(
+            f"method {config.method.name} finds its direction while it trains, and no map can show it afterwards: read the "
+            "rollouts as another method sees them, e.g. --method.name dasd"
+        )
     problems, task = load_problems(config.data), task_of(config.data)
     model, tokenizer = load_model(config.model)
     if "attention_entropies" in method.needs:

@@ -83,15 +83,14 @@ class Lookahead:
             found.append(-strength if mean < 0 else strength)
         return found
 
-    def look(self, signals: TokenSignals, uphill: Tensor, group_size: int) -> Tensor:
-        """(G, CLASSES) each group's sums of gap_bar * uphill; `uphill` (B, T) nats, groups are neighbours in the batch."""
+    def look(self, signals: TokenSignals, uphill: Tensor) -> Tensor:
+        """(B, CLASSES) each rollout's sums of gap_bar * uphill; `uphill` (B, T) nats."""
         product = (_gap_bar(signals) * uphill.float()).masked_fill(~signals.taught, 0.0)
         deciles = entropy_deciles(signals)
-        sums = torch.stack([product.masked_fill(deciles != c, 0.0).sum(-1) for c in range(CLASSES)], dim=1)
-        return sums.unflatten(0, (-1, group_size)).sum(1)
+        return torch.stack([product.masked_fill(deciles != c, 0.0).sum(-1) for c in range(CLASSES)], dim=1)
 
     def update(self, evidence: Evidence | None, found: Tensor) -> dict[str, list[float]]:
-        """Older evidence, which fades, and the (G, CLASSES) sums that were `found`."""
+        """Older evidence, which fades, and the (G, CLASSES) sums that were `found`, one row a problem."""
         values = found.double().cpu()
         count = float(len(values))
         fresh = {

@@ -198,6 +198,7 @@ def make_plan(config: RunConfig, hardware: Hardware) -> Plan:
         generations_per_step=-(-accumulation // per_generation),
         optimizer=str(getattr(arguments.optim, "value", arguments.optim)),
         teacher_copy=teacher,
+        looks_ahead="evidence" in method.needs,
         compares_distributions="teacher_distribution" in method.needs,
         reference=arguments.beta != 0.0 and not sizes.lora,
         vllm=arguments.vllm_mode if arguments.use_vllm else "none",

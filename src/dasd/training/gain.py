@@ -21,6 +21,7 @@ from transformers import TrainerCallback
 
 from dasd.analysis.first_order import Updates, relative_gains
 from dasd.config import BadInput, RunConfig, RunFailed
+from dasd.credit import make_method
 from dasd.files import write_json, write_text
 from dasd.folders import claim, sole_writer
 from dasd.progress import track
@@ -44,6 +45,9 @@ def gains(configs: Mapping[str, RunConfig], reference: str, folder: Path, batche
     """
     still = {name: _standing_still(config, batches) for name, config in configs.items()}
     first = still[reference]
+    for name, config in configs.items():
+        if "evidence" in make_method(config.method.name, config.method.settings).needs:
+            raise BadInput(f"{name}: method {config.method.name} finds its direction while it trains, and here nothing moves")
     for name, config in still.items():
         if differs := [key for key in SHARED if _value(config, key) != _value(first, key)]:
             raise BadInput(f"{name} and {reference} have different {differs[0]}: their updates cannot be compared")

@@ -113,8 +113,9 @@ class LooksAhead(TrainerCallback):
         with self.memory.ahead():
             there = score()
         signals = trainer._signals(batch, here.logps, here.entropies)
-        found = self.method.look(signals, there.logps - here.logps, trainer.group_size)
-        self.evidence = self.method.update(self.evidence, trainer.accelerator.gather(found))
+        found = trainer.accelerator.gather(self.method.look(signals, there.logps - here.logps))
+        # A group's rollouts stand next to each other, perhaps on two processes.
+        self.evidence = self.method.update(self.evidence, found.unflatten(0, (-1, trainer.group_size)).sum(1))
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -96,6 +96,7 @@ class Workload:
     generations_per_step: int = 1
     optimizer: str = "adamw_torch_fused"
     teacher_copy: Literal["none", "weights", "float32"] = "none"
+    looks_ahead: bool = False  # keeps two moments and a sum of the verifier's gradient, and the weights while it looks
     compares_distributions: bool = False
     reference: bool = False  # a reference model beside the policy (TRL's beta above 0, without LoRA)
     vllm: Literal["none", "colocate", "server"] = "none"
@@ -128,7 +129,8 @@ class Part:
 def estimate(sizes: ModelSizes, work: Workload) -> list[Part]:
     """The parts of one GPU's memory that are not empty. Raises ValueError for an optimiser whose states are not known."""
     parts = [
-        _weights(sizes, work), _gradients(sizes, work), _optimizer(sizes, work), _teacher(sizes, work), _reference(sizes, work),
+        _weights(sizes, work), _gradients(sizes, work), _optimizer(sizes, work), _teacher(sizes, work), _lookahead(sizes, work),
+        _reference(sizes, work),
         _sharding(sizes, work), _activations(sizes, work), _working(sizes, work), _divergence(sizes, work),
         _cache(sizes, work), _sampling(sizes, work), _vllm(work),
         _process(work),
@@ -226,6 +228,11 @@ def _teacher(sizes: ModelSizes, work: Workload) -> Part:
     each = {"none": 0, "weights": trained, "float32": 4 if trained == 4 else 4 + trained}[work.teacher_copy]
     size = sizes.trainable * each / shares
     return Part("teacher's copy", size, size, f"{_count(sizes.trainable)} x {each} bytes{_over(shares)}")
+
+
+def _lookahead(sizes: ModelSizes, work: Workload) -> Part:
+    size = sizes.trainable * (12 + _trained_bytes(sizes, work)) if work.looks_ahead else 0.0
+    return Part("lookahead", size, size, f"{_count(sizes.trainable)} x {12 + _trained_bytes(sizes, work)} bytes")
 
 
 def _reference(sizes: ModelSizes, work: Workload) -> Part:
