@@ -63,24 +63,24 @@ def test_a_prediction_is_the_mean_over_the_probes_that_saw_the_context():
 
 def test_the_verdict_follows_the_rank_correlation_of_enough_cells():
     order = [cell(0.1 * place, (0.1 * place) ** 3) for place in range(-4, 5)]
-    same = judged(order)
+    same = judged(order, "the probe")
     assert (same["verdict"], same["spearman"]["mean"], same["spearman"]["low"]) == ("predicts", 1.0, 1.0)
     assert "alone says nothing of other tasks" in same["sentence"]
     assert same["signs"] == {"agree": 4, "of": 4}  # up to 0.2 cubed nothing is clear
-    reverse = judged([cell(0.1 * place, -0.1 * place, task=f"t{place % 2}") for place in range(-4, 5)])
+    reverse = judged([cell(0.1 * place, -0.1 * place, task=f"t{place % 2}") for place in range(-4, 5)], "the probe")
     assert (reverse["verdict"], reverse["signs"]) == ("misleads", {"agree": 0, "of": 8})
     assert "other tasks" not in reverse["sentence"]
-    unclear = judged([cell(place, effect) for place, effect in enumerate((3, 9, 1, 7, 0, 8, 2, 6, 4))])
+    unclear = judged([cell(place, effect) for place, effect in enumerate((3, 9, 1, 7, 0, 8, 2, 6, 4))], "the probe")
     assert unclear["verdict"] == "undecided"
     ranks = [abs(place - rank) for place, rank in enumerate((3, 8, 1, 6, 0, 7, 2, 5, 4))]
     assert unclear["spearman"]["mean"] == pytest.approx(1 - 6 * sum(d * d for d in ranks) / (9 * 80))
-    few = judged(order[: LEAST_CELLS - 1])
+    few = judged(order[: LEAST_CELLS - 1], "the probe")
     assert (few["verdict"], few["spearman"]["mean"]) == ("too few", 1.0)
     assert f"no verdict from {LEAST_CELLS - 1} cells" in few["sentence"]
 
 
 def test_of_no_cells_nothing_is_said():
-    none = judged([])
+    none = judged([], "the probe")
     assert (none["verdict"], none["signs"]) == ("too few", {"agree": 0, "of": 0})
     assert math.isnan(none["spearman"]["mean"])
     assert none["sentence"].endswith("no verdict from 0 cells, 8 are the least.")
@@ -110,6 +110,35 @@ def test_a_study_compares_its_own_arms_and_those_of_others(tmp_path):
     assert of["sentence"] in page.replace("&#39;", "'")
 
 
+def test_the_first_update_predicts_every_arm_that_it_was_measured_for(tmp_path):
+    """The mean over the files; the order is the reverse of the effects'. Controls and other doses count, too."""
+    right = {"grpo": 10, "dasd": 9, "conformity": 14, "other_dose": 2}
+    gains = {"dasd": 0.0, "conformity": -0.5, "other_dose": 0.25}
+    arms = {name: {"method": ARMS[name][0]} if name in ARMS else {"method": {"name": "dasd", "beta": 0.02}} for name in right}
+    for name in ("one", "two"):
+        path = write(tmp_path / name, arms=arms)
+        for each in all_cells(load_study(path, {})):
+            answered(each, [1] * right[each.arm] + [0] * (20 - right[each.arm]))
+    for place in (0, 1):
+        found = {arm: {"mean": gain + place, "low": gain - 1, "high": gain + 2} for arm, gain in gains.items()}
+        (tmp_path / f"one/gain-{place}.json").write_text(json.dumps({"gains": found}))
+    asked = {"gains": {"countdown": ["gain-0.json", "gain-1.json"]}, "beta": 0.1, "also": ["../two/study.yaml"]}
+    found = results(load_study(write(tmp_path / "one", arms=arms, predictions=asked), {}))
+    of = found["gain_prediction"]
+    assert "prediction" not in found
+    assert {(cell["arm"], cell["predicted"]["mean"]) for cell in of["cells"]} == {
+        (arm, gain + 0.5) for arm, gain in gains.items()
+    }
+    assert len(of["cells"]) == 6
+    assert of["verdict"] == "too few"
+    assert of["spearman"]["mean"] == -1.0
+    assert of["sentence"].startswith("Prediction of the first update against effect: no verdict from 6 cells")
+    assert of["sentence"] in found["findings"]
+    page = build_study_page(json.loads(json.dumps(found)), tmp_path / "page.html").read_text()
+    assert "By the first update" in page
+    assert "By forced tokens" not in page
+
+
 def test_probes_that_cannot_be_read_are_refused(tmp_path):
     asked = {"probes": {"countdown": ["probe.json"]}, "beta": 0.1}
     with pytest.raises(BadInput, match=r"probe.json does not exist"):
@@ -119,3 +148,7 @@ def test_probes_that_cannot_be_read_are_refused(tmp_path):
         results(study(tmp_path, predictions=asked))
     with pytest.raises(BadInput, match="did you mean 'countdown'"):
         study(tmp_path, predictions={**asked, "probes": {"countdwn": ["probe.json"]}})
+    with pytest.raises(BadInput, match=r"predictions.gains: .*gain.json does not exist; dasd gain writes a gain.json"):
+        study(tmp_path, predictions={"gains": {"countdown": ["gain.json"]}, "beta": 0.1})
+    with pytest.raises(BadInput, match=r"probe.json holds no gains"):
+        results(study(tmp_path, predictions={"gains": {"countdown": ["probe.json"]}, "beta": 0.1}))

@@ -55,10 +55,13 @@ class SearchConfig(Section):
 
 
 class PredictionConfig(Section):
-    """What `dasd probe` predicted before training, to be compared with the effects (`dasd.study.predicted`)."""
+    """What was predicted before training, to be compared with the effects (`dasd.study.predicted`)."""
 
     probes: dict[str, tuple[str, ...]] = Field(
-        description="task -> summary.json of dasd probe, one for each seed; paths beside the study file"
+        default_factory=dict, description="task -> summary.json of dasd probe, one for each seed; paths beside the study file"
+    )
+    gains: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="task -> gain.json of dasd gain whose configs are called like the arms, likewise"
     )
     beta: float = Field(description="the dose at which arms are compared; arms with another one have no prediction")
     also: tuple[str, ...] = Field((), description="other study files whose cells count too; paths beside this one")
@@ -130,9 +133,10 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def _probes_are_of_tasks(self) -> StudyConfig:
-        for task in self.predictions.probes if self.predictions else ():
+        asked = {"probes": self.predictions.probes, "gains": self.predictions.gains} if self.predictions else {}
+        for kind, task in [(kind, task) for kind, files in asked.items() for task in files]:
             if task not in self.tasks:
-                raise ValueError(f"predictions.probes: {task!r} is none of the tasks{nearest(task, list(self.tasks))}")
+                raise ValueError(f"predictions.{kind}: {task!r} is none of the tasks{nearest(task, list(self.tasks))}")
         return self
 
     @model_validator(mode="after")
@@ -175,6 +179,7 @@ class Study:
     plan: Path
     base: Path
     probes: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)  # task -> summaries of probes
+    gains: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)  # task -> gain.json files
     also: tuple[Study, ...] = ()  # whose cells are compared with predictions, too
 
     @property
@@ -206,8 +211,12 @@ def _load(path: Path, recipes: Mapping[str, Path]) -> Study:
                 f"base {config.base!r} is neither a file beside {path} nor a recipe{nearest(config.base, list(recipes))}"
             )
         base = recipes[config.base]
-    asked = {} if config.predictions is None else config.predictions.probes
-    probes = {task: tuple(path.parent / name for name in names) for task, names in asked.items()}
-    if missing := [str(probe) for paths in probes.values() for probe in paths if not probe.is_file()]:
-        raise BadInput(f"predictions.probes: {missing[0]} does not exist; dasd probe writes a summary.json")
-    return Study(path, config, plan, base, probes)
+    asked = config.predictions or PredictionConfig(beta=0.0)
+    probes, gains = (
+        {task: tuple(path.parent / name for name in names) for task, names in files.items()}
+        for files in (asked.probes, asked.gains)
+    )
+    for kind, files, writer in (("probes", probes, "probe writes a summary.json"), ("gains", gains, "gain writes a gain.json")):
+        if missing := [str(file) for paths in files.values() for file in paths if not file.is_file()]:
+            raise BadInput(f"predictions.{kind}: {missing[0]} does not exist; dasd {writer}")
+    return Study(path, config, plan, base, probes, gains)

@@ -1,14 +1,15 @@
-"""Could one have known before training? What `dasd probe` predicted of each arm, beside what the study measured.
+"""Could one have known before training? What was predicted of each arm, beside what the study measured.
 
-An arm's prediction is the probe's mean change of correctness if its rule (conform, deviate or nothing, below and above an
-entropy quantile) were followed at one token, in the arm's own context (`dasd.analysis.predictions`). Only arms that add DASD's
-credit to the reference's at one dose have one: then what differs between them is direction and context alone. Predictions
-are per token and effects are of a whole training, so their order is compared, not their size.
+Of two kinds. *Forced tokens*: the probe's mean change of correctness if the arm's rule (conform, deviate or nothing, below and
+above an entropy quantile) were followed at one token, in the arm's own context (`dasd.analysis.predictions`). Only arms that
+add DASD's credit to the reference's at one dose have one: then what differs between them is direction and context alone. *The
+first update*: every arm's relative first-order gain (`dasd.analysis.first_order`). Predictions are of a token or an update, and
+effects of a whole training, so their order is compared, not their size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,29 +68,58 @@ def predicted(probes: Sequence[Record], context: str, rule: Rule) -> Record | No
 
 
 def against_effects(study: Study, studies: Sequence[tuple[str, Study, Sequence[Record]]]) -> Record:
-    """Each (name, study, rows of its results): `cells`, and what `judged` says of them. Raises BadInput for an old probe."""
+    """What forced tokens predicted: of each (name, study, rows of its results) `cells`, and what `judged` says of them.
+
+    Raises BadInput for an old probe.
+    """
     asked = study.config.predictions
     if asked is None:
         raise ValueError("the study has no predictions")
     probes = {task: [_probe(path) for path in paths] for task, paths in study.probes.items()}
+
+    def guess(of: Study, row: Record) -> Record | None:
+        run = Cell(of, row["task"], row["arm"], of.config.seeds[0]).run_config({})
+        rule = rule_of(run, asked.beta)
+        said = predicted(probes.get(row["task"], ()), run.teacher.context, rule) if rule else None
+        return {"predicted": said, "by": run.teacher.context} if said else None
+
+    cells = _cells(studies, guess)
+    return {"cells": cells, **judged(cells, "the probe")}
+
+
+def gains_against_effects(study: Study, studies: Sequence[tuple[str, Study, Sequence[Record]]]) -> Record:
+    """The same of what the first update predicted: of every arm that a `gain.json` of its task has by name, the mean of them.
+
+    Raises BadInput for a file that is none of `dasd gain`.
+    """
+    files = {task: [_gains(path) for path in paths] for task, paths in study.gains.items()}
+
+    def guess(of: Study, row: Record) -> Record | None:
+        found = [file[row["arm"]] for file in files.get(row["task"], ()) if row["arm"] in file]
+        means = {key: float(np.mean([each[key] for each in found])) for key in ("mean", "low", "high")} if found else None
+        return {"predicted": means, "by": "first update"} if means else None
+
+    cells = _cells(studies, guess)
+    return {"cells": cells, **judged(cells, "the first update")}
+
+
+def _cells(
+    studies: Sequence[tuple[str, Study, Sequence[Record]]], guess: Callable[[Study, Record], Record | None]
+) -> list[Record]:
+    """Of every arm that was measured and has a prediction, both, and what it was predicted `by`."""
     cells = []
     for name, of, rows in studies:
         for row in rows:
             difference = row["avg"]["difference"]
-            if not row["own"] or difference is None or row["task"] not in probes:
+            if not row["own"] or difference is None or (said := guess(of, row)) is None:
                 continue
-            run = Cell(of, row["task"], row["arm"], of.config.seeds[0]).run_config({})
-            rule = rule_of(run, asked.beta)
-            guess = predicted(probes[row["task"]], run.teacher.context, rule) if rule else None
-            if guess:
-                measured = {key: difference[key] for key in ("mean", "low", "high")}
-                place = {"study": name, "task": row["task"], "arm": row["arm"], "context": run.teacher.context}
-                cells.append({**place, "predicted": guess, "measured": measured})
-    return {"cells": cells, **judged(cells)}
+            measured = {key: difference[key] for key in ("mean", "low", "high")}
+            cells.append({"study": name, "task": row["task"], "arm": row["arm"], **said, "measured": measured})
+    return cells
 
 
-def judged(cells: Sequence[Record]) -> Record:
-    """`spearman` with its interval, `signs` (agree, of those clear in both), `verdict`, `sentence`.
+def judged(cells: Sequence[Record], whose: str) -> Record:
+    """`spearman` with its interval, `signs` (agree, of those clear in both), `verdict`, `sentence`, which says `whose` it is.
 
     Predicts: at least LEAST_CELLS cells, and the interval lies above 0. Misleads: it lies below. The interval draws cells.
     """
@@ -103,19 +133,19 @@ def judged(cells: Sequence[Record]) -> Record:
         verdict = "predicts" if rank["low"] > 0 else "misleads" if rank["high"] < 0 else "undecided"
     signs = {"agree": agree, "of": len(clear)}
     found = {"spearman": {key: rank[key] for key in ("mean", "low", "high")}, "signs": signs, "verdict": verdict}
-    return {**found, "sentence": _sentence(cells, found)}
+    return {**found, "sentence": _sentence(cells, found, whose)}
 
 
-def _sentence(cells: Sequence[Record], found: Record) -> str:
+def _sentence(cells: Sequence[Record], found: Record, whose: str) -> str:
     tasks = list(dict.fromkeys(cell["task"] for cell in cells))
     rank, signs, n = found["spearman"], found["signs"], len(cells)
     if found["verdict"] == "too few":
         value = "" if not np.isfinite(rank["mean"]) else f" (rank correlation {rank['mean']:+.2f})"
-        return f"Prediction against effect: no verdict from {n} cells, {LEAST_CELLS} are the least{value}."
+        return f"Prediction of {whose} against effect: no verdict from {n} cells, {LEAST_CELLS} are the least{value}."
     said = {
-        "predicts": "the probe's order is that of the effects",
-        "misleads": "the probe's order is the reverse of the effects'",
-        "undecided": "undecided whether the probe's order is that of the effects",
+        "predicts": "its order is that of the effects",
+        "misleads": "its order is the reverse of the effects'",
+        "undecided": "undecided whether its order is that of the effects",
     }[found["verdict"]]
     shown = f"rank correlation {rank['mean']:+.2f} [{rank['low']:+.2f}, {rank['high']:+.2f}] over {n} cells"
     sign = (
@@ -125,7 +155,7 @@ def _sentence(cells: Sequence[Record], found: Record) -> str:
     )
     limit = "The cells share their reference, so the interval is too narrow rather than too wide"
     alone = f", and {tasks[0]} alone says nothing of other tasks" if len(tasks) == 1 else ""
-    return f"Prediction against effect: {said} ({shown}; {sign}). {limit}{alone}."
+    return f"Prediction of {whose} against effect: {said} ({shown}; {sign}). {limit}{alone}."
 
 
 def _clear(of: Record) -> int:
@@ -139,3 +169,11 @@ def _probe(path: Path) -> Record:
     if not contexts or any("rules" not in of for of in contexts.values()):
         raise BadInput(f"{path} holds no predictions of a probe: give the summary.json that this version of dasd probe writes")
     return found
+
+
+def _gains(path: Path) -> dict[str, Record]:
+    found = read_json(path)
+    gains = found.get("gains") if isinstance(found, dict) else None
+    if not isinstance(gains, dict) or any(not {"mean", "low", "high"} <= set(of) for of in gains.values()):
+        raise BadInput(f"{path} holds no gains: give the gain.json that dasd gain writes")
+    return gains

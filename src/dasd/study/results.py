@@ -22,7 +22,7 @@ from dasd.study.cells import Cell, all_cells, main_cells
 from dasd.study.config import Study
 from dasd.study.history import deviations, first
 from dasd.study.outcome import CURVES
-from dasd.study.predicted import against_effects
+from dasd.study.predicted import against_effects, gains_against_effects
 from dasd.study.search import read_choice
 from dasd.study.sentences import sentences
 from dasd.study.work import estimate
@@ -73,7 +73,9 @@ def results(study: Study, workers: int = 1) -> Record:
     }
     if config.predictions is not None:
         others = [(other.path.stem, other, _rows(other, _read_all(other))) for other in study.also]
-        found["prediction"] = against_effects(study, [(study.path.stem, study, rows), *others])
+        of_all = [(study.path.stem, study, rows), *others]
+        found |= {"prediction": against_effects(study, of_all)} if study.probes else {}
+        found |= {"gain_prediction": gains_against_effects(study, of_all)} if study.gains else {}
     return {**found, "findings": sentences(found)}
 
 

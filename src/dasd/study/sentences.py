@@ -11,8 +11,7 @@ Record = dict[str, Any]
 def sentences(found: Record) -> list[str]:
     """The primary outcome first, task by task, then the secondary ones, then how the plan was kept."""
     said = [*_unfinished(found), *_primary(found), *_secondary(found), *_short_of_seeds(found)]
-    if found.get("prediction"):
-        said.append(found["prediction"]["sentence"])
+    said += [found[kind]["sentence"] for kind in ("prediction", "gain_prediction") if found.get(kind)]
     return [*said, _plan(found)]
 
 

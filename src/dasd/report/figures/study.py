@@ -129,8 +129,11 @@ def _title(rows: Sequence[Record]) -> str:
     return f"{place_of(rows[-1])}, {rows[-1]['arm']}"
 
 
-def calibration(cells: Sequence[Record], figure: str, reference: str, name: str) -> Panel:
-    """Measured effect of each arm, in points, against what was predicted of it for one token; both with 95 % intervals."""
+def calibration(cells: Sequence[Record], figure: str, reference: str, name: str, guessed: str, caption: str) -> Panel:
+    """Measured effect of each arm, in points, against what was predicted of it, in hundredths; both with 95 % intervals.
+
+    guessed  what the axis of predictions shows
+    """
     tasks = list(dict.fromkeys(cell["task"] for cell in cells))
     keys = side_keys(tasks)
 
@@ -145,14 +148,11 @@ def calibration(cells: Sequence[Record], figure: str, reference: str, name: str)
         axes.axvline(0, color=COLORS["muted"], linewidth=0.9)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(points))
-        axes.set_xlabel("predicted change of correctness, points a token")
+        axes.set_xlabel(guessed)
         axes.set_ylabel(f"{figure} minus that of {reference}, points")
 
     spoken = "; ".join(
         f"{cell['task']} {cell['arm']} predicted {100 * cell['predicted']['mean']:+.1f}, "
         f"measured {100 * cell['measured']['mean']:+.1f}" for cell in cells
     )  # fmt: skip
-    caption = (
-        "One mark an arm. The order counts, not the size: a prediction is of one forced token, an effect of a whole training."
-    )
     return Panel("Measured against predicted", caption, draw(name, f"Measured against predicted. {spoken}", paint, WIDE), keys)

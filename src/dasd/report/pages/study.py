@@ -74,23 +74,38 @@ def _content(found: Record) -> Record:
         "choices": [_choice(choice) for choice in found["choices"]],
         "cells": [_cell(cell) for cell in found["cells"]],
         "deviations": found["deviations"],
-        "prediction": _prediction(found, names["avg"]) if found.get("prediction") else None,
+        "predictions": [_prediction(found, kind, names["avg"]) for kind in PREDICTIONS if found.get(kind)],
     }  # fmt: skip
 
 
-def _prediction(found: Record, figure: str) -> Record:
-    of = found["prediction"]
+# Kind -> heading, what the axis of predictions shows, caption.
+PREDICTIONS = {
+    "prediction": (
+        "By forced tokens", "predicted change of correctness, points a token",
+        "One mark an arm. The order counts, not the size: a prediction is of one forced token, an effect of a whole training.",
+    ),
+    "gain_prediction": (
+        "By the first update", "first-order gain over the reference's, percent",
+        "One mark an arm. The order counts, not the size: a prediction is of one update, an effect of a whole training.",
+    ),
+}  # fmt: skip
+
+
+def _prediction(found: Record, kind: str, figure: str) -> Record:
+    of, (heading, guessed, caption) = found[kind], PREDICTIONS[kind]
     rows = [
         {
             "arm": cell["arm"],
-            "where": f"{cell['task']}, {cell['context']}, {cell['study']}",
+            "where": f"{cell['task']}, {cell['by']}, {cell['study']}",
             "predicted": (_signed(cell["predicted"]["mean"]), _ends(cell["predicted"])),
             "measured": (_signed(cell["measured"]["mean"]), _ends(cell["measured"])),
         }
         for cell in sorted(of["cells"], key=lambda cell: -cell["predicted"]["mean"])
     ]
-    plot = figures.calibration(of["cells"], figure, found["reference"], "calibration") if rows else None
-    return {"sentence": of["sentence"], "plot": plot, "rows": rows}
+    plot = (
+        figures.calibration(of["cells"], figure, found["reference"], f"calibration-{kind}", guessed, caption) if rows else None
+    )
+    return {"heading": heading, "sentence": of["sentence"], "plot": plot, "rows": rows}
 
 
 def _pairs(rows: list[Record]) -> list[list[Record]]:
