@@ -141,7 +141,8 @@ def _sentence(cells: Sequence[Record], found: Record, whose: str) -> str:
     rank, signs, n = found["spearman"], found["signs"], len(cells)
     if found["verdict"] == "too few":
         value = "" if not np.isfinite(rank["mean"]) else f" (rank correlation {rank['mean']:+.2f})"
-        return f"Prediction of {whose} against effect: no verdict from {n} cells, {LEAST_CELLS} are the least{value}."
+        count = "1 cell" if n == 1 else f"{n} cells"
+        return f"Prediction of {whose} against effect: no verdict from {count}, {LEAST_CELLS} are the least{value}."
     said = {
         "predicts": "its order is that of the effects",
         "misleads": "its order is the reverse of the effects'",
