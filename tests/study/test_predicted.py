@@ -80,7 +80,7 @@ def test_the_verdict_follows_the_rank_correlation_of_enough_cells():
 
 
 def test_of_no_cells_nothing_is_said():
-    assert "no verdict from 1 cell, 8" in judged(order[:1], "the probe")["sentence"]
+    assert "no verdict from 1 cell, 8" in judged([cell(0.1, 0.1)], "the probe")["sentence"]
     none = judged([], "the probe")
     assert (none["verdict"], none["signs"]) == ("too few", {"agree": 0, "of": 0})
     assert math.isnan(none["spearman"]["mean"])
