@@ -14,7 +14,6 @@ attract there, < 0 repel. Beside it the part's size: rms of the part's update in
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import shutil
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from first_order_gain import parser_of
 from torch import Tensor
 
 from dasd.analysis.first_order import DRAWS, WEIGHTS_AT_A_TIME, draws_of_halves
@@ -32,6 +32,7 @@ from dasd.credit.signals import masked_quantile
 from dasd.recipe_files import recipes
 from dasd.study.cells import Cell
 from dasd.study.config import load_study
+from dasd.training.gain import standing_still
 from dasd.training.run import build_trainer, prepare
 
 EDGES = (0.7, 0.8, 0.9)
@@ -55,13 +56,8 @@ def parts_of(signals: TokenSignals) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", type=Path)
-    parser.add_argument("--task", required=True)
+    parser = parser_of(__doc__.splitlines()[0])
     parser.add_argument("--context", default="solution")
-    parser.add_argument("--batches", type=int, default=24)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     study = load_study(args.study, recipes())
@@ -78,18 +74,9 @@ def main() -> None:
 
 def measure(cell: Cell, folder: Path, args: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    config = cell.run_config({})
-    training = config.training.model_copy(
-        update={
-            "steps": args.batches,
-            "learning_rate": 0.0,
-            "save_steps": 10 * args.batches,
-            "eval_steps": 0,
-            "report_steps": 0,
-        }
-    )
+    config = standing_still(cell.run_config({}), args.batches)
     teacher = config.teacher.model_copy(update={"context": args.context})
-    config = config.model_copy(update={"training": training, "teacher": teacher, "output": str(folder / "work")})
+    config = config.model_copy(update={"teacher": teacher, "output": str(folder / "work")})
     shutil.rmtree(folder / "work", ignore_errors=True)
     trainer = build_trainer(config, *prepare(config))
     kept: dict[str, Any] = {}

@@ -16,14 +16,20 @@ from dasd.study.config import load_study
 from dasd.training.gain import gains
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """Which study, task, batches and seed; `credit_parts.py` asks the same."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("study", type=Path)
     parser.add_argument("--task", required=True)
-    parser.add_argument("--arms", default="")
     parser.add_argument("--batches", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True)
+    return parser
+
+
+def main() -> None:
+    parser = parser_of(__doc__.splitlines()[0])
+    parser.add_argument("--arms", default="")
     args = parser.parse_args()
     study = load_study(args.study, recipes())
     reference = study.config.reference

@@ -91,7 +91,7 @@ def test_what_is_on_file_is_not_made_again(done, monkeypatch):
     again = gains(files, "grpo", folder / "out", BATCHES)
     assert again["gains"]["conformity"] == summary["gains"]["conformity"]
     assert json.loads((folder / "out" / SUMMARY).read_text())["gains"].keys() == {"grpo", "conformity"}
-    assert len(json.loads((folder / "out" / ROLLOUTS).read_text())) == BATCHES
+    assert len(json.loads((folder / "out" / ROLLOUTS).read_text())["batches"]) == BATCHES
 
 
 def test_a_folder_of_other_settings_is_refused(done):
@@ -102,8 +102,25 @@ def test_a_folder_of_other_settings_is_refused(done):
     assert not list((folder / "out").glob("*/tmp*")), "work that is left behind"
 
 
+def test_rollouts_of_another_model_or_seed_are_refused(done, tmp_path):
+    """Other names, so no config is claimed; the prompts would be the same."""
+    _, _, folder = done
+    files = {name: load_config(RunConfig, folder / "grpo.yaml", ["--training.seed", "7"]) for name in ("new", "newer")}
+    with pytest.raises(BadInput, match=r"holds rollouts of another training.seed"):
+        gains(files, "new", folder / "out", BATCHES)
+    assert not (folder / "out" / "new").exists()
+
+
+def test_a_wrong_model_leaves_nothing_that_is_in_the_way(tmp_path):
+    files = configs(tmp_path, a={"name": "grpo"}, b={"name": "dasd"})
+    wrong = {name: load_config(RunConfig, file, ["--model.path", "./no/such"]) for name, file in files.items()}
+    with pytest.raises(BadInput, match=r"model\.path \./no/such does not exist"):
+        gains(wrong, "a", tmp_path / "out", BATCHES)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
-    files = configs(tmp_path, grpo={"name": "grpo"}, dasd={"name": "dasd"}, ahead={"name": "lookahead"})
+    files = configs(tmp_path, grpo={"name": "grpo"}, dasd={"name": "dasd"}, ahead={"name": "lookahead"}, bad={"name": "dads"})
     one, two = str(files["grpo"]), str(files["dasd"])
     other = tmp_path / "other.yaml"
     other.write_text(yaml.safe_dump(BASE | {"training": {"group_size": 4}}))
@@ -111,6 +128,7 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
         ([one, two, "--batches", "2"], "--batches must be at least 4"),
         ([one], "at least two configs"),
         ([one, str(files["ahead"])], "ahead: method lookahead finds its direction while it trains"),
+        ([one, str(files["bad"])], "unknown method 'dads', did you mean 'dasd'"),
         ([one, one], "two configs are called grpo"),
         ([one, str(other)], "other and grpo have different training.rollouts_per_step"),
     ):

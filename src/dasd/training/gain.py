@@ -6,10 +6,10 @@ it. The first config samples the rollouts; all others are given those.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from dasd.analysis.first_order import Updates, relative_gains
+from dasd.analysis.first_order import relative_gains
 from dasd.config import BadInput, RunConfig, RunFailed
-from dasd.credit import make_method
-from dasd.files import write_json, write_text
+from dasd.files import read_json, write_json
 from dasd.folders import claim, sole_writer
 from dasd.progress import track
-from dasd.training.run import build_trainer, prepare
+from dasd.training.run import build_trainer, method_and_contexts, prepare
 
 SAMPLED = 2**20  # weights that are looked at, drawn at random where more are trained
 # What decides which rollouts there are and which weights are trained; all configs must agree in it.
@@ -43,17 +42,24 @@ def gains(configs: Mapping[str, RunConfig], reference: str, folder: Path, batche
     A config's updates stay in `folder/NAME`, so a killed command goes on and a config can be added. Raises BadInput for configs
     whose updates cannot be compared, and for a folder of other settings.
     """
-    still = {name: _standing_still(config, batches) for name, config in configs.items()}
+    still = {name: standing_still(configs[name], batches) for name in dict.fromkeys([reference, *configs])}
     first = still[reference]
-    for name, config in configs.items():
-        if "evidence" in make_method(config.method.name, config.method.settings).needs:
-            raise BadInput(f"{name}: method {config.method.name} finds its direction while it trains, and here nothing moves")
     for name, config in still.items():
-        if differs := [key for key in SHARED if _value(config, key) != _value(first, key)]:
+        method, _ = method_and_contexts(config)
+        if "evidence" in method.needs:
+            raise BadInput(f"{name}: method {config.method.name} finds its direction while it trains, and here nothing moves")
+        if differs := [key for key, value in _shared(config).items() if value != _shared(first)[key]]:
             raise BadInput(f"{name} and {reference} have different {differs[0]}: their updates cannot be compared")
+        claim(folder / name, config, write=False)
+    missing = [name for name in still if not (folder / name / UPDATES).exists()]
+    _known_rollouts(folder, first)
+    # Whatever is wrong with model or data is said before a folder is made.
+    ready = {name: prepare(still[name]) for name in missing[:1]}
     folder.mkdir(parents=True, exist_ok=True)
     with sole_writer(folder / SUMMARY, "wait for it, or give another --output"):
-        found = {name: _updates(name, still[name], folder) for name in dict.fromkeys([reference, *still])}
+        for name in missing:
+            _make_updates(folder / name, still[name], ready.pop(name) if name in ready else prepare(still[name]))
+        found = {name: np.load(folder / name / UPDATES, mmap_mode="r") for name in still}
         try:
             of = relative_gains(found, reference)
         except ValueError as error:
@@ -65,55 +71,62 @@ def gains(configs: Mapping[str, RunConfig], reference: str, folder: Path, batche
     return summary
 
 
-def _standing_still(config: RunConfig, batches: int) -> RunConfig:
+def standing_still(config: RunConfig, batches: int) -> RunConfig:
+    """The config of as many steps that change nothing, write nothing and clip no gradient."""
     training = config.training
     steps = {"steps": batches, "save_steps": 10**9, "eval_steps": 0, "report_steps": 0, "warmup_steps": 0}
     still = {"learning_rate": 0.0, "trl": {**training.trl, "max_grad_norm": 0.0, "weight_decay": 0.0}}
     return config.model_copy(update={"training": training.model_copy(update={**steps, **still})})
 
 
-def _value(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        config = getattr(config, part)
-    return config
+def _make_updates(place: Path, config: RunConfig, prepared: tuple[Any, ...]) -> None:
+    """Writes (batches, weights) of one config, and samples the rollouts if it is the first."""
+    known = _known_rollouts(place.parent, config)
+    place.mkdir(exist_ok=True)
+    with _quiet(), TemporaryDirectory(dir=place) as work:
+        trainer = build_trainer(config.model_copy(update={"output": work}), *prepared)
+        written = _share_rollouts(trainer, known)
+        with track(f"Updates of {place.name}", config.training.steps) as advance:
+            keeper = _Keeper(config.training.seed, advance)
+            trainer.add_callback(keeper)
+            trainer.train()
+        if known is None:
+            write_json(place.parent / ROLLOUTS, {"settings": _shared(config), "batches": written})
+        np.save(Path(work) / UPDATES, np.stack(keeper.updates))
+        claim(place, config)
+        (Path(work) / UPDATES).replace(place / UPDATES)
 
 
-def _updates(name: str, config: RunConfig, folder: Path) -> Updates:
-    """(batches, weights) of one config, from its file where that is there."""
-    kept = folder / name / UPDATES
-    claim(folder / name, config)
-    if not kept.exists():
-        rollouts = folder / ROLLOUTS
-        with _quiet(), TemporaryDirectory(dir=folder / name) as work:
-            at_work = config.model_copy(update={"output": work})
-            trainer = build_trainer(at_work, *prepare(at_work))
-            known = json.loads(rollouts.read_text(encoding="utf-8")) if rollouts.exists() else None
-            written = _share_rollouts(trainer, known)
-            with track(f"Updates of {name}", config.training.steps) as advance:
-                keeper = _Keeper(config.training.seed, advance)
-                trainer.add_callback(keeper)
-                trainer.train()
-            if known is None:
-                write_text(rollouts, json.dumps(written))
-            np.save(Path(work) / UPDATES, np.stack(keeper.updates))
-            (Path(work) / UPDATES).replace(kept)
-    return np.load(kept, mmap_mode="r")
+def _shared(config: RunConfig) -> dict[str, Any]:
+    settings = config.model_dump(mode="json")
+    return {key: reduce(lambda section, name: section[name], key.split("."), settings) for key in SHARED}
+
+
+def _known_rollouts(folder: Path, config: RunConfig) -> list[Any] | None:
+    """Those on file, None where there are none. Raises BadInput where they are of other settings."""
+    known = read_json(folder / ROLLOUTS)
+    if known is None:
+        return None
+    if differs := [key for key, value in _shared(config).items() if known["settings"][key] != value]:
+        raise BadInput(f"{folder} holds rollouts of another {differs[0]}: give another --output, or delete it")
+    batches: list[Any] = known["batches"]
+    return batches
 
 
 def _share_rollouts(trainer: Any, known: list[Any] | None) -> list[Any]:
     """From now on the trainer takes the known rollouts, or keeps those that it samples in the list that is returned."""
     sample = trainer._generate_single_turn
     written: list[Any] = []
+    left = iter(known or ())
 
     def generate(prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         if known is None:
             completions, logps = sample(prompt_ids, *args, **kwargs)
             written.append([prompt_ids, completions])
             return completions, logps
-        prompts, completions = known[len(written)]
+        prompts, completions = next(left, (None, None))
         if prompts != [list(ids) for ids in prompt_ids]:
             raise RunFailed("other prompts than those of the rollouts on file: delete the folder, and begin again")
-        written.append(None)
         return completions, None
 
     trainer._generate_single_turn = generate
