@@ -225,6 +225,30 @@ def test_pick_is_the_plain_inverse_of_the_distribution_function(vocabulary):
         assert (pick(probabilities, uniform) == plain).all()
 
 
+@pytest.mark.parametrize("at_once", [1, 200, 10**9])
+def test_a_few_rows_drawn_at_once_are_all_rows(sampler, requests, monkeypatch, at_once):
+    """Rows leave, and each row's logits depend on what it has written: its own text must be warped by its own noise."""
+    prompts, rows = [token_ids(sampler, request) for request in requests[::3]], [place for place in range(16) for _ in range(3)]
+    seen = []
+
+    def warp(ids, mask, logits):
+        assert len(ids) == len(mask) == len(logits)
+        seen.append(len(ids))
+        return logits.scatter_add(1, ids[:, -3:], torch.full_like(ids[:, -3:], -2, dtype=torch.float32))
+
+    def written():
+        noise, ends = uniforms(range(48), 96), sorted(end_tokens(sampler.model, sampler.tokenizer))
+        return write(sampler.model, prompts, rows, noise, SamplingParams(96), ends, sampler.tokenizer.pad_token_id, warp=warp)
+
+    whole = written()
+    assert max(seen) == 48
+    assert len(set(map(len, whole))) > 2
+    monkeypatch.setattr("dasd.evaluation.samplers.transformers.DRAWN_AT_ONCE", at_once)
+    seen.clear()
+    assert written() == whole
+    assert max(seen) == min(48, max(1, at_once // sampler.model.config.vocab_size))
+
+
 def test_broken_weights_are_named():
     model, tokenizer = load_model(ModelConfig())
     torch.nn.init.constant_(model.model.norm.weight, float("nan"))

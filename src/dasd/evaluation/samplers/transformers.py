@@ -25,6 +25,7 @@ from dasd.models import keep_head_input_contiguous
 from dasd.prompts import tokenize_prompt
 
 BLOCK = 128  # tokens whose probabilities are added up before one is chosen
+DRAWN_AT_ONCE = 2**20  # logits, on a CPU: what is made of them stays in its cache
 SHRINK_AT = 0.85  # the batch is cut down when less than this share of its rows is still writing
 # (n, S) token ids so far, left-padded, (n, S) their mask, (n, V) float32 logits of the next token -> those it is drawn from
 Warp = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -122,7 +123,22 @@ def _write(
     def read() -> torch.Tensor:
         """Logits after the tokens that the cache does not have yet."""
         output = model(input_ids=ids[:, -positions.shape[1] :], attention_mask=mask, position_ids=positions, **given)
-        return warp(ids, mask, output.logits[:, -1].float())
+        return output.logits[:, -1]
+
+    def draw(step: int) -> torch.Tensor:
+        """(B,) the next tokens, a few rows at once: with a large vocabulary all rows' probabilities would take longer."""
+        rows = max(1, DRAWN_AT_ONCE // logits.shape[-1]) if device.type == "cpu" else len(logits)
+        drawn = []
+        for part in torch.arange(len(logits), device=device).split(rows):
+            scores = warp(ids[part], mask[part], logits[part].float())
+            if not scores.amax(-1).isfinite().all():
+                raise BadInput(
+                    f"the model's logits are not finite numbers at token {step + 1}: its weights are broken (a run that "
+                    "diverged?) or its type overflows: try --model.dtype float32"
+                )
+            greedy = params.temperature == 0
+            drawn.append(scores.argmax(-1) if greedy else pick(scores.softmax(-1), uniform[alive[part], step]))
+        return torch.cat(drawn)
 
     source = torch.tensor(rows, device=device)
     logits = read()[source]
@@ -136,12 +152,7 @@ def _write(
     alive = torch.arange(len(rows), device=device)  # the completion that each row of the batch writes
     writing = torch.ones_like(alive, dtype=torch.bool)
     for step in range(longest):
-        if not logits.amax(-1).isfinite().all():
-            raise BadInput(
-                f"the model's logits are not finite numbers at token {step + 1}: its weights are broken (a run that diverged?) "
-                "or its type overflows: try --model.dtype float32"
-            )
-        drawn = logits.argmax(-1) if params.temperature == 0 else pick(logits.softmax(-1), uniform[alive, step])
+        drawn = draw(step)
         if step == 0 and first is not None:
             drawn = torch.where(forced >= 0, forced, drawn)
         written[alive[writing], step] = drawn[writing]
@@ -178,7 +189,9 @@ def pick(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     sums, then a token in it, so each token has its probability to a float32's relative rounding: in one float32 sum the rare
     tokens of a large vocabulary would vanish, and one float64 sum takes a quarter of the sampling time.
     """
-    blocks = torch.nn.functional.pad(probabilities, (0, -probabilities.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    if rest := -probabilities.shape[-1] % BLOCK:
+        probabilities = torch.nn.functional.pad(probabilities, (0, rest))
+    blocks = probabilities.unflatten(-1, (-1, BLOCK))
     sums = blocks.sum(-1).double()
     block, part = _first_above(sums, uniform)
     inside = blocks.take_along_dim(block[:, None, None], dim=1)[:, 0].double()
