@@ -140,6 +140,31 @@ def test_the_first_update_predicts_every_arm_that_it_was_measured_for(tmp_path):
     assert "By forced tokens" not in page
 
 
+def test_each_task_alone_and_the_same_arms_are_compared_too(tmp_path):
+    """The first update has the order of one task and the reverse of the other's; one arm has no prediction of forced tokens."""
+    right = {"grpo": 10, "dasd": 9, "conformity": 14, "rlsd": 2}
+    arms = {name: {"method": ARMS[name][0]} for name in right}
+    tasks = {"countdown": {}, "again": {}}
+    for each in all_cells(load_study(write(tmp_path, arms=arms, tasks=tasks), {})):
+        count = right[each.arm] if each.task == "countdown" else 20 - right[each.arm]
+        answered(each, [1] * count + [0] * (20 - count))
+    gains = {arm: {"mean": count / 10, "low": 0, "high": 3} for arm, count in right.items()}
+    (tmp_path / "gain.json").write_text(json.dumps({"gains": gains}))
+    rules = [entry(*ARMS[arm][1], guess) for arm, guess in {"dasd": -0.01, "conformity": 0.02}.items()]
+    (tmp_path / "probe.json").write_text(json.dumps(probe(*rules)))
+    asked = {kind: {task: [f"{kind[:-1]}.json"] for task in tasks} for kind in ("gains", "probes")}
+    found = results(load_study(write(tmp_path, arms=arms, tasks=tasks, predictions={**asked, "beta": 0.1}), {}))
+    of = found["gain_prediction"]
+    assert len(of["cells"]) == 6
+    assert {task: each["spearman"]["mean"] for task, each in of["by_task"].items()} == {"countdown": 1.0, "again": -1.0}
+    assert "Prediction of the first update, again alone, against effect: no verdict from 3 cells" in of["sentences"][2]
+    assert "of the arms that the probe has a prediction of, against effect: no verdict from 4 cells" in of["sentences"][3]
+    assert of["on_the_same"]["spearman"]["mean"] == pytest.approx(0.0)
+    assert len(found["prediction"]["sentences"]) == 3
+    page = build_study_page(json.loads(json.dumps(found)), tmp_path / "page.html").read_text()
+    assert all(sentence in page for sentence in of["sentences"])
+
+
 def test_probes_that_cannot_be_read_are_refused(tmp_path):
     asked = {"probes": {"countdown": ["probe.json"]}, "beta": 0.1}
     with pytest.raises(BadInput, match=r"probe.json does not exist"):

@@ -10,6 +10,8 @@ from dasd.config import BadInput
 from dasd.evaluation.estimators import holm
 from dasd.report import build_study_page
 from dasd.study.cells import all_cells
+from dasd.study.claims import better
+from dasd.study.history import record
 from dasd.study.results import band, results, verdict
 from dasd.study.sentences import sentences
 from study.test_study import SMALL, answered, outcome, study
@@ -39,6 +41,7 @@ def test_the_text_claims_no_more_than_the_verdicts():
     found = {
         "progress": {"done": 3, "cells": 4, "failed": 1}, "reference": "grpo", "results": rows, "seeds": [0], "deviations": [],
         "minimum_effect": [{"task": "t", "effect": 0.02}], "plan": {"first": {"at": "now"}}, "tasks": ["t"], "num_samples": 16,
+        "better": [{"arm": "a", "above": ["t"], "not_lower": ["t"], "better": True}], "pairs": [],
     }  # fmt: skip
     text = sentences(found)
     assert "3 of 4 cells are done, 1 failed" in text[0]
@@ -46,10 +49,53 @@ def test_the_text_claims_no_more_than_the_verdicts():
     assert text[2].startswith("Not supported, on t: any difference from grpo of b")
     assert "0.020" in text[2]
     assert text[3].startswith("Unknown, on t: c")
-    assert text[4].startswith("Secondary, on t: b is below grpo by +0.050 [+0.010, +0.100] (Pass@16")
-    assert text[5].startswith(
+    assert text[4] == "Better than grpo on t (above it, and Pass@16 not lower by 0.02 or more): a."
+    assert text[5] == "Pass@16 is shown not to be lower than grpo's by 0.02 or more: on t a."
+    assert text[6].startswith("Secondary, on t: b is below grpo by +0.050 [+0.010, +0.100] (Pass@16")
+    assert text[7].startswith(
         "Secondary: of 4 other comparisons (Pass@k and 1 other evaluation sets; a family of their own) 3 are"
     )
+
+
+def judged(task: str, arm: str, verdict: str, low: float, seeds: int = 3) -> dict[str, object]:
+    """A row whose Pass@k has `low` as the lower of its intervals' ends."""
+    change = {"low": low + 0.01, "high": 0.1, "resampled": [low, 0.2], "seeds": seeds}
+    return {"task": task, "arm": arm, "own": True, "is_reference": False, "avg": {"verdict": verdict},
+            "pass": {"difference": change}}  # fmt: skip
+
+
+def test_better_is_above_on_every_task_and_keeps_pass_at_k():
+    rows = [
+        judged("t", "both", "above", -0.01), judged("u", "both", "above", 0.0),
+        judged("t", "once", "above", 0.0), judged("u", "once", "undecided", 0.0),
+        judged("t", "narrow", "above", -0.021), judged("u", "narrow", "above", 0.0),
+        judged("t", "single", "above", 0.0, seeds=1), judged("u", "single", "above", 0.0),
+        {**judged("t", "none", "above", 0.0), "pass": None}, judged("u", "none", "above", 0.0),
+    ]  # fmt: skip
+    found = {of["arm"]: of for of in better([{"own": True, "is_reference": True}, {"own": False}, *rows])}
+    assert [arm for arm, of in found.items() if of["better"]] == ["both"]
+    assert (found["once"]["above"], found["once"]["not_lower"]) == (["t"], ["t", "u"])
+    assert all(found[arm]["not_lower"] == ["u"] for arm in ("narrow", "single", "none"))
+
+
+def test_two_arms_are_compared_with_each_other_where_the_study_asks(tmp_path):
+    """Over the seeds that both have; the plan is not changed by it, a name that is no arm is refused."""
+    arms = {**SMALL["arms"], "opsd": {}}
+    before = study(tmp_path, arms=arms)
+    record(before)
+    given = study(tmp_path, arms=arms, pairs=[["dasd", "opsd"]])
+    right = {"grpo": [1, 1, 1, 1], "dasd": [2, 2, 1, 1], "opsd": [1, 0, 1, 0]}
+    for cell in all_cells(given):
+        if (cell.arm, cell.seed) != ("opsd", 1):
+            answered(cell, right[cell.arm])
+    found = results(given)
+    [pair] = found["pairs"]
+    assert (pair["arm"], pair["other"], pair["difference"]["seeds"]) == ("dasd", "opsd", 1)
+    assert pair["difference"]["mean"] == pytest.approx(0.5)
+    assert any(text.startswith("Not tested, on countdown: dasd minus opsd +0.500 [") for text in found["findings"])
+    assert found["deviations"] == []
+    with pytest.raises(BadInput, match="pairs: 'dads' is none of the arms, did you mean 'dasd'"):
+        study(tmp_path, arms=arms, pairs=[["dads", "opsd"]])
 
 
 def test_passing_is_compared_and_suites_have_rows_and_a_family_of_their_own(tmp_path):
@@ -78,6 +124,18 @@ def test_passing_is_compared_and_suites_have_rows_and_a_family_of_their_own(tmp_
     page = build_study_page(json.loads(json.dumps(found)), tmp_path / "page.html").read_text()
     assert page.count("countdown: more_numbers") >= 2
     assert "Pass@2, countdown" in page
+
+
+def test_comparisons_that_are_still_to_come_count_in_the_correction(tmp_path):
+    """One arm of three is done: its p-value is worth what it will be worth beside two others, not what it is alone."""
+    given = study(tmp_path, arms={**SMALL["arms"], "opsd": {}, "rlsd": {}})
+    right = {"grpo": [1] * 40, "dasd": [2] * 30 + [0] * 10}
+    for cell in all_cells(given):
+        if cell.arm in right:
+            answered(cell, [*right[cell.arm][:36], *([1, 1, 0, 0] if cell.seed else [1, 0, 0, 0])])
+    [dasd] = [row["avg"]["difference"] for row in results(given)["results"] if row["arm"] == "dasd"]
+    assert 0 < dasd["p_value"] < 0.2
+    assert dasd["p_holm"] == pytest.approx(3 * dasd["p_value"])
 
 
 def test_a_band_is_over_the_steps_that_all_runs_have():

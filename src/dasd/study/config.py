@@ -86,8 +86,10 @@ class StudyConfig(Section):
     )
     suite_limit: Annotated[int, Field(gt=0)] | None = Field(None, description="the first problems of each suite; null: all")
     search: SearchConfig | None = Field(None, description="settings chosen on validation problems; null: none")
-
     predictions: PredictionConfig | None = Field(None, description="what was predicted before training; null: nothing")
+    pairs: tuple[tuple[str, str], ...] = Field(
+        (), description="[arm, other arm] whose difference is reported too, with its interval and untested"
+    )
 
     @field_validator("tasks", "arms", mode="before")
     @classmethod
@@ -120,6 +122,12 @@ class StudyConfig(Section):
             _refuse(settings, f"arms.{arm}", MATCHED, "which all arms of a task share: budget and problems are matched")
         for task, settings in self.tasks.items():
             _refuse(settings, f"tasks.{task}", OURS, "which the study says itself (output, steps, seeds)")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_are_arms(self) -> StudyConfig:
+        if unknown := [arm for pair in self.pairs for arm in pair if arm not in self.arms]:
+            raise ValueError(f"pairs: {unknown[0]!r} is none of the arms{nearest(unknown[0], list(self.arms))}")
         return self
 
     @model_validator(mode="after")

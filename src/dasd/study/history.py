@@ -80,6 +80,6 @@ def _differ(before: Note, after: Note, key: str) -> bool:
 
 def _now(study: Study) -> Note:
     # where it is, and what the analysis reads beside the runs, decides no run
-    settings = flat(study.config.model_dump(mode="json", exclude={"output", "predictions"}))
+    settings = flat(study.config.model_dump(mode="json", exclude={"output", "predictions", "pairs"}))
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return {"at": at, "plan_sha256": study.plan_sha256, "settings": settings}

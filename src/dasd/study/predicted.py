@@ -83,12 +83,14 @@ def against_effects(study: Study, studies: Sequence[tuple[str, Study, Sequence[R
         said = predicted(probes.get(row["task"], ()), run.teacher.context, rule) if rule else None
         return {"predicted": said, "by": run.teacher.context} if said else None
 
-    cells = _cells(studies, guess)
-    return {"cells": cells, **judged(cells, "the probe")}
+    return _compared(_cells(studies, guess), "the probe")
 
 
-def gains_against_effects(study: Study, studies: Sequence[tuple[str, Study, Sequence[Record]]]) -> Record:
+def gains_against_effects(
+    study: Study, studies: Sequence[tuple[str, Study, Sequence[Record]]], probed: Sequence[Record] = ()
+) -> Record:
     """The same of what the first update predicted: of every arm that a `gain.json` of its task has by name, the mean of them.
+    `probed` are cells that forced tokens have a prediction of: both are comparable over the same ones only (`on_the_same`).
 
     Raises BadInput for a file that is none of `dasd gain`.
     """
@@ -99,8 +101,28 @@ def gains_against_effects(study: Study, studies: Sequence[tuple[str, Study, Sequ
         means = {key: float(np.mean([each[key] for each in found])) for key in ("mean", "low", "high")} if found else None
         return {"predicted": means, "by": "first update"} if means else None
 
-    cells = _cells(studies, guess)
-    return {"cells": cells, **judged(cells, "the first update")}
+    cells, whose = _cells(studies, guess), "the first update"
+    found, same = _compared(cells, whose), {_name(cell) for cell in probed}
+    both = [cell for cell in cells if _name(cell) in same]
+    if not both or len(both) == len(cells):
+        return found
+    judgement = judged(both, f"{whose}, of the arms that the probe has a prediction of,")
+    return {**found, "on_the_same": judgement, "sentences": [*found["sentences"], judgement["sentence"]]}
+
+
+def _compared(cells: Sequence[Record], whose: str) -> Record:
+    """`cells`, what `judged` says of all and, where there are several tasks, `by_task` of each alone; all `sentences`."""
+    tasks = list(dict.fromkeys(cell["task"] for cell in cells))
+    found = {"cells": list(cells), **judged(cells, whose)}
+    found["by_task"] = {
+        task: judged([cell for cell in cells if cell["task"] == task], f"{whose}, {task} alone,")
+        for task in (tasks if len(tasks) > 1 else ())
+    }
+    return {**found, "sentences": [found["sentence"], *(of["sentence"] for of in found["by_task"].values())]}
+
+
+def _name(cell: Record) -> tuple[str, str, str]:
+    return cell["study"], cell["task"], cell["arm"]
 
 
 def _cells(

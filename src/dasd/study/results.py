@@ -7,7 +7,6 @@ are corrected together. A verdict needs the corrected test and both intervals.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from dasd.config import BadInput
 from dasd.evaluation.estimators import holm, pass_at_k
 from dasd.study import statistics
 from dasd.study.cells import Cell, all_cells, main_cells
+from dasd.study.claims import better, paired
 from dasd.study.config import Study
 from dasd.study.history import deviations, first
 from dasd.study.outcome import CURVES
@@ -67,6 +67,8 @@ def results(study: Study, workers: int = 1) -> Record:
         "cells": states,
         "choices": _choices(study),
         "results": rows,
+        "better": better(rows),
+        "pairs": _pairs(study, read),
         "aggregate": [_aggregate(study, arm, read) for arm in config.arms],
         "thresholds": THRESHOLDS,
         "minimum_effect": effects,
@@ -75,7 +77,8 @@ def results(study: Study, workers: int = 1) -> Record:
         others = [(other.path.stem, other, _rows(other, _read_all(other))) for other in study.also]
         of_all = [(study.path.stem, study, rows), *others]
         found |= {"prediction": against_effects(study, of_all)} if study.probes else {}
-        found |= {"gain_prediction": gains_against_effects(study, of_all)} if study.gains else {}
+        probed = found["prediction"]["cells"] if study.probes else ()
+        found |= {"gain_prediction": gains_against_effects(study, of_all, probed)} if study.gains else {}
     return {**found, "findings": sentences(found)}
 
 
@@ -102,15 +105,17 @@ def _rows(study: Study, read: Mapping[tuple[str, str], Read]) -> list[Record]:
 
 
 def _judge(rows: Sequence[Record]) -> None:
-    """Corrects the p-values within each family, and says what each comparison is worth."""
+    """Corrects the p-values within each family, and says what each comparison is worth. Those that are still to come count
+    with a p-value of 1: what half a study claims is not undone by its growth alone."""
     families: dict[bool, list[Record]] = {True: [], False: []}
     for row in rows:
         for kind in MEASURES:
-            if row[kind] and row[kind]["difference"]:
-                families[row["own"] and kind == "avg"].append(row[kind]["difference"])
-    for tested in families.values():
-        for difference, corrected in zip(tested, holm([each["p_value"] for each in tested]), strict=True):
-            difference["p_holm"] = corrected
+            if row[kind] and not row["is_reference"]:
+                families[row["own"] and kind == "avg"].append(row[kind])
+    for family in families.values():
+        tested = [of["difference"] or {"p_value": 1.0} for of in family]
+        for each, corrected in zip(tested, holm([each["p_value"] for each in tested]), strict=True):
+            each["p_holm"] = corrected
     for row in rows:
         for kind in MEASURES:
             if row[kind]:
@@ -183,12 +188,20 @@ def _row(study: Study, task: str, name: str, arm: str, read: Read, reference: Re
 
 def _measure(scores: dict[int, np.ndarray], theirs: dict[int, np.ndarray], is_reference: bool) -> Record:
     """`runs` (seed -> mean), `value` over all of them, `difference` from the reference over the seeds that both have."""
-    shared, difference = [seed for seed in scores if seed in theirs], None
-    if shared and not is_reference:
-        found = statistics.paired_difference(*(np.stack([side[seed] for seed in shared]) for side in (scores, theirs)))
-        difference = {**vars(found), "resampled": list(found.resampled), "p_holm": math.nan}
     runs = {seed: float(values.mean()) for seed, values in scores.items()}
-    return {"runs": runs, "value": _level(scores) if scores else None, "difference": difference}
+    change = None if is_reference else paired(scores, theirs)
+    return {"runs": runs, "value": _level(scores) if scores else None, "difference": change}
+
+
+def _pairs(study: Study, read: Mapping[tuple[str, str], Read]) -> list[Record]:
+    """Avg@k of one arm minus another's on each task's own problems, of the pairs that the study names; of no family."""
+    own = study.config.evaluation.split
+    return [
+        {"task": task, "arm": arm, "other": other, "difference": found}
+        for task in study.config.tasks
+        for arm, other in study.config.pairs
+        if (found := paired(scores_of(read[task, arm], own), scores_of(read[task, other], own)))
+    ]
 
 
 def _spread(values: Sequence[float | None]) -> Record | None:
@@ -226,7 +239,7 @@ def _effect(study: Study, task: str, read: Read) -> Record:
         return {"task": task, "effect": None, **size, "problems": len(scores[0]) if scores else None}
     of = statistics.noise(np.stack(scores))
     effect = statistics.minimum_detectable_effect(of, len(study.config.seeds), len(scores[0]), comparisons)
-    shown = None if math.isnan(effect) else effect
+    shown = None if np.isnan(effect) else effect
     return {"task": task, "effect": shown, **size, "problems": len(scores[0]), "variances": vars(of)}
 
 

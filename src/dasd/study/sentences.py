@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dasd.study.claims import NOT_LOWER
+
 Record = dict[str, Any]
 
 
 def sentences(found: Record) -> list[str]:
     """The primary outcome first, task by task, then the secondary ones, then how the plan was kept."""
-    said = [*_unfinished(found), *_primary(found), *_secondary(found), *_short_of_seeds(found)]
-    said += [found[kind]["sentence"] for kind in ("prediction", "gain_prediction") if found.get(kind)]
+    said = [*_unfinished(found), *_primary(found), *_better(found), *_pairs(found), *_secondary(found)]
+    said += _short_of_seeds(found)
+    said += [sentence for kind in ("prediction", "gain_prediction") if found.get(kind) for sentence in found[kind]["sentences"]]
     return [*said, _plan(found)]
 
 
@@ -57,6 +60,37 @@ def _primary(found: Record) -> list[str]:
         if told["unknown"]:
             names = ", ".join(row["arm"] for row in told["unknown"])
             said.append(f"Unknown, on {task}: {names}; no seed is done for both it and {reference}.")
+    return said
+
+
+def _better(found: Record) -> list[str]:
+    """Nothing where nothing is known of Pass@k."""
+    if not any(row["pass"] and row["pass"]["difference"] for row in found["results"] if row["own"]):
+        return []
+    passed, reference = f"Pass@{found['num_samples']}", found["reference"]
+    where = "on every task" if len(found["tasks"]) > 1 else f"on {found['tasks'][0]}"
+    names = ", ".join(of["arm"] for of in found["better"] if of["better"])
+    kept = [
+        f"on {task} {', '.join(arms)}"
+        for task in found["tasks"]
+        if (arms := [of["arm"] for of in found["better"] if task in of["not_lower"]])
+    ]
+    return [
+        f"Better than {reference} {where} (above it, and {passed} not lower by {NOT_LOWER} or more): {names or 'no arm'}.",
+        f"{passed} is shown not to be lower than {reference}'s by {NOT_LOWER} or more: {'; '.join(kept) or 'of no arm'}.",
+    ]
+
+
+def _pairs(found: Record) -> list[str]:
+    said = []
+    for pair in found["pairs"]:
+        of = pair["difference"]
+        low, high = min(of["low"], of["resampled"][0]), max(of["high"], of["resampled"][1])
+        seeds = "1 seed" if of["seeds"] == 1 else f"{of['seeds']} seeds"
+        said.append(
+            f"Not tested, on {pair['task']}: {pair['arm']} minus {pair['other']} {of['mean']:+.3f} [{low:+.3f}, {high:+.3f}] "
+            f"(Avg@{found['num_samples']}, {seeds}, the outer ends of both intervals)."
+        )
     return said
 
 

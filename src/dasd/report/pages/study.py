@@ -105,7 +105,7 @@ def _prediction(found: Record, kind: str, figure: str) -> Record:
     plot = (
         figures.calibration(of["cells"], figure, found["reference"], f"calibration-{kind}", guessed, caption) if rows else None
     )
-    return {"heading": heading, "sentence": of["sentence"], "plot": plot, "rows": rows}
+    return {"heading": heading, "sentences": of["sentences"], "plot": plot, "rows": rows}
 
 
 def _pairs(rows: list[Record]) -> list[list[Record]]:
