@@ -12,6 +12,10 @@ EVALUATION is a folder of `dasd eval` on one dataset that has solutions. The two
     dasd eval MODEL $DATA --num_samples 3 --max_completion_length 200 --output runs/words
     python benchmarks/router_share.py runs/words --model.path MODEL --model.dtype float32 $DATA
 
+A folder of `dasd probe` will do, too: its rollouts were scored already, and routers by other signals are left out.
+
+    python benchmarks/router_share.py PROBE --teacher.context solution
+
 Student and teacher score the sampled token ids once; the scores are kept in EVALUATION/scores.pt, so that the table can be made
 again. Each router then gives credit without any reward.
 """
@@ -24,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch.nn.utils.rnn import pad_sequence
 
 from dasd.analysis.scores import hidden_states, score_states, squared_probs
@@ -58,6 +63,7 @@ ROUTERS: dict[str, dict[str, Any]] = {
     "`rho` 0.80, median, `map: hard`": {"map": "hard"},
 }
 
+NEEDS = {"gradient_norm": "sum_squared_probs", "teacher_entropy": "teacher_entropies"}
 COLUMNS = (
     "router", "tokens attracted, repelled", "credit that attracts", "that repels", "clipped",
     r"\|gap_bar\| at 50, 90, 99 %", r"\|term\| / beta",
@@ -69,9 +75,31 @@ def main() -> None:
     parser.add_argument("evaluation", type=Path)
     args, overrides = parser.parse_known_args()
     scores = args.evaluation / "scores.pt"
+    config = load_config(TokensConfig, None, overrides)
+    if (args.evaluation / "probe.jsonl").exists():
+        print(table(signals_of(scores_of_probe(args.evaluation, config.teacher.context))))
+        return
     if not scores.exists():
-        torch.save(score(args.evaluation, load_config(TokensConfig, None, overrides)), scores)
+        torch.save(score(args.evaluation, config), scores)
     print(table(signals_of(torch.load(scores))))
+
+
+def scores_of_probe(folder: Path, context: str) -> dict[str, Any]:
+    """What a probe has on file of its rollouts and of the teacher that sees `context`; two of the signals are not there."""
+    kinds: dict[str, dict[str, Any]] = {"rollout": {}, "reading": {}}
+    for line in map(json.loads, (folder / "probe.jsonl").read_text().splitlines()):
+        if line["kind"] == "rollout" or (line["kind"] == "reading" and line["context"] == context):
+            kinds[line["kind"]][line["problem_id"]] = line
+    found = [
+        {
+            **{name: torch.tensor(rollout[name]) for name in ("student_logps", "entropies")},
+            "teacher_logps": torch.tensor(kinds["reading"][problem]["teacher_logps"]),
+            "ids": torch.tensor(rollout["token_ids"]),
+        }
+        for problem, rollout in kinds["rollout"].items()
+    ]
+    dtype = yaml.safe_load((folder / "config.yaml").read_text())["model"]["dtype"]
+    return {"rollouts": found, "computed_in": getattr(torch, dtype)}
 
 
 def score(evaluation: Path, config: TokensConfig) -> dict[str, Any]:
@@ -121,6 +149,9 @@ def table(signals: TokenSignals) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, settings in ROUTERS.items():
+        needed = NEEDS.get(settings.get("signal", ""))
+        if needed and getattr(signals, needed) is None:
+            continue
         credit = assign_credit(signals, DirectionAdaptive(beta=1.0, **settings))
         _, unclipped = DirectionAdaptive(**settings, gap_clip=float("inf")).direction(signals)
         sizes = unclipped[signals.valid].abs()
