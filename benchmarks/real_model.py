@@ -9,8 +9,13 @@ without either trainer, and a side's rollout i then ends at the length of that o
 token is forbidden before, in TRL's generation it is forced then).
 
 Each side has a process of its own, and they take turns, one whole step each (rollouts, rewards, scores, update); a first step
-to warm up is not timed. CPU seconds of the process, ratios of each round, their median; wall seconds beside them. Memory: most
-resident bytes of the process in all its steps over what it held before them; large blocks are given back when they are freed.
+to warm up is not timed. CPU seconds of the process, ratios of each round, their median; wall seconds beside them. Freed memory
+stays with the process then: where page faults are dear, giving it back is most of either side's time.
+
+    ... --memory
+
+One step of each instead, whose large blocks are given back when they are freed: the most resident bytes of the process over
+what it held before. Its times say nothing.
 """
 
 from __future__ import annotations
@@ -85,7 +90,8 @@ def arguments(options: argparse.Namespace, folder: str, longest: int) -> dict[st
     return {
         "output_dir": folder, "per_device_train_batch_size": options.micro_batch, "num_generations": GROUP,
         "gradient_accumulation_steps": options.rollouts // options.micro_batch, "max_completion_length": longest,
-        "max_steps": 1, "learning_rate": 1e-5, "report_to": [], "save_strategy": "no", "disable_tqdm": True, "bf16": False,
+        "max_steps": 1, "learning_rate": 1e-5, "report_to": [], "save_strategy": "no", "disable_tqdm": True,
+        "bf16": options.dtype == "bfloat16",  # TRL's default, and that of dasd train for an adapter on such weights
         "gradient_checkpointing": options.checkpointing, "logging_steps": 1, "shuffle_dataset": False, "use_cpu": not GPU,
     }  # fmt: skip
 
@@ -164,16 +170,22 @@ def serve(side: str, options: argparse.Namespace) -> None:
                 peak = max(peak, resident())
 
         watcher = threading.Thread(target=watch)
-        watcher.start()
+        if options.memory:  # it takes processor time that would be counted
+            watcher.start()
         for _ in sys.stdin:
             trainer.train()
             print("FIGURES", json.dumps(clocks.taken | {"lengths": lengths, "peak_bytes": peak - before}), flush=True)
         done.set()
-        watcher.join()
+        if options.memory:
+            watcher.join()
 
 
-def start(side: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
+KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "1000000000"}
+
+
+def start(side: str, memory: bool) -> subprocess.Popen[str]:
+    environment = os.environ | (GIVE_BACK if memory else KEEP)
     command = [sys.executable, *sys.argv, "--side", side]
     return subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -190,9 +202,9 @@ def step(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    made = {side: start(side) for side in SIDES}
+    made = {side: start(side, options.memory) for side in SIDES}
     turns = []
-    for number in range(options.rounds + 1):
+    for number in range(1 if options.memory else options.rounds + 1):
         turns.append({side: step(process) for side, process in made.items()})
         print(number, json.dumps(turns[-1]), file=sys.stderr, flush=True)
     for process in made.values():
@@ -200,14 +212,16 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     timed, last = turns[1:], turns[-1]
     assert all(one["tokens"] == sum(one["lengths"]) == sum(last["dasd"]["lengths"]) for turn in turns for one in turn.values())
     result: dict[str, Any] = {"lengths": last["dasd"]["lengths"]}
+    if options.memory:
+        peaks = {f"{side}, peak bytes": last[side]["peak_bytes"] for side in SIDES}
+        return result | peaks | {"memory: dasd / grpo": round(last["dasd"]["peak_bytes"] / last["grpo"]["peak_bytes"], 3)}
     for name, key in (("step", "cpu_s"), ("step, wall", "wall_s"), ("sampling", "sampling_cpu_s")):
         ratios = [round(turn["dasd"][key] / turn["grpo"][key], 3) for turn in timed]
         result |= {f"{name}: dasd / grpo": round(statistics.median(ratios), 3), f"{name}: dasd / grpo, each round": ratios}
     for side in SIDES:
         figures = {key: round(statistics.median(turn[side][key] for turn in timed), 1) for key in ("cpu_s", "sampling_cpu_s")}
         speed = last[side]["tokens"] / figures["sampling_cpu_s"]
-        result[side] = figures | {"sampled_tokens_per_cpu_s": round(speed, 1), "peak_bytes": last[side]["peak_bytes"]}
-    result["memory: dasd / grpo"] = round(result["dasd"]["peak_bytes"] / result["grpo"]["peak_bytes"], 3)
+        result[side] = figures | {"sampled_tokens_per_cpu_s": round(speed, 1)}
     return result
 
 
@@ -220,6 +234,7 @@ def main() -> None:
     parser.add_argument("--completion", type=int, default=128)
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", action="store_true", help="measure memory, not time")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -235,7 +250,7 @@ def main() -> None:
     entry["versions"] = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
     print(json.dumps(entry, indent=1))
     known = json.loads(options.output.read_text()) if options.output.exists() else {}
-    name = f"{options.dtype}{', checkpointed' if options.checkpointing else ''}"
+    name = f"{options.dtype}{', checkpointed' if options.checkpointing else ''}{', memory' if options.memory else ''}"
     write_json(options.output, known | {name: entry})
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 
 from dasd.training import trl_adapter
-from dasd.training.passes import by_length, by_prompt, reads_prompts_once
+from dasd.training.passes import by_length, by_prompt, drops_out, reads_prompts_once
 from dasd.training.trl_adapter import tiles_for
 from training.conftest import tiny
 
@@ -121,6 +122,84 @@ def test_scores_are_those_of_each_row_alone(train, tokenizer, monkeypatch, share
             torch.testing.assert_close(scores.hidden[row, :length], hidden, atol=1e-5, rtol=1e-4)
 
 
+def rollouts(trainer):
+    draw = torch.Generator().manual_seed(2)
+    words = [list(range(30, 70)), list(range(90, 97))]
+    prompt_ids, prompt_mask = trainer.pad_prompts([words[place] for place in (1, 0, 0, 1, 0, 1, 0, 0)], torch.device("cpu"))
+    lengths = torch.tensor([9, 3, 0, 5, 10, 1, 7, 10])
+    return {
+        "prompt_ids": prompt_ids, "prompt_mask": prompt_mask, "completion_ids": torch.randint(460, (8, 12), generator=draw),
+        "completion_mask": (torch.arange(12) < lengths[:, None]).long(),
+    }  # fmt: skip
+
+
+def gradients(trainer, batch, shared):
+    """Log-probs, entropies and every weight's gradient of a weighted sum of them, by one way of reading the prompts."""
+    trainer._trains_on_shared_prompts = shared
+    ids, mask = (torch.cat([batch[f"prompt_{kind}"], batch[f"completion_{kind}"]], dim=1) for kind in ("ids", "mask"))
+    width = batch["completion_ids"].size(1)
+    calls = []
+    handle = trainer._language_model().register_forward_hook(lambda module, args, output: calls.append(output))
+    logps, entropies, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, width, compute_entropy=True)
+    handle.remove()
+    assert len(calls) == (2 if shared else 1)
+    weight = torch.arange(logps.numel()).view_as(logps).cos() * batch["completion_mask"]
+    trainer.model.zero_grad()
+    (weight * logps).sum().backward()
+    found = {name: each.grad.clone() for name, each in trainer.model.named_parameters() if each.grad is not None}
+    return logps.detach(), entropies.detach(), found, list(trainer._squares)
+
+
+@pytest.mark.parametrize("changes", [{}, {"temperature": 0.7, "method_settings": {"signal": "gradient_norm"}}])
+def test_a_training_pass_that_reads_prompts_once_has_the_same_gradient(train, changes):
+    """Prompts of two lengths in mixed order, completions of several, none as long as the batch is wide, one empty."""
+    trainer = train(max_steps=1, learning_rate=0.0, **changes)
+    batch = rollouts(trainer)
+    (logps, entropies, once, squares), (theirs, others, plain, wide) = (gradients(trainer, batch, way) for way in (True, False))
+    torch.testing.assert_close(logps, theirs, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(entropies, others, atol=2e-6, rtol=1e-5)
+    assert once.keys() == plain.keys()
+    assert once
+    for name, gradient in once.items():
+        torch.testing.assert_close(gradient, plain[name], atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+    assert len(squares) == len(wide) == ("method_settings" in changes)
+    for part, whole in zip(squares, wide, strict=True):
+        torch.testing.assert_close(part[:, -10:], whole[:, -12:-2], atol=1e-6, rtol=1e-5)
+
+
+def test_in_bfloat16_prompts_read_once_round_no_worse(train):
+    """Against the gradient in float32: the error of either way is that of bfloat16."""
+    trainer = train(max_steps=1, learning_rate=0.0, bf16=True)
+    batch = rollouts(trainer)
+    once, plain = (gradients(trainer, batch, way)[2] for way in (True, False))
+    exact = gradients(train(max_steps=1, learning_rate=0.0), batch, False)[2]
+
+    def error(found):
+        return sum(float(((found[name] - exact[name]) ** 2).sum()) for name in exact) ** 0.5
+
+    size = sum(float((each**2).sum()) for each in exact.values()) ** 0.5
+    assert 1e-4 < error(once) / size < 0.05
+    assert error(once) < 1.5 * error(plain)
+
+
+def test_prompts_are_not_shared_where_that_would_change_something(train, tokenizer, monkeypatch):
+    assert train(max_steps=1)._trains_on_shared_prompts
+    assert not train(max_steps=1, gradient_checkpointing=True)._trains_on_shared_prompts
+    assert not drops_out(tiny(tokenizer))
+    assert drops_out(tiny(tokenizer, attention_dropout=0.1))
+    adapted = get_peft_model(tiny(tokenizer), LoraConfig(target_modules=["q_proj"], lora_dropout=0.1))
+    assert drops_out(adapted)
+
+
+def test_a_prompt_of_each_row_is_read_with_it(train):
+    """Nothing is gained by sharing where no prompt comes twice."""
+    trainer = train(max_steps=1)
+    ids, mask = trainer.pad_prompts([[number] * 9 for number in range(30, 34)], torch.device("cpu"))
+    completion = torch.full((4, 3), 40)
+    ids, mask = torch.cat([ids, completion], dim=1), torch.cat([mask, torch.ones_like(completion)], dim=1)
+    assert trainer._score_once(trainer.model, ids, mask, 3) is None
+
+
 def test_nothing_is_computed_where_no_row_is_wanted(train):
     trainer, passes = train(max_steps=1), []
     trainer.model.register_forward_hook(lambda *_: passes.append(1))
@@ -144,7 +223,7 @@ def test_small_tiles_change_nothing_but_the_time():
     for device in ("cpu", "cuda"):  # the second leaves TRL's tiles
         with tiles_for(torch.device(device)):
             kernel, chunk = trl_adapter.chunked_logprob, trl_adapter.trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE
-            assert (kernel.TOKEN_CHUNK_SIZE, chunk) == ((256, 4096) if device == "cpu" else (4096, 32768))
+            assert (kernel.TOKEN_CHUNK_SIZE, chunk) == ((512, 2048) if device == "cpu" else (4096, 32768))
             logps, *_ = kernel.ChunkedLogProbFunction.apply(
                 hidden, weight, None, targets, 1.0, chunk, None, 1.0, ("log_probs",)
             )

@@ -102,7 +102,7 @@ def test_beta_zero_trains_exactly_like_trl_grpo(tiny_model, tokenizer, problems,
     train(GRPOTrainer, kind=GRPOConfig, disable_dropout=True, **REGIMES[regime])
     moved = 0.0
     for name, value in tiny_model.state_dict().items():
-        torch.testing.assert_close(ours[name], value, atol=1e-6, rtol=0)
+        torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=0)  # sums in another order, then Adam
         moved = max(moved, float((value - start[name]).abs().max()))
     assert moved > 1e-4
 

@@ -38,6 +38,7 @@ from dasd.training.memory import (
     largest,
     peak,
 )
+from dasd.training.passes import trains_on_shared_prompts, worth_sharing
 from dasd.training.run import method_and_contexts
 from dasd.training.trainer import SelfDistillationConfig
 from dasd.training.vllm import check_vllm_settings
@@ -181,17 +182,22 @@ def make_plan(config: RunConfig, hardware: Hardware) -> Plan:
         raise BadInput("vLLM takes a share of each GPU, and no GPU is here: say how large they are, e.g. --gpu_memory 80")
     accumulation, per_generation = arguments.gradient_accumulation_steps, arguments.steps_per_generation
     rollouts = arguments.per_device_train_batch_size * per_generation
+    micro_batch, groups = arguments.per_device_train_batch_size, max(1, rollouts // arguments.num_generations)
+    prompt, completion = hardware.prompt_length, arguments.max_completion_length
+    different = min(micro_batch, groups)  # rollouts are shuffled
+    shares = trains_on_shared_prompts(_base(model), arguments, hardware.sharding != "none") and worth_sharing(
+        micro_batch, different, prompt, completion, prompt + completion
+    )
     work = Workload(
-        micro_batch=arguments.per_device_train_batch_size,
+        micro_batch=micro_batch,
         rollouts=rollouts,
-        prompt=hardware.prompt_length,
-        completion=arguments.max_completion_length,
+        prompt=prompt,
+        completion=completion,
         processes=hardware.processes,
         sharding=hardware.sharding,
         device=hardware.device,
-        prompts=None
-        if arguments.sampler == "trl" or hardware.sharding in ("fsdp2", "zero3")
-        else max(1, rollouts // arguments.num_generations),
+        prompts=None if arguments.sampler == "trl" or hardware.sharding in ("fsdp2", "zero3") else groups,
+        different=different if shares else None,
         bf16=arguments.bf16,
         checkpointing=arguments.gradient_checkpointing,
         accumulates=accumulation > 1 and not _reduces_each_batch(arguments),
@@ -231,6 +237,11 @@ def _empty_model(config: RunConfig) -> Any:
             return model if lora is None else get_peft_model(model, lora)
     except (ValueError, TypeError) as error:
         raise BadInput(f"model.path {model_path(config.model)} cannot be built: {' '.join(str(error).split())[:300]}") from None
+
+
+def _base(model: Any) -> Any:
+    """The language model under an adapter."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 def _sizes(model: Any, quantization: str) -> ModelSizes:

@@ -16,7 +16,7 @@ from typing import Literal
 GIB = 2**30
 Sharding = Literal["none", "zero2", "zero3", "fsdp2"]
 # The head works on tiles of so many (tokens, logits): TRL's own on a GPU, smaller ones on a CPU (`trl_adapter.tiles_for`).
-TILES = {"gpu": (4096, 32768), "cpu": (256, 4096)}
+TILES = {"gpu": (4096, 32768), "cpu": (512, 2048)}
 # Methods that compare distributions: 16 float32 tensors of a chunk of 64 MiB (jsd, measured), or in TRL's fused kernel two
 # float32 tiles and a bfloat16 one, 1.25 GiB.
 DIVERGENCE_TILES = 20 * 2**26
@@ -90,6 +90,7 @@ class Workload:
     sharding: Sharding = "none"
     device: Literal["gpu", "cpu"] = "gpu"
     prompts: int | None = None  # different ones among those of `rollouts`, where each is read once; None: one a rollout
+    different: int | None = None  # prompts of a micro-batch, of which the training pass reads each once; None: one a row
     bf16: bool = True
     checkpointing: bool = True
     accumulates: bool = False  # several micro-batches an optimisation step, whose gradients are reduced after the last
@@ -109,7 +110,10 @@ class Workload:
 
     @property
     def tokens(self) -> int:
-        return self.micro_batch * self.sequence
+        """Computed in a training pass."""
+        if self.different is None:
+            return self.micro_batch * self.sequence
+        return self.different * self.prompt + self.micro_batch * (self.completion + 1)
 
     @property
     def scored(self) -> int:
@@ -271,7 +275,9 @@ def _layer(sizes: ModelSizes, work: Workload) -> float:
     widths = (sizes.hidden, sizes.query, sizes.key_value, sizes.intermediate)
     per_token = sum(factor * width for factor, width in zip(_saved(sizes, work), widths, strict=True))
     per_token += _compute_bytes(sizes, work) * work.sequence
-    return work.tokens * per_token + (2 * sizes.one_layer if kind == "autocast" else 0)
+    # keys and values of prompts that are read once, for every row and head
+    copied = 0 if work.different is None else work.micro_batch * work.prompt * 2 * sizes.query * _compute_bytes(sizes, work)
+    return work.tokens * per_token + copied + (2 * sizes.one_layer if kind == "autocast" else 0)
 
 
 def _saved(sizes: ModelSizes, work: Workload) -> tuple[int, int, int, int]:

@@ -1,8 +1,9 @@
 """In which passes are completions scored after prompts, so that little is computed twice or for padding?
 
 Rows of like length share a pass, which is padded to its own longest row. Where a pass holds several rows of one prompt, as
-groups do, it may read the prompt once and continue from its cache. Both cannot be had in full, so the order is chosen that
-computes fewer tokens. The number of passes follows from the number of rows alone: sharded processes must make the same ones.
+groups do, it may read the prompt once and continue from its cache, with gradient too. Both cannot be had in full, so the order
+is chosen that computes fewer tokens. The number of passes follows from the number of rows alone: sharded processes must make
+the same ones.
 """
 
 from __future__ import annotations
@@ -67,17 +68,44 @@ def reads_prompts_once(model: Any) -> bool:
     return kinds == {"full_attention"} and "logits_to_keep" in signature(model.forward).parameters
 
 
+def drops_out(model: Any) -> bool:
+    """Whether a pass in training mode leaves out numbers at random: rows that read a prompt once would leave out the same."""
+    attention = getattr(model.config.get_text_config(), "attention_dropout", 0.0)
+    return bool(attention) or any(module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout))
+
+
+def trains_on_shared_prompts(model: Any, arguments: Any, sharded: bool) -> bool:
+    """Whether the training pass may read each prompt once and go on from its cache. Checkpointing keeps none; sharded processes
+    must make the same calls."""
+    return (
+        reads_prompts_once(model)
+        and not drops_out(model)
+        and not (sharded or arguments.gradient_checkpointing or arguments.torch_compile)
+    )
+
+
+def worth_sharing(rows: int, different: int, prompt: int, completion: int, width: int) -> bool:
+    """Whether enough tokens are saved: `prompt` and `completion` are the longest, `width` is that of a row as it comes."""
+    return different * (prompt - 1) + rows * (completion + 1) < WORTH_SHARING * rows * width
+
+
 def score_pass(
-    model: Any, prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor, shared: bool
-) -> Any:
-    """The output of TRL's fused head on (b, P) left-padded prompts and (b, T) completions; its last T places are theirs."""
+    model: Any, prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor, shared: bool, *,
+    reader: Any = None, **outputs: bool,
+) -> Any:  # fmt: skip
+    """The output of TRL's fused head on (b, P) left-padded prompts and (b, T) completions; its last T places are theirs.
+
+    reader   reads shared prompts; the model itself where that is None (one that synchronises processes is called once only)
+    outputs  what else the head is to give
+    """
     cache, mask = None, torch.cat([prompt_mask, completion_mask], dim=1)
     # Experts: their balance is a matter of the loss, and its mask would not fit a pass that goes on from a cache.
-    more = {"output_router_logits": False} if hasattr(model.config.get_text_config(), "output_router_logits") else {}
+    reader = model if reader is None else reader
+    more = {"output_router_logits": False} if hasattr(reader.config.get_text_config(), "output_router_logits") else {}
     if shared:
         _, source = torch.unique(prompt_ids, dim=0, return_inverse=True)
         first = [source.tolist().index(number) for number in range(int(source.max()) + 1)]
-        read = model(
+        read = reader(
             input_ids=prompt_ids[first, :-1], attention_mask=prompt_mask[first, :-1], use_cache=True, logits_to_keep=1, **more
         )
         cache = read.past_key_values
@@ -86,7 +114,7 @@ def score_pass(
     labels = torch.cat([torch.full_like(prompt_ids, -100), completion_ids.masked_fill(completion_mask == 0, -100)], dim=1)
     return model(
         input_ids=torch.cat([prompt_ids, completion_ids], dim=1), attention_mask=mask, labels=labels,
-        past_key_values=cache, fused_lm_head=True, is_top1=True, **more,
+        past_key_values=cache, fused_lm_head=True, **outputs, **more,
     )  # fmt: skip
 
 

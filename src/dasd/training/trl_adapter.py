@@ -52,6 +52,8 @@ from dasd.training.passes import (
     count_positions_by_mask,
     reads_prompts_once,
     score_pass,
+    trains_on_shared_prompts,
+    worth_sharing,
 )
 from dasd.training.sampling import filled, reason_against, write_rollouts
 from dasd.training.student_signals import add_outputs
@@ -106,6 +108,7 @@ class TokenCreditTrainer(GRPOTrainer):
         keep_head_input_contiguous(self._language_model())
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         self._base = None if sharded else fingerprint(self._trained_weights())
+        self._trains_on_shared_prompts = trains_on_shared_prompts(self._language_model(), self.args, sharded)
         for scored in filter(None, (self._language_model(), self.ref_model)):
             count_positions_by_mask(self.accelerator.unwrap_model(scored))
         self._squares: list[Tensor] = []
@@ -189,7 +192,7 @@ class TokenCreditTrainer(GRPOTrainer):
                     first = int(prompt_mask[chosen].argmax(1).min())
                     output = score_pass(
                         self.model, prompt_ids[chosen, first:], prompt_mask[chosen, first:],
-                        completion_ids[chosen, :longest], mask[chosen, :longest], shared,
+                        completion_ids[chosen, :longest], mask[chosen, :longest], shared, is_top1=True,
                     )  # fmt: skip
                     scores.logps[chosen, :longest] = output.log_probs[:, -longest:].float()
                     scores.entropies[chosen, :longest] = output.entropy[:, -longest:].float()
@@ -292,7 +295,7 @@ class TokenCreditTrainer(GRPOTrainer):
         assert credit is not None
         assert teacher.hidden is not None
         assert teacher.head is not None
-        hidden = self._of_completion(states[0], inputs["completion_ids"])
+        hidden = self._of_completion(states[-1], inputs["completion_ids"])
         for term in credit.terms:
             total = divergence_loss([term], hidden, self._head(), teacher.hidden, teacher.head)
             loss = loss + total / self._normalizer(inputs, term.average)
@@ -312,8 +315,10 @@ class TokenCreditTrainer(GRPOTrainer):
         passes = self._recorded_passes
         compute_entropy |= passes is not None and model is self.model  # the head of a reference model gives none
         self._squares.clear()
-        scores = super()._get_per_token_logps_and_entropies(model, *args, compute_entropy=compute_entropy, **kwargs)
-        squares = torch.cat([part[:, -scores[0].size(1) :] for part in self._squares]) if self._squares else None
+        scores = self._score_once(model, *args, **kwargs) if torch.is_grad_enabled() else None
+        if scores is None:
+            scores = super()._get_per_token_logps_and_entropies(model, *args, compute_entropy=compute_entropy, **kwargs)
+        squares = torch.cat([_last(part, scores[0].size(1)) for part in self._squares]) if self._squares else None
         if passes is not None:
             passes.append((scores[0], scores[1], squares))
         elif self._batch_awaiting_credit is not None:
@@ -324,6 +329,24 @@ class TokenCreditTrainer(GRPOTrainer):
             self._credit = self.credit(batch, scores[0].detach(), scores[1].detach())
             batch["advantages"] = self._credit.loss_advantages
         return scores
+
+    def _score_once(
+        self, model: Any, input_ids: Tensor, mask: Tensor, width: int, compute_aux_loss: bool = False, **others: Any
+    ) -> tuple[Tensor, Tensor, None] | None:
+        """The training pass with each prompt read once and no further than its longest row: (B, width) log-probs and
+        entropies. None where that is not possible, or hardly less work than TRL's own."""
+        if not self._trains_on_shared_prompts or compute_aux_loss or any(value is not None for value in others.values()):
+            return None
+        prompts, asked = input_ids[:, :-width], mask[:, :-width]
+        longest, start = max(int(mask[:, -width:].any(0).sum()), 1), int(asked.argmax(1).min())
+        different = len(torch.unique(prompts, dim=0))
+        if not worth_sharing(len(prompts), different, prompts.size(1) - start, longest, input_ids.size(1)):
+            return None
+        completions, written = (each[:, -width:][:, :longest] for each in (input_ids, mask))
+        reader = self.accelerator.unwrap_model(model)
+        with self.accelerator.autocast():  # around both passes: weights are cast once
+            output = score_pass(model, prompts[:, start:], asked[:, start:], completions, written, True, reader=reader)
+        return _last(output.log_probs, width), _last(output.entropy, width), None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
@@ -392,7 +415,7 @@ class TokenCreditTrainer(GRPOTrainer):
     @staticmethod
     def _of_completion(hidden: Tensor, completion_ids: Tensor) -> Tensor:
         """(B, T, d) states that predict the completion's tokens, from those of the whole sequence."""
-        return hidden[:, -completion_ids.size(1) - 1 : -1]
+        return _last(hidden[:, :-1], completion_ids.size(1))
 
     # Rollouts
 
@@ -489,11 +512,23 @@ class TokenCreditTrainer(GRPOTrainer):
 @contextmanager
 def tiles_for(device: torch.device) -> Iterator[None]:
     """TRL's head works on tiles of 4,096 tokens times 32,768 vocabulary entries, made for GPUs. On a CPU tiles that stay in its
-    cache take half the time and a hundredth of the memory."""
+    cache take half the time and a hundredth of the memory. Logits of prompts and padding, which it leaves out with Triton only,
+    are of no use there either."""
     before = chunked_logprob.TOKEN_CHUNK_SIZE, trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE
+    skips_padding = trl_utils._use_triton
     if device.type == "cpu":
         chunked_logprob.TOKEN_CHUNK_SIZE, trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = TILES["cpu"]
+        trl_utils._use_triton = lambda device: True
     try:
         yield
     finally:
         chunked_logprob.TOKEN_CHUNK_SIZE, trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = before
+        trl_utils._use_triton = skips_padding
+
+
+def _last(tensor: Tensor, width: int) -> Tensor:
+    """(B, width, ...) the last places of (B, L, ...); where there are fewer, zeros behind them."""
+    tensor = tensor[:, -width:]
+    if (missing := width - tensor.size(1)) == 0:
+        return tensor
+    return torch.cat([tensor, tensor.new_zeros(tensor.size(0), missing, *tensor.shape[2:])], dim=1)
