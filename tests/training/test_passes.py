@@ -167,6 +167,18 @@ def test_a_training_pass_that_reads_prompts_once_has_the_same_gradient(train, ch
         torch.testing.assert_close(part[:, -10:], whole[:, -12:-2], atol=1e-6, rtol=1e-5)
 
 
+def test_a_prompt_that_begins_as_another_is_padded_is_another_prompt(train):
+    """Where a real token has the id of padding, as an end token often has: equal ids, and only the mask tells them apart."""
+    trainer = train(max_steps=1, learning_rate=0.0)
+    batch, pad = rollouts(trainer), trainer.tokenizer.pad_token_id
+    short = batch["prompt_mask"][:, 0] == 0
+    batch["prompt_mask"][short.nonzero()[0], :] = 1  # the first short prompt now is 33 pad tokens and seven others
+    assert (batch["prompt_ids"][short] == batch["prompt_ids"][short][0]).all()
+    assert (batch["prompt_ids"][short][0, :33] == pad).all()
+    once, plain = (gradients(trainer, batch, way)[0] for way in (True, False))
+    torch.testing.assert_close(once, plain, atol=2e-6, rtol=1e-5)
+
+
 def test_in_bfloat16_prompts_read_once_round_no_worse(train):
     """Against the gradient in float32: the error of either way is that of bfloat16."""
     trainer = train(max_steps=1, learning_rate=0.0, bf16=True)

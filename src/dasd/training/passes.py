@@ -89,6 +89,12 @@ def worth_sharing(rows: int, different: int, prompt: int, completion: int, width
     return different * (prompt - 1) + rows * (completion + 1) < WORTH_SHARING * rows * width
 
 
+def which_prompt(prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
+    """(B,) for each row a number of its prompt, from 0. Padding counts: its id may be that of a real token."""
+    places: Tensor = torch.unique(torch.cat([prompt_ids, prompt_mask], dim=1), dim=0, return_inverse=True)[1]
+    return places
+
+
 def score_pass(
     model: Any, prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor, shared: bool, *,
     reader: Any = None, **outputs: bool,
@@ -103,7 +109,7 @@ def score_pass(
     reader = model if reader is None else reader
     more = {"output_router_logits": False} if hasattr(reader.config.get_text_config(), "output_router_logits") else {}
     if shared:
-        _, source = torch.unique(prompt_ids, dim=0, return_inverse=True)
+        source = which_prompt(prompt_ids, prompt_mask)
         first = [source.tolist().index(number) for number in range(int(source.max()) + 1)]
         read = reader(
             input_ids=prompt_ids[first, :-1], attention_mask=prompt_mask[first, :-1], use_cache=True, logits_to_keep=1, **more

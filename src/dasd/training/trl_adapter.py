@@ -53,6 +53,7 @@ from dasd.training.passes import (
     reads_prompts_once,
     score_pass,
     trains_on_shared_prompts,
+    which_prompt,
     worth_sharing,
 )
 from dasd.training.sampling import filled, reason_against, write_rollouts
@@ -339,7 +340,7 @@ class TokenCreditTrainer(GRPOTrainer):
             return None
         prompts, asked = input_ids[:, :-width], mask[:, :-width]
         longest, start = max(int(mask[:, -width:].any(0).sum()), 1), int(asked.argmax(1).min())
-        different = len(torch.unique(prompts, dim=0))
+        different = int(which_prompt(prompts, asked).max()) + 1
         if not worth_sharing(len(prompts), different, prompts.size(1) - start, longest, input_ids.size(1)):
             return None
         completions, written = (each[:, -width:][:, :longest] for each in (input_ids, mask))
@@ -471,7 +472,7 @@ class TokenCreditTrainer(GRPOTrainer):
         whole = by_length(*lengths, rows, passes)
         if not reads_prompts_once(self._language_model()):
             return whole, False
-        same = torch.unique(prompt_ids, dim=0, return_inverse=True)[1].tolist()
+        same = which_prompt(prompt_ids, prompt_mask).tolist()
         once = by_prompt(*lengths, rows, passes, same)
         tokens = torch.tensor([whole.tokens, once.tokens], device=mask.device, dtype=torch.float32)
         total = self.accelerator.reduce(tokens, reduction="sum")
