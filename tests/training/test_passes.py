@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
 from dasd.training import trl_adapter
-from dasd.training.passes import by_length, by_prompt, drops_out, reads_prompts_once
+from dasd.training.passes import by_length, by_prompt, drops_out, reads_prompts_once, train_pass
 from dasd.training.trl_adapter import tiles_for
 from training.conftest import tiny
 
@@ -102,7 +102,7 @@ def test_scores_are_those_of_each_row_alone(train, tokenizer, monkeypatch, share
         "completion_mask": (torch.arange(12) < lengths[:, None]).long(),
     }
     wanted = torch.tensor([True] * 6 + [False, True, True])
-    monkeypatch.setattr(trl_adapter, "WORTH_SHARING", 10.0 if shared else 0.0)
+    monkeypatch.setattr("dasd.training.passes.WORTH_SHARING", 10.0 if shared else 0.0)
     passes = []
     trainer.model.register_forward_hook(lambda module, args, output: passes.append(output), with_kwargs=False)
     scores = trainer.score(prompt_ids, prompt_mask, batch, wanted, hidden=True)
@@ -209,7 +209,7 @@ def test_a_prompt_of_each_row_is_read_with_it(train):
     ids, mask = trainer.pad_prompts([[number] * 9 for number in range(30, 34)], torch.device("cpu"))
     completion = torch.full((4, 3), 40)
     ids, mask = torch.cat([ids, completion], dim=1), torch.cat([mask, torch.ones_like(completion)], dim=1)
-    assert trainer._score_once(trainer.model, ids, mask, 3) is None
+    assert train_pass(trainer.model, trainer.model, ids, mask, 3) is None
 
 
 def test_nothing_is_computed_where_no_row_is_wanted(train):

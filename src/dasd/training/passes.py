@@ -51,6 +51,26 @@ def by_prompt(
     return Plan(passes, read + sum(len(p) * (_longest(completions, p) + 1) for p in passes))
 
 
+def plan_of(
+    model: Any, prompt_ids: Tensor, prompt_mask: Tensor, mask: Tensor, rows: list[int], size: int, accelerator: Any
+) -> tuple[Plan, bool]:
+    """In which passes of `size` these rows are scored, and whether each reads its prompts once: alike on all processes."""
+    count = torch.tensor([-(-len(rows) // size)], device=mask.device)
+    passes = int(accelerator.gather(count).max())
+    if passes == 0:
+        return Plan([], 0), False
+    rows = rows or [0]  # takes part in the others' passes
+    lengths = prompt_mask.sum(1).tolist(), mask.sum(1).tolist()
+    whole = by_length(*lengths, rows, passes)
+    if not reads_prompts_once(model):
+        return whole, False
+    once = by_prompt(*lengths, rows, passes, which_prompt(prompt_ids, prompt_mask).tolist())
+    tokens = torch.tensor([whole.tokens, once.tokens], device=mask.device, dtype=torch.float32)
+    total = accelerator.reduce(tokens, reduction="sum")
+    shared = bool(total[1] < WORTH_SHARING * total[0])
+    return (once if shared else whole), shared
+
+
 def _split(rows: Sequence[int], count: int) -> list[list[int]]:
     """`count` passes of nearly equal size; with fewer rows than that some are scored twice."""
     rows = [rows[index % len(rows)] for index in range(max(len(rows), count))]
@@ -105,8 +125,8 @@ def score_pass(
     outputs  what else the head is to give
     """
     cache, mask = None, torch.cat([prompt_mask, completion_mask], dim=1)
-    # Experts: their balance is a matter of the loss, and its mask would not fit a pass that goes on from a cache.
     reader = model if reader is None else reader
+    # Experts: their balance is a matter of the loss, and its mask would not fit a pass that goes on from a cache.
     more = {"output_router_logits": False} if hasattr(reader.config.get_text_config(), "output_router_logits") else {}
     if shared:
         source = which_prompt(prompt_ids, prompt_mask)
@@ -122,6 +142,29 @@ def score_pass(
         input_ids=torch.cat([prompt_ids, completion_ids], dim=1), attention_mask=mask, labels=labels,
         past_key_values=cache, fused_lm_head=True, **outputs, **more,
     )  # fmt: skip
+
+
+def train_pass(model: Any, reader: Any, input_ids: Tensor, mask: Tensor, width: int) -> tuple[Tensor, Tensor, None] | None:
+    """(B, width) log-probs and entropies, with gradient, of the last `width` places of (B, L) padded rows; the third is TRL's.
+
+    Each prompt is read once, by `reader`, and no row further than its longest. None where that is hardly less work.
+    """
+    prompts, asked = input_ids[:, :-width], mask[:, :-width]
+    longest, start = max(int(mask[:, -width:].any(0).sum()), 1), int(asked.argmax(1).min())
+    different = int(which_prompt(prompts, asked).max()) + 1
+    if not worth_sharing(len(prompts), different, prompts.size(1) - start, longest, input_ids.size(1)):
+        return None
+    completions, written = (each[:, -width:][:, :longest] for each in (input_ids, mask))
+    output = score_pass(model, prompts[:, start:], asked[:, start:], completions, written, True, reader=reader)
+    return last_places(output.log_probs, width), last_places(output.entropy, width), None
+
+
+def last_places(tensor: Tensor, width: int) -> Tensor:
+    """(B, width, ...) of (B, L, ...); where there are fewer, zeros behind them."""
+    tensor = tensor[:, -width:]
+    if (missing := width - tensor.size(1)) == 0:
+        return tensor
+    return torch.cat([tensor, tensor.new_zeros(tensor.size(0), missing, *tensor.shape[2:])], dim=1)
 
 
 def count_positions_by_mask(model: Any) -> None:

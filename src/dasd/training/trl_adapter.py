@@ -45,16 +45,12 @@ from dasd.training.guards import StopWhenNotFinite, refuse_broken_weights, stopp
 from dasd.training.lookahead import LooksAhead
 from dasd.training.memory import TILES
 from dasd.training.passes import (
-    WORTH_SHARING,
-    Plan,
-    by_length,
-    by_prompt,
     count_positions_by_mask,
-    reads_prompts_once,
+    last_places,
+    plan_of,
     score_pass,
+    train_pass,
     trains_on_shared_prompts,
-    which_prompt,
-    worth_sharing,
 )
 from dasd.training.sampling import filled, reason_against, write_rollouts
 from dasd.training.student_signals import add_outputs
@@ -178,7 +174,8 @@ class TokenCreditTrainer(GRPOTrainer):
         completion_ids, mask = batch["completion_ids"], batch["completion_mask"]
         size, width = completion_ids.shape
         rows = list(range(size)) if wanted is None else wanted.nonzero().flatten().tolist()
-        plan, shared = self._plan(prompt_ids, prompt_mask, mask, rows)
+        size_of_pass = self.args.per_device_train_batch_size
+        plan, shared = plan_of(self._language_model(), prompt_ids, prompt_mask, mask, rows, size_of_pass, self.accelerator)
         none = torch.zeros((size, width), device=mask.device)
         scores = Scores(none, none.clone(), none.bool())
         if hidden:
@@ -316,10 +313,13 @@ class TokenCreditTrainer(GRPOTrainer):
         passes = self._recorded_passes
         compute_entropy |= passes is not None and model is self.model  # the head of a reference model gives none
         self._squares.clear()
-        scores = self._score_once(model, *args, **kwargs) if torch.is_grad_enabled() else None
+        scores, plain = None, not any(torch.is_tensor(value) or value for value in kwargs.values())  # no pictures, no experts
+        if plain and self._trains_on_shared_prompts and torch.is_grad_enabled():
+            with self.accelerator.autocast():  # around both passes: weights are cast once
+                scores = train_pass(model, self.accelerator.unwrap_model(model), *args)
         if scores is None:
             scores = super()._get_per_token_logps_and_entropies(model, *args, compute_entropy=compute_entropy, **kwargs)
-        squares = torch.cat([_last(part, scores[0].size(1)) for part in self._squares]) if self._squares else None
+        squares = torch.cat([last_places(part, scores[0].size(1)) for part in self._squares]) if self._squares else None
         if passes is not None:
             passes.append((scores[0], scores[1], squares))
         elif self._batch_awaiting_credit is not None:
@@ -330,24 +330,6 @@ class TokenCreditTrainer(GRPOTrainer):
             self._credit = self.credit(batch, scores[0].detach(), scores[1].detach())
             batch["advantages"] = self._credit.loss_advantages
         return scores
-
-    def _score_once(
-        self, model: Any, input_ids: Tensor, mask: Tensor, width: int, compute_aux_loss: bool = False, **others: Any
-    ) -> tuple[Tensor, Tensor, None] | None:
-        """The training pass with each prompt read once and no further than its longest row: (B, width) log-probs and
-        entropies. None where that is not possible, or hardly less work than TRL's own."""
-        if not self._trains_on_shared_prompts or compute_aux_loss or any(value is not None for value in others.values()):
-            return None
-        prompts, asked = input_ids[:, :-width], mask[:, :-width]
-        longest, start = max(int(mask[:, -width:].any(0).sum()), 1), int(asked.argmax(1).min())
-        different = int(which_prompt(prompts, asked).max()) + 1
-        if not worth_sharing(len(prompts), different, prompts.size(1) - start, longest, input_ids.size(1)):
-            return None
-        completions, written = (each[:, -width:][:, :longest] for each in (input_ids, mask))
-        reader = self.accelerator.unwrap_model(model)
-        with self.accelerator.autocast():  # around both passes: weights are cast once
-            output = score_pass(model, prompts[:, start:], asked[:, start:], completions, written, True, reader=reader)
-        return _last(output.log_probs, width), _last(output.entropy, width), None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
@@ -416,7 +398,7 @@ class TokenCreditTrainer(GRPOTrainer):
     @staticmethod
     def _of_completion(hidden: Tensor, completion_ids: Tensor) -> Tensor:
         """(B, T, d) states that predict the completion's tokens, from those of the whole sequence."""
-        return _last(hidden[:, :-1], completion_ids.size(1))
+        return last_places(hidden[:, :-1], completion_ids.size(1))
 
     # Rollouts
 
@@ -458,26 +440,6 @@ class TokenCreditTrainer(GRPOTrainer):
             self.accelerator.autocast(),  # around all of it: weights are cast once
         ):
             return write_rollouts(model, prompt_ids, settings, seeds, self.eos_token_ids, pad_id), None
-
-    # Passes without gradient
-
-    def _plan(self, prompt_ids: Tensor, prompt_mask: Tensor, mask: Tensor, rows: list[int]) -> tuple[Plan, bool]:
-        """In which passes these rows are scored, and whether each pass reads its prompts once: alike on all processes."""
-        count = torch.tensor([-(-len(rows) // self.args.per_device_train_batch_size)], device=mask.device)
-        passes = int(self.accelerator.gather(count).max())
-        if passes == 0:
-            return Plan([], 0), False
-        rows = rows or [0]  # takes part in the others' passes
-        lengths = prompt_mask.sum(1).tolist(), mask.sum(1).tolist()
-        whole = by_length(*lengths, rows, passes)
-        if not reads_prompts_once(self._language_model()):
-            return whole, False
-        same = which_prompt(prompt_ids, prompt_mask).tolist()
-        once = by_prompt(*lengths, rows, passes, same)
-        tokens = torch.tensor([whole.tokens, once.tokens], device=mask.device, dtype=torch.float32)
-        total = self.accelerator.reduce(tokens, reduction="sum")
-        shared = bool(total[1] < WORTH_SHARING * total[0])
-        return (once if shared else whole), shared
 
     # Dynamic sampling
 
@@ -525,11 +487,3 @@ def tiles_for(device: torch.device) -> Iterator[None]:
     finally:
         chunked_logprob.TOKEN_CHUNK_SIZE, trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = before
         trl_utils._use_triton = skips_padding
-
-
-def _last(tensor: Tensor, width: int) -> Tensor:
-    """(B, width, ...) the last places of (B, L, ...); where there are fewer, zeros behind them."""
-    tensor = tensor[:, -width:]
-    if (missing := width - tensor.size(1)) == 0:
-        return tensor
-    return torch.cat([tensor, tensor.new_zeros(tensor.size(0), missing, *tensor.shape[2:])], dim=1)
