@@ -159,6 +159,11 @@ def _hint(folder: Path) -> str:
     return f"; did you mean {inside[-1]}?" if inside else ""
 
 
+def without_adapter(model: Any) -> Any:
+    """The language model under a PEFT adapter; itself where there is none."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
 def refuse_changed_head(model: Any) -> None:
     """Raises BadInput where logits are not hidden states times the head's own weight, which all scores are computed from."""
     layer = model.get_output_embeddings()

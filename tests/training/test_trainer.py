@@ -94,7 +94,9 @@ def test_agreement_is_with_the_teachers_most_likely_token(train, tiny_model, tok
 
 
 @pytest.mark.parametrize("regime", REGIMES)
-def test_beta_zero_trains_exactly_like_trl_grpo(tiny_model, tokenizer, problems, train, regime):
+def test_beta_zero_trains_exactly_like_trl_grpo(tiny_model, tokenizer, problems, train, regime, monkeypatch):
+    """Every row with its own prompt: read once, sums are rounded in another order (test_passes.py has their gradients)."""
+    monkeypatch.setattr("dasd.training.trl_adapter.trains_on_shared_prompts", lambda *_: False)
     start = {name: value.clone() for name, value in tiny_model.state_dict().items()}
     train(SelfDistillationTrainer, method_settings={"beta": 0.0}, sampler="trl", **REGIMES[regime])
     ours = {name: value.clone() for name, value in tiny_model.state_dict().items()}
@@ -102,7 +104,7 @@ def test_beta_zero_trains_exactly_like_trl_grpo(tiny_model, tokenizer, problems,
     train(GRPOTrainer, kind=GRPOConfig, disable_dropout=True, **REGIMES[regime])
     moved = 0.0
     for name, value in tiny_model.state_dict().items():
-        torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=0)  # sums in another order, then Adam
+        torch.testing.assert_close(ours[name], value, atol=1e-6, rtol=0)
         moved = max(moved, float((value - start[name]).abs().max()))
     assert moved > 1e-4
 

@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from dasd.files import append_lines
+from dasd.models import without_adapter
 from dasd.progress import Advance, track
 from dasd.report import build_report
 
@@ -99,8 +100,7 @@ class SignsOfLife(TrainerCallback):
         self.trainer, self.advance, self.written = trainer, advance, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        model = model.get_base_model() if hasattr(model, "peft_config") else model
+        model = without_adapter(self.trainer.accelerator.unwrap_model(self.trainer.model))
         model.register_forward_pre_hook(self._forward, with_kwargs=True)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from dasd.config import BUNDLED, BadInput, RunConfig, make_config
 from dasd.data.problems import load_problems
-from dasd.models import load_model_config, model_path
+from dasd.models import load_model_config, model_path, without_adapter
 from dasd.progress import console, print_table
 from dasd.teacher.weights import TeacherWeights
 from dasd.training.arguments import too_few_problems, trainer_arguments
@@ -185,7 +185,7 @@ def make_plan(config: RunConfig, hardware: Hardware) -> Plan:
     micro_batch, groups = arguments.per_device_train_batch_size, max(1, rollouts // arguments.num_generations)
     prompt, completion = hardware.prompt_length, arguments.max_completion_length
     different = min(micro_batch, groups)  # rollouts are shuffled
-    shares = trains_on_shared_prompts(_base(model), arguments, hardware.sharding != "none") and worth_sharing(
+    shares = trains_on_shared_prompts(without_adapter(model), arguments, hardware.sharding != "none") and worth_sharing(
         micro_batch, different, prompt, completion, prompt + completion
     )
     work = Workload(
@@ -237,11 +237,6 @@ def _empty_model(config: RunConfig) -> Any:
             return model if lora is None else get_peft_model(model, lora)
     except (ValueError, TypeError) as error:
         raise BadInput(f"model.path {model_path(config.model)} cannot be built: {' '.join(str(error).split())[:300]}") from None
-
-
-def _base(model: Any) -> Any:
-    """The language model under an adapter."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 def _sizes(model: Any, quantization: str) -> ModelSizes:

@@ -34,7 +34,7 @@ from trl.trainer.utils import pad
 
 from dasd.config import RunFailed
 from dasd.credit import Credit
-from dasd.models import LanguageModelHead, keep_head_input_contiguous, refuse_changed_head
+from dasd.models import LanguageModelHead, keep_head_input_contiguous, refuse_changed_head, without_adapter
 from dasd.prompts import tokenize_prompt
 from dasd.training.callbacks import Passes
 from dasd.training.checkpoints import keep_newest, saving
@@ -389,8 +389,7 @@ class TokenCreditTrainer(GRPOTrainer):
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def _language_model(self) -> Any:
-        model = self.accelerator.unwrap_model(self.model)
-        return model.get_base_model() if hasattr(model, "peft_config") else model
+        return without_adapter(self.accelerator.unwrap_model(self.model))
 
     def _head(self) -> LanguageModelHead:
         return LanguageModelHead.of(self._language_model(), self.temperature, self.args.cast_lm_head_to_fp32)

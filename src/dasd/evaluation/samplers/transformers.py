@@ -129,7 +129,7 @@ def _write(
         """(B,) the next tokens, a few rows at once: with a large vocabulary all rows' probabilities would take longer."""
         rows = max(1, DRAWN_AT_ONCE // logits.shape[-1]) if device.type == "cpu" else len(logits)
         drawn = []
-        for part in torch.arange(len(logits), device=device).split(rows):
+        for part in (slice(start, start + rows) for start in range(0, len(logits), rows)):
             scores = warp(ids[part], mask[part], logits[part].float())
             if not scores.amax(-1).isfinite().all():
                 raise BadInput(
