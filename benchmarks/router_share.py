@@ -90,6 +90,8 @@ def scores_of_probe(folder: Path, context: str) -> dict[str, Any]:
     for line in map(json.loads, (folder / "probe.jsonl").read_text().splitlines()):
         if line["kind"] == "rollout" or (line["kind"] == "reading" and line["context"] == context):
             kinds[line["kind"]][line["problem_id"]] = line
+    if not kinds["reading"]:
+        raise SystemExit(f"{folder} was not probed with the context {context!r}: give --teacher.context one that it was")
     found = [
         {
             **{name: torch.tensor(rollout[name]) for name in ("student_logps", "entropies")},

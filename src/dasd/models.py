@@ -66,6 +66,13 @@ def load_model_config(config: ModelConfig) -> Any:
         raise BadInput(f"{str(error).rstrip('.')}. {remedy}") from None
 
 
+def dtype_of(config: ModelConfig) -> torch.dtype:
+    """The type of the loaded weights: `auto` is that of the model's config.json. Raises BadInput where it cannot be read."""
+    if config.dtype != "auto":
+        return getattr(torch, config.dtype)
+    return base_config(config).dtype or torch.float32
+
+
 def load_weights(config: ModelConfig) -> Any:
     """The model alone, of a folder or hub id that is no adapter. Raises BadInput where it cannot be loaded."""
     attention = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}

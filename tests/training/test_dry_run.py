@@ -102,9 +102,10 @@ def test_a_reference_model_and_distributions_are_counted(plan):
 
 
 def test_a_cpu_has_its_own_defaults(plan, capsys, folder):
-    """No autocast, no checkpointing, no CUDA; the memory of this machine, shared by its processes."""
+    """Autocast for an adapter on bfloat16 only; no checkpointing, no CUDA; this machine's memory, shared by its processes."""
+    assert not plan("", device="cpu", gpu_memory=None).arguments.bf16
     made = plan("--training.lora_rank 16", device="cpu", gpu_memory=None)
-    assert not made.arguments.bf16
+    assert made.arguments.bf16
     assert not made.arguments.gradient_checkpointing
     assert (made.work.device, made.work.prompts) == ("cpu", 16)
     assert "process" in sizes_of(made)

@@ -184,10 +184,15 @@ def test_an_adapter_on_bfloat16_weights_computes_in_bfloat16(tokenizer, problems
     assert trainer.model(input_ids=ids).logits.isfinite().all()  # outside of training, as PEFT has it
 
 
-def test_the_type_of_the_base_is_the_adapters(tmp_path):
-    def computed_in(dtype, rank):
+def test_the_type_of_the_base_is_the_adapters(tmp_path, tokenizer):
+    tiny(tokenizer).bfloat16().save_pretrained(tmp_path / "model")
+
+    def computed_in(path, dtype, rank):
         given = config(tmp_path, lora_rank=rank)
-        given = given.model_copy(update={"model": given.model.model_copy(update={"dtype": dtype})})
+        given = given.model_copy(update={"model": given.model.model_copy(update={"path": path, "dtype": dtype})})
         return trainer_arguments(given, on_gpu=False).bf16
 
-    assert [computed_in(*case) for case in (("bfloat16", 4), ("bfloat16", 0), ("float32", 4))] == [True, False, False]
+    of_bundled = [computed_in("bundled", *case) for case in (("bfloat16", 4), ("bfloat16", 0), ("float32", 4), ("auto", 4))]
+    assert of_bundled == [True, False, False, False]
+    in_bfloat16 = str(tmp_path / "model")
+    assert [computed_in(in_bfloat16, *case) for case in (("auto", 4), ("auto", 0), ("float32", 4))] == [True, False, False]

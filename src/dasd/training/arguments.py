@@ -17,6 +17,7 @@ from trl import GRPOConfig
 
 from dasd import processes
 from dasd.config import BadInput, RunConfig, TrainingConfig, nearest
+from dasd.models import dtype_of
 from dasd.training.trainer import SelfDistillationConfig
 from dasd.training.trl_options import refusal
 
@@ -77,7 +78,7 @@ def trainer_arguments(
         "project": project_of(config),
         "lr_scheduler_type": "constant_with_warmup",
         "use_cpu": not torch.accelerator.is_available(),  # else accelerate would not join several processes on CPUs
-        "bf16": on_gpu or (training.lora_rank > 0 and config.model.dtype == "bfloat16"),  # as its base, the adapter too
+        "bf16": on_gpu or (training.lora_rank > 0 and dtype_of(config.model) == torch.bfloat16),  # as its base, the adapter too
         "ddp_find_unused_parameters": False,  # every parameter of a language model takes part in every pass
         "logging_steps": 1,
         "save_total_limit": 2,

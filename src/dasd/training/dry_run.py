@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from dasd.config import BUNDLED, BadInput, RunConfig, make_config
 from dasd.data.problems import load_problems
-from dasd.models import load_model_config, model_path, without_adapter
+from dasd.models import dtype_of, load_model_config, model_path, without_adapter
 from dasd.progress import console, print_table
 from dasd.teacher.weights import TeacherWeights
 from dasd.training.arguments import too_few_problems, trainer_arguments
@@ -168,12 +168,12 @@ def _problems(config: RunConfig) -> int | None:
 def make_plan(config: RunConfig, hardware: Hardware) -> Plan:
     """Raises BadInput for settings that no run could start with."""
     method, _ = method_and_contexts(config)
+    model = _empty_model(config)
     arguments = _arguments_elsewhere(config, hardware.processes, on_gpu=hardware.device == "gpu")
     if arguments.use_vllm:
         check_vllm_settings(arguments)
         if hardware.device == "cpu":
             raise BadInput("training.trl.use_vllm needs a GPU: leave it out, or leave out --device cpu")
-    model = _empty_model(config)
     sizes = _sizes(model, config.model.quantization)
     has_teacher = "teacher_logps" in method.needs
     teacher: Literal["none", "weights", "float32"] = _teacher_copy(model, config, hardware) if has_teacher else "none"
@@ -228,8 +228,7 @@ def _arguments_elsewhere(config: RunConfig, processes: int, on_gpu: bool) -> Sel
 
 def _empty_model(config: RunConfig) -> Any:
     """The model to train on the meta device, with its adapter."""
-    settings, wanted = load_model_config(config.model), config.model.dtype
-    dtype = settings.dtype or torch.float32 if wanted == "auto" else getattr(torch, wanted)
+    settings, dtype = load_model_config(config.model), dtype_of(config.model)
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(settings, dtype=dtype, trust_remote_code=config.model.trust_remote_code)

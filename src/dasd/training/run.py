@@ -155,6 +155,11 @@ def _facts(config: RunConfig, problems: Sequence[Problem]) -> Trained:
 
 def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
     """Model, tokenizer, problems and task, all checked; warnings are logged. Raises BadInput."""
+    if is_adapter(Path(config.model.path)):
+        raise BadInput(
+            f"model.path {config.model.path} is a LoRA adapter: make it a plain model first, with "
+            f"`dasd merge {config.model.path} --output FOLDER`, and train that"
+        )
     _, contexts = method_and_contexts(config)
     arguments = trainer_arguments(config)
     check_vllm(arguments)
@@ -169,11 +174,6 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
             message = f"no problem gets a teacher: context {kind.kind} finds nothing in these {len(rows)} problems"
             findings.append(Finding(message, fatal=True))
     _refuse_fatal(findings)
-    if is_adapter(Path(config.model.path)):
-        raise BadInput(
-            f"model.path {config.model.path} is a LoRA adapter: make it a plain model first, with "
-            f"`dasd merge {config.model.path} --output FOLDER`, and train that"
-        )
     model, tokenizer = load_model(config.model)
     template = config.model.chat_template_kwargs
     teacher_template = template | config.teacher.chat_template_kwargs
