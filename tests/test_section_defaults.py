@@ -72,6 +72,13 @@ def test_the_split_is_the_commands_own(kind, split, tmp_path):
     assert load_config(kind, path).data.split == "other"
 
 
+@pytest.mark.parametrize("kind", [ProbeConfig, TokensConfig])
+def test_a_count_holds_against_a_default_limit(kind):
+    """These commands look at the first 50 or 64 problems by default: `--data.count 100` was 50 of them, in silence."""
+    assert load_config(kind, None, ["--data.count", "100"]).data.limit == 100
+    assert load_config(kind, None, ["--data.count", "100", "--data.limit", "7"]).data.limit == 7
+
+
 class Inner(Section):
     first: int = 1
     second: int = 2

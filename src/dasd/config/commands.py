@@ -104,7 +104,7 @@ class ProbeConfig(Section):
     """`dasd probe`: how many interventions, in what the teacher sees."""
 
     model: ModelConfig = ModelConfig()
-    data: DataConfig = DataConfig(split="validation", limit=50)
+    data: DataConfig = DataConfig(split="validation", limit=50, count=50)
     contexts: tuple[ContextKind, ...] = Field(
         ("solution",), description="kinds of privileged context with commas between, each probed on the same rollouts"
     )
@@ -131,7 +131,7 @@ class TokensConfig(Section):
     """`dasd tokens`: which rollouts are read, and as which method sees them."""
 
     model: ModelConfig = ModelConfig()
-    data: DataConfig = DataConfig(split="validation", limit=64)
+    data: DataConfig = DataConfig(split="validation", limit=64, count=64)
     teacher: TeacherConfig = TeacherConfig()
     method: MethodConfig = MethodConfig()
     problems: Annotated[int, Field(gt=0)] = Field(3, description="the first problems of the data, each sampled several times")

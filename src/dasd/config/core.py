@@ -61,7 +61,10 @@ class Section(BaseModel):
             if name in merged and merged[name] is None and isinstance(default, BaseModel | dict):
                 del merged[name]  # `columns:` with nothing under it
             elif isinstance(merged.get(name), Mapping) and isinstance(default, BaseModel):
-                merged[name] = _merge(default.model_dump(exclude_unset=True), dict(merged[name]))
+                under, over = default.model_dump(exclude_unset=True), dict(merged[name])
+                if under.get("limit") and "count" in over:  # else a default limit would hold against the count asked for
+                    over.setdefault("limit", over["count"])
+                merged[name] = _merge(under, over)
         return merged
 
     @field_validator("*", mode="before")
