@@ -166,7 +166,21 @@ def table(signals: TokenSignals) -> str:
         lines.append(f"| {name} | {numbers} |")
     printed = assign_credit(signals, DirectionAdaptive(beta=1.0, rho=0.2, gap_clip=float("inf"))).advantages
     size = float(printed[signals.valid].abs().mean())
-    return "\n".join([*lines, "", f"As printed and without a clip the mean |term| is {size:.0f} times beta."])
+    return "\n".join([*lines, "", f"As printed and without a clip the mean |term| is {size:.0f} times beta.", *asides(signals)])
+
+
+def asides(signals: TokenSignals) -> list[str]:
+    """What the default's repulsion does, and how the tokens' entropies are spread."""
+    default = DirectionAdaptive(beta=1.0)
+    omega, _ = default.direction(signals)
+    repels = assign_credit(signals, default).advantages[signals.valid & (omega < 0)]
+    rewards = float(repels.clamp(min=0).sum() / repels.abs().sum())
+    middle, high = torch.quantile(signals.entropies[signals.valid], torch.tensor([0.5, 0.9])).tolist()
+    return [
+        f"Of the credit that the default repels with, {rewards:.2f} rewards a token that the teacher finds less likely, "
+        "the rest punishes one that it finds more likely.",
+        f"Half of the tokens have an entropy below {middle:.3f} nats, a tenth above {high:.2f}.",
+    ]
 
 
 if __name__ == "__main__":
