@@ -101,7 +101,7 @@ def answered(cell: Cell, right: list[int]) -> None:
 )
 def test_a_study_that_cannot_be_one_is_refused(tmp_path, changes, said):
     with pytest.raises(BadInput, match=said):
-        study(tmp_path, **changes)
+        check(all_cells(study(tmp_path, **changes)))
 
 
 def test_an_unknown_setting_is_refused_with_the_cell(tmp_path):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from dasd.config import BadInput, DataConfig, EvalConfig, RunConfig, load_config
+from dasd.config import BadInput, EvalConfig, RunConfig, load_config
+from dasd.config.splits import of_another_split, shared_source
 from dasd.files import read_json
 from dasd.study.config import Study, StudyEvaluation, flat
 
@@ -88,13 +89,10 @@ class Cell:
             raise BadInput(f"{self.name}: {error}") from None
 
     def eval_config(self, run: RunConfig) -> EvalConfig:
-        asked = self._evaluation
-        place = {
-            "split": asked.split,
-            "limit": asked.limit,
-            **({"source": asked.source, "sources": ()} if asked.source else {}),
-        }
-        return EvalConfig(data=DataConfig(**(run.data.model_dump() | place)), **self._sampling(run))
+        """On the task's own problems. Raises BadInput where they are those that it is trained on."""
+        section = "evaluation" if self.candidate is None else "search.evaluation"
+        whose = f"{self.task}: {section} needs problems of its own"
+        return EvalConfig(data=of_another_split(run.data, self._evaluation, section, whose), **self._sampling(run))
 
     def suites_config(self, run: RunConfig) -> EvalConfig:
         return EvalConfig(benchmarks=self.suites, limit=self.study.config.suite_limit, **self._sampling(run))
@@ -137,12 +135,18 @@ def all_cells(study: Study) -> list[Cell]:
 
 
 def check(cells: list[Cell]) -> None:
-    """Builds the configs of every cell. Raises BadInput with the first that is none."""
+    """Builds the configs of every cell. Raises BadInput with the first that is none, or would be judged on
+    the problems that it trains on, or chosen on those of the test."""
     from dasd.evaluation.benchmarks import choose
 
     for cell in cells:
         run = cell.run_config(next(iter(candidates(cell.study, cell.arm)), {}))
-        cell.eval_config(run)
+        asked, tested = (each.eval_config(run).data for each in (cell, replace(cell, candidate=None)))
+        if cell.candidate is not None and (source := shared_source(tested, asked)):
+            raise BadInput(
+                f"{cell.task}: search.evaluation asks the problems of evaluation ({source}, {asked.split}): choose on another "
+                "split, or on another file where the source has no splits"
+            )
         if cell.suites:
             choose(cell.suites)
             cell.suites_config(run)

