@@ -10,11 +10,12 @@ import yaml
 from datasets import Dataset, DatasetDict
 
 from dasd import cli
-from dasd.config import BadInput
+from dasd.config import BadInput, EvalConfig, dump_config, load_config
 from dasd.files import write_json
 from dasd.study.cells import Cell, all_cells, check
 from dasd.study.config import Study, load_study
 from dasd.study.outcome import keep
+from dasd.trained import as_trained, facts_of_run
 from evaluation.test_groups import write as write_evaluation
 from study.test_study import BASE, SEARCH, study, write
 
@@ -85,3 +86,24 @@ def test_a_search_on_the_file_of_the_test_is_refused(tmp_path):
         check(all_cells(searched(test)))
     with pytest.raises(BadInput, match=r"train\.jsonl is what is trained on: set search\.evaluation\.source"):
         check(all_cells(searched(train)))
+
+
+def test_a_cell_is_evaluated_with_the_prompt_that_it_was_trained_with(tmp_path):
+    """Its model's settings and system prompt, on its own problems and on suites, as `dasd eval` reads them."""
+    model = {"chat_template_kwargs": {"enable_thinking": False}, "chat_template": "plain", "trust_remote_code": True,
+             "dtype": "float32", "attn_implementation": "eager", "revision": "abc"}  # fmt: skip
+    path = write(tmp_path, suites={"countdown": ["countdown/more_numbers"]})
+    edited(tmp_path, model=model, data={"limit": 40, "system_prompt": "Think."})
+    cell, *_ = all_cells(load_study(path, {}))
+    run = cell.run_config({})
+    final = cell.folder / "checkpoints/final"
+    final.mkdir(parents=True)
+    (final / "config.json").write_text("{}")
+    (cell.folder / "config.yaml").write_text(dump_config(run))
+    facts_of_run(run, []).write(cell.folder)
+    facts_of_run(run, []).write(final)
+    for config in (cell.eval_config(run), cell.suites_config(run)):
+        (cell.folder / "asked.yaml").write_text(dump_config(config))
+        read = as_trained(load_config(EvalConfig, cell.folder / "asked.yaml", ["--model.path", str(cell.folder)]))
+        assert read.model.model_dump(exclude={"path"}) == run.model.model_dump(exclude={"path"}) | {"revision": None}
+        assert (read.model.path, read.data.system_prompt) == (str(final), "Think.")

@@ -95,12 +95,14 @@ class Cell:
         return EvalConfig(data=of_another_split(run.data, self._evaluation, section, whose), **self._sampling(run))
 
     def suites_config(self, run: RunConfig) -> EvalConfig:
-        return EvalConfig(benchmarks=self.suites, limit=self.study.config.suite_limit, **self._sampling(run))
+        sampling = self._sampling(run) | {"data": {"system_prompt": run.data.system_prompt}}
+        return EvalConfig(benchmarks=self.suites, limit=self.study.config.suite_limit, **sampling)
 
     def _sampling(self, run: RunConfig) -> Settings:
-        asked, length = self._evaluation, run.training.max_completion_length
-        settings = asked.model_dump(include={"num_samples", "temperature", "seed"})
-        return {**settings, "max_completion_length": length}
+        """What the study says, and the model as the run loads and asks it; which weights, `dasd eval` is told by the folder."""
+        settings = self._evaluation.model_dump(include={"num_samples", "temperature", "seed"})
+        model = run.model.model_dump(exclude={"path", "revision"})
+        return {**settings, "max_completion_length": run.training.max_completion_length, "model": model}
 
     def commands(self) -> list[list[str]]:
         """The arguments of `dasd`, in their order."""
