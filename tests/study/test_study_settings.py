@@ -11,13 +11,15 @@ from datasets import Dataset, DatasetDict
 
 from dasd import cli
 from dasd.config import BadInput, EvalConfig, dump_config, load_config
-from dasd.files import write_json
-from dasd.study.cells import Cell, all_cells, check
+from dasd.files import read_lines, write_json
+from dasd.study.cells import Cell, all_cells, check, settings_of
 from dasd.study.config import Study, load_study
+from dasd.study.history import deviations, record
 from dasd.study.outcome import keep
+from dasd.study.results import results
 from dasd.trained import as_trained, facts_of_run
 from evaluation.test_groups import write as write_evaluation
-from study.test_study import BASE, SEARCH, study, write
+from study.test_study import BASE, SEARCH, SMALL, answered, study, write
 
 MATHS = {"task": "math"}
 ROWS = [{"problem": "1 + 1?", "answer": "2", "solution": "2"}]
@@ -107,3 +109,115 @@ def test_a_cell_is_evaluated_with_the_prompt_that_it_was_trained_with(tmp_path):
         read = as_trained(load_config(EvalConfig, cell.folder / "asked.yaml", ["--model.path", str(cell.folder)]))
         assert read.model.model_dump(exclude={"path"}) == run.model.model_dump(exclude={"path"}) | {"revision": None}
         assert (read.model.path, read.data.system_prompt) == (str(final), "Think.")
+
+
+def test_the_content_of_the_base_is_fixed_before_the_first_run(tmp_path):
+    """What the file says, not how, and not what only watches a run."""
+    given = study(tmp_path)
+    record(given)
+    (tmp_path / "base.yaml").write_text("# the same\n" + yaml.safe_dump(BASE, default_flow_style=True))
+    record(given)
+    edited(tmp_path, validation={"limit": 5}, training={**BASE["training"], "save_steps": 7, "eval_steps": 1})
+    record(given)
+    assert len(read_lines(given.output / "history.jsonl")) == 1
+    edited(tmp_path, training={**BASE["training"], "learning_rate": 1e-2, "loss_type": "grpo"})
+    for ask in (record, results):
+        with pytest.raises(BadInput, match=r"another base\.training\.learning_rate, base\.training\.loss_type, which"):
+            ask(given)
+    (tmp_path / "parent.yaml").write_text(yaml.safe_dump({**BASE, "data": {"limit": 41}}))
+    (tmp_path / "base.yaml").write_text("extends: parent.yaml\n")
+    with pytest.raises(BadInput, match=r"another base\.data\.limit, which"):
+        record(given)
+
+
+def test_a_history_that_does_not_know_the_base_is_gone_on_with(tmp_path):
+    """It is unknown what the base was, which is no change; from then on it is fixed."""
+    given = study(tmp_path)
+    record(given)
+    path = given.output / "history.jsonl"
+    [note] = read_lines(path)
+    path.write_text(json.dumps({key: note[key] for key in ("at", "plan_sha256", "settings")}) + "\n")
+    assert deviations(given) == []
+    record(given)
+    assert deviations(given) == []
+    edited(tmp_path, data={"limit": 41})
+    with pytest.raises(BadInput, match=r"another base\.data\.limit"):
+        record(given)
+
+
+def test_cells_of_an_arm_that_was_edited_are_not_counted_as_the_new_one(tmp_path):
+    for cell in all_cells(study(tmp_path)):
+        done(cell)
+    arms = {**SMALL["arms"], "dasd": {"method": {"name": "dasd", "beta": 0.5}, "training": {"learning_rate": 1e-3}}}
+    given = study(tmp_path, arms=arms)
+    said = r"dasd/seed-0 \(the first of 2 cells\) was run with other settings.*: method\.beta \(0\.02, now 0\.5\), training\.learning_rate \(0\.0001, now 0\.001\)"
+    for ask in (record, results):
+        with pytest.raises(BadInput, match=said):
+            ask(given)
+    assert not (given.output / "history.jsonl").exists()
+    renamed = {**SMALL["arms"], "higher": arms["dasd"]}
+    assert results(study(tmp_path, arms=renamed))["progress"]["done"] == 4
+
+
+def test_what_is_kept_of_settings_is_the_same_on_another_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = on(tmp_path, MATHS | {"source": "~/mine.jsonl", "columns": {"hint": "clue"}}, evaluation={"source": "~/test.jsonl"})
+    kept = settings_of(all_cells(given)[0].run_config({}))
+    assert (kept["data"]["source"], kept["data"]["columns"]["hint"]) == ("~/mine.jsonl", "clue")
+    assert kept["method"] == {"name": "grpo"}
+    assert "seed" not in kept["training"]
+
+
+def test_an_arm_that_loses_a_setting_is_another(tmp_path):
+    for cell in all_cells(study(tmp_path, arms={**SMALL["arms"], "dasd": {"method": {"name": "dasd", "rho": 0.5}}})):
+        done(cell)
+    with pytest.raises(BadInput, match=r"method\.rho \(0\.5, now absent\); set the study back"):
+        results(study(tmp_path, arms={**SMALL["arms"], "dasd": {"method": {"name": "dasd"}}}))
+
+
+def test_settings_that_only_watch_a_run_may_change(tmp_path):
+    for cell in all_cells(study(tmp_path)):
+        done(cell)
+    tasks = {"countdown": {"training": {"eval_steps": 0, "report_steps": 3}, "validation": {"limit": 4}}}
+    assert results(study(tmp_path, tasks=tasks))["progress"]["done"] == 4
+
+
+def test_outcomes_that_do_not_know_their_settings_count(tmp_path):
+    """Those of an older version, and a setting that an older version did not have."""
+    cells = all_cells(study(tmp_path))
+    for cell in cells:
+        answered(cell, [1, 1])
+    given = study(tmp_path, arms={**SMALL["arms"], "dasd": {"method": {"name": "dasd", "beta": 0.5}}})
+    assert results(given)["progress"]["done"] == 4
+    for cell in cells:
+        done(cell)
+        kept = json.loads((cell.folder / "outcome.json").read_text())
+        del kept["settings"]["training"]["loss_type"]
+        write_json(cell.folder / "outcome.json", kept)
+    assert results(study(tmp_path))["progress"]["done"] == 4
+
+
+def test_cells_are_held_to_what_their_search_chose(tmp_path):
+    given = study(tmp_path, search=SEARCH)
+    own = [cell for cell in all_cells(given) if cell.candidate is None and cell.arm == "grpo"]
+    choice = given.output / "countdown/grpo/choice.json"
+    write_json(choice, {"chosen": {"training.learning_rate": 1e-3}, "candidates": []})
+    for cell in own:
+        done(cell)
+    assert results(given)["progress"]["done"] == 2
+    write_json(choice, {"chosen": {"training.learning_rate": 1e-4}, "candidates": []})
+    with pytest.raises(BadInput, match=r"training\.learning_rate \(0\.001, now 0\.0001\)"):
+        results(given)
+    choice.unlink()  # the search is open: nothing is known of what it tries
+    assert results(given)["progress"]["done"] == 2
+    with pytest.raises(BadInput, match=r'method\.name \("grpo", now "dr_grpo"\)'):
+        results(study(tmp_path, search=SEARCH, arms={**SMALL["arms"], "grpo": {"method": {"name": "dr_grpo"}}}))
+
+
+def test_the_search_is_judged_on_the_same_problems_to_its_end(tmp_path):
+    record(study(tmp_path, search=SEARCH))
+    record(study(tmp_path))  # without it
+    more = {**SEARCH, "evaluation": {"limit": 12}}
+    with pytest.raises(BadInput, match=r"another search\.evaluation\.limit"):
+        record(study(tmp_path, search=more))
+    assert results(study(tmp_path / "fresh", search=more))["progress"]["done"] == 0

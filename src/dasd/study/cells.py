@@ -15,7 +15,7 @@ from typing import Any
 from dasd.config import BadInput, EvalConfig, RunConfig, load_config
 from dasd.config.splits import of_another_split, shared_source
 from dasd.files import read_json
-from dasd.study.config import Study, StudyEvaluation, flat
+from dasd.study.config import IDLE, Study, StudyEvaluation, flat, is_of
 
 EVALUATION, SUITES, STATE, OUTCOME = "evaluation", "suites", "cell.json", "outcome.json"
 Settings = dict[str, Any]
@@ -110,6 +110,17 @@ class Cell:
         evaluations = [("eval.yaml", EVALUATION), *([("suites.yaml", SUITES)] if self.suites else [])]
         asked = [["--config", f"{folder}/{settings}", "--output", f"{folder}/{to}"] for settings, to in evaluations]
         return [["train", f"{folder}/cell.yaml"], *(["eval", folder, *arguments] for arguments in asked)]
+
+
+def settings_of(run: RunConfig) -> Settings:
+    """What decides a run besides its steps and seed, section by section, as JSON has it."""
+    dumped = json.dumps(run.model_dump(mode="json"), ensure_ascii=False)
+    sections = json.loads(dumped.replace(f'"{Path.home()}/', '"~/'))  # results are read on other machines, too
+    return {
+        name: {key: value for key, value in section.items() if not is_of(f"{name}.{key}", IDLE)}
+        for name, section in sections.items()
+        if not is_of(name, IDLE)
+    }
 
 
 def candidates(study: Study, arm: str) -> list[Settings]:
