@@ -19,6 +19,7 @@ from dasd.study.outcome import keep
 from dasd.study.results import results
 from dasd.trained import as_trained, facts_of_run
 from evaluation.test_groups import write as write_evaluation
+from study.test_predicted import entry, probe
 from study.test_study import BASE, SEARCH, SMALL, answered, study, write
 
 MATHS = {"task": "math"}
@@ -150,7 +151,7 @@ def test_cells_of_an_arm_that_was_edited_are_not_counted_as_the_new_one(tmp_path
         done(cell)
     arms = {**SMALL["arms"], "dasd": {"method": {"name": "dasd", "beta": 0.5}, "training": {"learning_rate": 1e-3}}}
     given = study(tmp_path, arms=arms)
-    said = r"dasd/seed-0 \(the first of 2 cells\) was run with other settings.*: method\.beta \(0\.02, now 0\.5\), training\.learning_rate \(0\.0001, now 0\.001\)"
+    said = r"dasd/seed-0 \(the first of 2 cells\) .* method\.beta \(0\.02, now 0\.5\), training\.learning_rate \(0\.0001, now"
     for ask in (record, results):
         with pytest.raises(BadInput, match=said):
             ask(given)
@@ -221,3 +222,28 @@ def test_the_search_is_judged_on_the_same_problems_to_its_end(tmp_path):
     with pytest.raises(BadInput, match=r"another search\.evaluation\.limit"):
         record(study(tmp_path, search=more))
     assert results(study(tmp_path / "fresh", search=more))["progress"]["done"] == 0
+
+
+def test_a_prediction_is_of_the_settings_that_the_search_chose(tmp_path):
+    arms = {"grpo": {"method": {"name": "grpo"}}, "dasd": {"method": {"name": "dasd", "beta": 0.1}}}
+    (tmp_path / "probe.json").write_text(
+        json.dumps(probe(entry("conform", "deviate", 0.8, -0.02), entry("conform", "deviate", 0.5, 0.03)))
+    )
+    asked = {"probes": {"countdown": ["probe.json"]}, "beta": 0.1}
+
+    def predicted(grid: dict) -> list[float]:
+        search = {"grid": {}, "arms": {"dasd": grid}, "seeds": [7]}
+        given = study(tmp_path, arms=arms, predictions=asked, search=search)
+        for cell in all_cells(given):
+            if cell.candidate is None:
+                answered(cell, [1, 1])
+        return [cell["predicted"]["mean"] for cell in results(given)["prediction"]["cells"]]
+
+    rho, rate = {"method.rho": [0.5, 0.8]}, {"training.learning_rate": [1e-3, 1e-4]}
+    assert predicted(rho) == predicted({"teacher.context": ["solution", "answer"]}) == []  # nothing is chosen yet
+    assert predicted(rate) == [-0.02]
+    choice = tmp_path / "out/countdown/dasd/choice.json"
+    write_json(choice, {"chosen": {"method.rho": 0.5}, "candidates": []})
+    assert predicted(rho) == [0.03]
+    write_json(choice, {"chosen": {"method.beta": 0.02}, "candidates": []})
+    assert predicted({"method.beta": [0.02, 0.1]}) == []  # another dose
