@@ -372,9 +372,9 @@ def test_the_plan_says_what_would_be_run_and_writes_nothing(tmp_path, capsys):
     assert said.count("    dasd train ") == said.count("    dasd eval ") == 10
     assert "countdown/grpo/seed-0: open (settings: from its search)" in said
     assert "time left: unknown until a cell is done" in said
+    assert not (tmp_path / "out").exists()
     assert cli.run(["study", str(path), "--slurm", "--workers", "7"]) == 0
     assert "#SBATCH --array=1-7\n" in capsys.readouterr().out
-    assert not (tmp_path / "out").exists()
 
 
 def start(path: Path, *more: str) -> subprocess.Popen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -247,3 +248,20 @@ def test_a_prediction_is_of_the_settings_that_the_search_chose(tmp_path):
     assert predicted(rho) == [0.03]
     write_json(choice, {"chosen": {"method.beta": 0.02}, "candidates": []})
     assert predicted({"method.beta": [0.02, 0.1]}) == []  # another dose
+
+
+def test_slurm_has_a_folder_for_its_logs_and_paths_with_spaces(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "my studies"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    write(Path("a b"), output="the out")
+    assert cli.run(["study", "a b/study.yaml", "--slurm"]) == 0
+    script = capsys.readouterr().out.splitlines()
+    assert cli.run(["study", "a b/study.yaml", "--plan"]) == 0
+    assert "    dasd train 'the out/countdown/grpo/seed-0/cell.yaml'\n" in capsys.readouterr().out
+    [log] = [shlex.split(line.partition("--output=")[2]) for line in script if "--output=" in line]
+    assert [Path(path).parent for path in log] == [folder / "the out"]
+    assert (folder / "the out").is_dir()
+    assert [shlex.split(line) for line in script[-2:]] == [
+        ["cd", str(folder)], ["dasd", "study", "a b/study.yaml", "--workers", "1"],
+    ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
 from dasd.commands.base import Commands, declare, no_overrides, path
@@ -15,7 +16,11 @@ def add(commands: Commands) -> None:
     child.add_argument("--workers", type=int, default=1, metavar="N", help="cells that run at once, or tasks of the array [1]")
     what = child.add_mutually_exclusive_group()
     what.add_argument("--plan", action="store_true", help="print cells, commands and estimated time; nothing is run")
-    what.add_argument("--slurm", action="store_true", help="print a Slurm array of N tasks that share the cells")
+    what.add_argument(
+        "--slurm",
+        action="store_true",
+        help="print a Slurm array of N tasks that share the cells, and make the folder of its logs",
+    )
     what.add_argument("--report", action="store_true", help="table and page of the cells that are done; nothing is run")
 
 
@@ -70,7 +75,7 @@ def _plan(study: Any, workers: int) -> dict[str, Any]:
         waits = " (settings: from its search)" if waits_for_search(cell) else ""
         console.print(f"{cell.name}: {state['state']}{waits}", soft_wrap=True)
         for command in cell.commands() if state["state"] != "done" else ():
-            console.print(f"    dasd {' '.join(command)}", style="dim", soft_wrap=True)
+            console.print(f"    dasd {shlex.join(command)}", style="dim", soft_wrap=True)
     left = found["progress"]["seconds_left"]
     time = "unknown until a cell is done" if left is None else f"{in_words(left)} with {workers} at once"
     console.print(f"{found['progress']['done']} of {found['progress']['cells']} cells done; time left: {time}", soft_wrap=True)

@@ -7,6 +7,7 @@ that share the file system (a Slurm array), and a cell whose process is killed i
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -45,7 +46,7 @@ def run_cell(cell: Cell) -> str | None:
     for command in cell.commands():
         start = [sys.executable, "-m", "dasd.study.child", str(os.getpid()), str(folder), *command]
         with (folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(f"$ dasd {' '.join(command)}\n")
+            log.write(f"$ dasd {shlex.join(command)}\n")
             log.flush()
             code = subprocess.run(start, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment).returncode
         if code < 0:
@@ -194,16 +195,18 @@ def in_words(seconds: float) -> str:
 
 
 def slurm_script(study: Study, tasks: int) -> str:
-    """A Slurm array whose tasks share the cells through their locks."""
+    """A Slurm array whose tasks share the cells through their locks. Makes the folder of their logs, without which none starts."""
+    study.output.mkdir(parents=True, exist_ok=True)
+    logs = shlex.quote(f"{study.output.resolve()}/slurm-%A-%a.txt")
     return f"""#!/bin/bash
 #SBATCH --job-name=dasd-study
 #SBATCH --array=1-{tasks}
-#SBATCH --output={study.output}/slurm-%A-%a.txt
+#SBATCH --output={logs}
 # Each task takes the next cell that nobody works on. The folder must be on a file system that all nodes share.
 # Add what your cluster wants: --partition, --time, --gres=gpu:1, --cpus-per-task. A task that is killed loses no finished cell.
 set -e
-cd {Path.cwd()}
-dasd study {study.path} --workers 1
+cd {shlex.quote(str(Path.cwd()))}
+dasd study {shlex.quote(str(study.path))} --workers 1
 """
 
 
