@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,15 +14,17 @@ from datasets import Dataset, DatasetDict
 from dasd import cli
 from dasd.config import BadInput, EvalConfig, dump_config, load_config
 from dasd.files import read_lines, write_json
+from dasd.study import work
 from dasd.study.cells import Cell, all_cells, check, settings_of
 from dasd.study.config import Study, load_study
 from dasd.study.history import deviations, record
 from dasd.study.outcome import keep
 from dasd.study.results import results
+from dasd.study.work import Work, run_cell
 from dasd.trained import as_trained, facts_of_run
 from evaluation.test_groups import write as write_evaluation
 from study.test_predicted import entry, probe
-from study.test_study import BASE, SEARCH, SMALL, answered, study, write
+from study.test_study import BASE, SEARCH, SMALL, answered, finish, study, write
 
 MATHS = {"task": "math"}
 ROWS = [{"problem": "1 + 1?", "answer": "2", "solution": "2"}]
@@ -265,3 +268,54 @@ def test_slurm_has_a_folder_for_its_logs_and_paths_with_spaces(tmp_path, capsys,
     assert [shlex.split(line) for line in script[-2:]] == [
         ["cd", str(folder)], ["dasd", "study", "a b/study.yaml", "--workers", "1"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "torch.AcceleratorError: CUDA error: out of memory",
+        "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried",
+        "MemoryError",
+        "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 1.0 TiB for an array",
+        "dasd: No space left on device: ; what was written before is intact",
+    ],
+)
+def test_a_candidate_that_was_short_of_memory_is_not_judged(tmp_path, monkeypatch, words):
+    """The search stays open until the command is given again, whatever a library says after it."""
+    given = study(tmp_path, search=SEARCH)
+    first, *others = all_cells(given)
+
+    def ends(start: list[str], stdout: object, **_: object) -> SimpleNamespace:
+        stdout.write(f"Loading\n{words}\n[W1126 ProcessGroup.cpp] destroy_process_group() was not called\n")
+        return SimpleNamespace(returncode=1)
+
+    def run(cell: Cell) -> str | None:
+        if cell.name == first.name:
+            return run_cell(cell)
+        finish(cell)
+        return None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work.subprocess, "run", ends)
+        failed = Work(given, 1, run).go()
+    assert failed == {first.name: f"dasd train ended with 1: {words}"}
+    assert not any(cell.done for cell in others if cell.arm == "grpo" and cell.candidate is None)
+    assert Work(given, 1, finish).go() == {}
+    assert all(cell.done for cell in others)
+
+
+def test_a_failure_of_its_own_is_judged_whatever_an_earlier_try_lacked(tmp_path, monkeypatch):
+    given = study(tmp_path, search=SEARCH)
+    first, *others = all_cells(given)
+    first.folder.mkdir(parents=True)
+    (first.folder / "log.txt").write_text("torch.OutOfMemoryError: CUDA out of memory\n")
+
+    def ends(start: list[str], stdout: object, **_: object) -> SimpleNamespace:
+        stdout.write("dasd: stopped: its loss is nan\n")
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(work.subprocess, "run", ends)
+    Work(given, 1, lambda cell: run_cell(cell) if cell.name == first.name else finish(cell)).go()
+    assert all(cell.done for cell in others)

@@ -16,11 +16,7 @@ def add(commands: Commands) -> None:
     child.add_argument("--workers", type=int, default=1, metavar="N", help="cells that run at once, or tasks of the array [1]")
     what = child.add_mutually_exclusive_group()
     what.add_argument("--plan", action="store_true", help="print cells, commands and estimated time; nothing is run")
-    what.add_argument(
-        "--slurm",
-        action="store_true",
-        help="print a Slurm array of N tasks that share the cells, and make the folder of its logs",
-    )
+    what.add_argument("--slurm", action="store_true", help="print a Slurm array of N tasks that share the cells")
     what.add_argument("--report", action="store_true", help="table and page of the cells that are done; nothing is run")
 
 
