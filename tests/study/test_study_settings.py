@@ -319,3 +319,22 @@ def test_a_failure_of_its_own_is_judged_whatever_an_earlier_try_lacked(tmp_path,
     monkeypatch.setattr(work.subprocess, "run", ends)
     Work(given, 1, lambda cell: run_cell(cell) if cell.name == first.name else finish(cell)).go()
     assert all(cell.done for cell in others)
+
+
+def test_a_suite_that_comes_after_the_cells_is_refused_by_report_and_plan(tmp_path, capsys):
+    given = study(tmp_path)
+    record(given)
+    for cell in all_cells(given):
+        answered(cell, [1, 1])
+    path = write(tmp_path, suites={"countdown": ["countdown/more_numbers"]})
+    before = sorted(given.output.rglob("*"))
+    for what in ("--report", "--plan"):
+        assert cli.run(["study", str(path), what]) == 2
+        assert "another suites.countdown, which is fixed before the first run" in capsys.readouterr().err
+    assert sorted(given.output.rglob("*")) == before
+    (given.output / "history.jsonl").unlink()
+    assert cli.run(["study", str(path), "--report"]) == 2
+    assert (
+        "grpo/seed-0 (the first of 4 cells) was not evaluated on countdown/more_numbers; set the study"
+        in capsys.readouterr().err
+    )
