@@ -8,8 +8,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,11 +16,11 @@ from typing import Any
 
 import torch
 
+from dasd import processes
 from dasd.config import BadInput, RunFailed
 from dasd.progress import console
 
 LOG = "log.txt"
-SECONDS_BETWEEN_LOOKS = 1.0
 
 
 @contextmanager
@@ -57,7 +55,7 @@ def beside(work: Callable[..., Any], *arguments: Any, folder: Path) -> Iterator[
 
 
 def _work(work: Callable[..., Any], arguments: tuple[Any, ...], log: Path, threads: int, parent: int) -> None:
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    processes.end_with(parent)
     with log.open("w", encoding="utf-8", buffering=1) as file:
         sys.stdout = sys.stderr = file
         console.file = file
@@ -70,10 +68,3 @@ def _work(work: Callable[..., Any], arguments: tuple[Any, ...], log: Path, threa
         except Exception:
             traceback.print_exc()
             sys.exit(1)
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process when the one that started it is gone."""
-    while os.getppid() == parent:
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-    os._exit(1)

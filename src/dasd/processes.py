@@ -1,11 +1,15 @@
 """Which of the processes that a launcher started is this one? From the environment that torchrun and `accelerate launch` set.
 
-No torch: messages and the progress bar ask before it is loaded.
+And how does one end with the process that started it? No torch: messages and the progress bar ask before it is loaded.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+import time
+
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def count() -> int:
@@ -21,3 +25,14 @@ def rank() -> int:
 def is_main() -> bool:
     """Whether this is the one that speaks, and writes what is written once."""
     return rank() == 0
+
+
+def end_with(parent: int) -> None:
+    """From now on this process ends when the one that started it, `parent`, is gone."""
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    os._exit(1)

@@ -92,6 +92,12 @@ def test_a_run_says_method_teacher_and_model(run):
     assert config_of_run(run, "base", [])[0].model == ModelConfig()
 
 
+def test_several_sources_are_the_runs_own_and_called_so(tmp_path):
+    values = {"output": str(tmp_path), "data": {"task": "math", "sources": [{"source": "a.jsonl"}, {"source": "b.jsonl"}]}}
+    claim(tmp_path, make_config(RunConfig, values))
+    assert config_of_run(tmp_path, None, [])[0].data.split == "train"
+
+
 def test_the_command_writes_a_folder_of_its_own_in_the_run(run, capsys):
     (run / "rollouts.json").write_text("{}")  # of the report: not to be touched
     assert cli.run(["tokens", str(run), "--problems", "1", "--rollouts", "2"]) == 0

@@ -11,7 +11,6 @@ from dasd.data.problems import load_problems
 from dasd.files import read_lines
 from dasd.training import callbacks
 from dasd.training.run import train
-from dasd.training.validation import validation_data
 
 
 def small(output, **training):
@@ -84,7 +83,7 @@ def test_a_file_has_no_other_split(tmp_path):
     values = {"data": {"task": "math", "source": "problems.jsonl"}, "training": {"eval_steps": 5}}
     with pytest.raises(BadInput, match=r"problems\.jsonl is what is trained on: set validation\.source"):
         validate(RunConfig, values)
-    assert validation_data(validate(RunConfig, values | {"validation": {"source": "other.jsonl"}})).source == "other.jsonl"
+    assert validate(RunConfig, values | {"validation": {"source": "other.jsonl"}}).validation_data().source == "other.jsonl"
 
 
 def test_the_page_and_the_card_show_it(watched):

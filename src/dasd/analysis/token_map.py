@@ -44,7 +44,7 @@ def config_of_run(run: Path, checkpoint: Checkpoint | None, overrides: list[str]
     if checkpoint != "base" and final.is_dir():
         model |= {"path": str(final), "revision": None}
     data, training = config.data.model_dump(), config.training
-    data |= {"split": "validation" if data["source"] == BUNDLED else data["split"]}
+    data |= {"split": "validation" if data["source"] == BUNDLED and not data["sources"] else data["split"]}
     data |= {"limit": min(data["limit"] or MOST_OTHERS, MOST_OTHERS)}
     values = {
         "model": model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
 from dasd.commands.base import Commands, declare, no_overrides, path
@@ -70,7 +71,7 @@ def _plan(study: Any, workers: int) -> dict[str, Any]:
         waits = " (settings: from its search)" if waits_for_search(cell) else ""
         console.print(f"{cell.name}: {state['state']}{waits}", soft_wrap=True)
         for command in cell.commands() if state["state"] != "done" else ():
-            console.print(f"    dasd {' '.join(command)}", style="dim", soft_wrap=True)
+            console.print(f"    dasd {shlex.join(command)}", style="dim", soft_wrap=True)
     left = found["progress"]["seconds_left"]
     time = "unknown until a cell is done" if left is None else f"{in_words(left)} with {workers} at once"
     console.print(f"{found['progress']['done']} of {found['progress']['cells']} cells done; time left: {time}", soft_wrap=True)

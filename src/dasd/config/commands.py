@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from dasd.config.core import LocalPath, Section
 from dasd.config.parts import (
-    BUNDLED,
     ContextKind,
     DataConfig,
     JudgeConfig,
@@ -21,6 +19,7 @@ from dasd.config.parts import (
     ValidationConfig,
     base_of_task,
 )
+from dasd.config.splits import of_another_split
 
 
 def _base_of_task(config: Any) -> Any:
@@ -46,14 +45,14 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _validation_has_problems(self) -> RunConfig:
-        place = self.validation.source or self.data.source
-        one_split = place != BUNDLED and Path(place).suffix != ""  # a file has no splits
-        if self.training.eval_steps and place == self.data.source and (one_split or self.validation.split == self.data.split):
-            raise ValueError(
-                f"training.eval_steps needs validation problems, and {place} is what is trained on: set validation.source to "
-                "another file, validation.split to another split, or training.eval_steps: 0"
-            )
+        if self.training.eval_steps:
+            self.validation_data()
         return self
+
+    def validation_data(self) -> DataConfig:
+        """The problems that the run is watched on. Raises BadInput where they are those that it trains on."""
+        whose = "training.eval_steps needs validation problems"
+        return of_another_split(self.data, self.validation, "validation", whose, "training.eval_steps: 0")
 
     @model_validator(mode="after")
     def _quantized_weights_stay(self) -> RunConfig:

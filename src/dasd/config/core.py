@@ -84,7 +84,7 @@ class Section(BaseModel):
 
 def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
     """A config from a YAML file and `--dotted.key value` overrides. Raises BadInput naming key, value and remedy."""
-    return make_config(kind, _read_file(path) if path is not None else {}, overrides)
+    return make_config(kind, read_values(path) if path is not None else {}, overrides)
 
 
 def make_config(kind: type[T], values: dict[str, Any], overrides: Sequence[str] = ()) -> T:
@@ -99,8 +99,8 @@ def make_config(kind: type[T], values: dict[str, Any], overrides: Sequence[str] 
     return validate(kind, _with_preset(kind, values) if "method" in kind.model_fields else values)
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    """A config file's values, over those of the file it `extends` (a path relative to its own folder)."""
+def read_values(path: Path) -> dict[str, Any]:
+    """A config file's values, over those of the file it `extends` (a path relative to its own folder). Raises BadInput."""
     try:
         values = _read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -121,7 +121,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         return values
     if not isinstance(parent, str) or (path.parent / parent).resolve() == path.resolve():
         raise BadInput(f"config {path}: extends must be the path of another file, got {parent!r}")
-    return _merge(_read_file(path.parent / parent), values)
+    return _merge(read_values(path.parent / parent), values)
 
 
 def _with_preset(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:

@@ -293,7 +293,7 @@ class ValidationConfig(Section):
 
     source: str | None = Field(None, description="hub id or local file; null: the training data's, of another split")
     split: str = Field("validation", description="split of the dataset")
-    limit: Annotated[int, Field(gt=0)] | None = Field(64, description="use the first ones only")
+    limit: Annotated[int, Field(gt=0)] | None = Field(64, description="use the first ones only, of each source")
     num_samples: Annotated[int, Field(gt=0)] = Field(4, description="samples of each problem")
     batch_size: Annotated[int, Field(gt=0)] = Field(256, description="completions sampled at once")
     seed: int = Field(0, description="seed of the sampling, the same at every step")

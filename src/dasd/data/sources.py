@@ -6,14 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dasd.config import BadInput, DataConfig
+from dasd.config.splits import FILE_ENDINGS
 from dasd.data.files import READERS, Table, arrow_table, join, read_file
 from dasd.hub import check_hub
-
-# What ends like this is a file: a name on the hub may have a dot, too.
-FILE_ENDINGS = {
-    *READERS, ".txt", ".tsv", ".gz", ".zip", ".zst", ".xz", ".bz2", ".tar", ".arrow", ".feather", ".ndjson", ".xlsx", ".xls",
-    ".pkl", ".npz", ".npy", ".pt", ".md", ".yaml", ".yml", ".xml", ".html", ".db", ".sqlite", ".py",
-}  # fmt: skip
 
 
 def load_rows(config: DataConfig) -> Table:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from dasd.config import BadInput, DataConfig, EvalConfig, RunConfig, load_config
+from dasd.config import BadInput, EvalConfig, RunConfig, load_config
+from dasd.config.splits import of_another_split, shared_source
 from dasd.files import read_json
-from dasd.study.config import Study, StudyEvaluation, flat
+from dasd.study.config import IDLE, Study, StudyEvaluation, flat, is_of
 
 EVALUATION, SUITES, STATE, OUTCOME = "evaluation", "suites", "cell.json", "outcome.json"
 Settings = dict[str, Any]
@@ -88,21 +89,20 @@ class Cell:
             raise BadInput(f"{self.name}: {error}") from None
 
     def eval_config(self, run: RunConfig) -> EvalConfig:
-        asked = self._evaluation
-        place = {
-            "split": asked.split,
-            "limit": asked.limit,
-            **({"source": asked.source, "sources": ()} if asked.source else {}),
-        }
-        return EvalConfig(data=DataConfig(**(run.data.model_dump() | place)), **self._sampling(run))
+        """On the task's own problems. Raises BadInput where they are those that it is trained on."""
+        section = "evaluation" if self.candidate is None else "search.evaluation"
+        whose = f"{self.task}: {section} needs problems of its own"
+        return EvalConfig(data=of_another_split(run.data, self._evaluation, section, whose), **self._sampling(run))
 
     def suites_config(self, run: RunConfig) -> EvalConfig:
-        return EvalConfig(benchmarks=self.suites, limit=self.study.config.suite_limit, **self._sampling(run))
+        sampling = self._sampling(run) | {"data": {"system_prompt": run.data.system_prompt}}
+        return EvalConfig(benchmarks=self.suites, limit=self.study.config.suite_limit, **sampling)
 
     def _sampling(self, run: RunConfig) -> Settings:
-        asked, length = self._evaluation, run.training.max_completion_length
-        settings = asked.model_dump(include={"num_samples", "temperature", "seed"})
-        return {**settings, "max_completion_length": length}
+        """What the study says, and the model as the run loads and asks it; which weights, `dasd eval` is told by the folder."""
+        settings = self._evaluation.model_dump(include={"num_samples", "temperature", "seed"})
+        model = run.model.model_dump(exclude={"path", "revision"})
+        return {**settings, "max_completion_length": run.training.max_completion_length, "model": model}
 
     def commands(self) -> list[list[str]]:
         """The arguments of `dasd`, in their order."""
@@ -110,6 +110,17 @@ class Cell:
         evaluations = [("eval.yaml", EVALUATION), *([("suites.yaml", SUITES)] if self.suites else [])]
         asked = [["--config", f"{folder}/{settings}", "--output", f"{folder}/{to}"] for settings, to in evaluations]
         return [["train", f"{folder}/cell.yaml"], *(["eval", folder, *arguments] for arguments in asked)]
+
+
+def settings_of(run: RunConfig) -> Settings:
+    """What decides a run besides its steps and seed, section by section, as JSON has it."""
+    dumped = json.dumps(run.model_dump(mode="json"), ensure_ascii=False)
+    sections = json.loads(dumped.replace(f'"{Path.home()}/', '"~/'))  # results are read on other machines, too
+    return {
+        name: {key: value for key, value in section.items() if not is_of(f"{name}.{key}", IDLE)}
+        for name, section in sections.items()
+        if not is_of(name, IDLE)
+    }
 
 
 def candidates(study: Study, arm: str) -> list[Settings]:
@@ -137,12 +148,18 @@ def all_cells(study: Study) -> list[Cell]:
 
 
 def check(cells: list[Cell]) -> None:
-    """Builds the configs of every cell. Raises BadInput with the first that is none."""
+    """Builds the configs of every cell. Raises BadInput with the first that is none, or would be judged on
+    the problems that it trains on, or chosen on those of the test."""
     from dasd.evaluation.benchmarks import choose
 
     for cell in cells:
         run = cell.run_config(next(iter(candidates(cell.study, cell.arm)), {}))
-        cell.eval_config(run)
+        asked, tested = (each.eval_config(run).data for each in (cell, replace(cell, candidate=None)))
+        if cell.candidate is not None and (source := shared_source(tested, asked)):
+            raise BadInput(
+                f"{cell.task}: search.evaluation asks the problems of evaluation ({source}, {asked.split}): choose on another "
+                "split, or on another file where the source has no splits"
+            )
         if cell.suites:
             choose(cell.suites)
             cell.suites_config(run)

@@ -8,23 +8,14 @@ from __future__ import annotations
 import os
 import runpy
 import sys
-import threading
-import time
 
 from filelock import FileLock
 
-SECONDS_BETWEEN_LOOKS = 0.5
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-    os._exit(1)
-
+from dasd import processes
 
 if __name__ == "__main__":
     parent, folder, *command = sys.argv[1:]
-    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    processes.end_with(int(parent))
     with FileLock(os.path.join(folder, ".child.lock"), timeout=60):
         sys.argv = ["dasd", *command]
         runpy.run_module("dasd", run_name="__main__")

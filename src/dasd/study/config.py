@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from dasd.config import BadInput, load_config, nearest
-from dasd.config.core import LocalPath, Section
+from dasd.config.core import LocalPath, Section, read_values
 
 Grid = dict[str, list[Any]]  # dotted key of a run's config -> the values that are tried
 # What every arm of a task has in common: problems, rollouts, steps, the model that is started from.
@@ -21,6 +21,8 @@ MATCHED = (
     "training.group_size", "training.num_iterations", "training.max_completion_length", "training.temperature",
 )  # fmt: skip
 OURS = ("output", "training.steps", "training.seed")  # the study says these itself
+# What may change while a study is under way: what it says itself, and what only watches a run.
+IDLE = (*OURS, "validation", "training.eval_steps", "training.save_steps", "training.report_steps", "training.report_to")
 
 
 class StudyEvaluation(Section):
@@ -28,7 +30,7 @@ class StudyEvaluation(Section):
 
     source: str | None = Field(None, description="hub id or local file; null: the training data's, of another split")
     split: str = Field("test", description="split of the dataset")
-    limit: Annotated[int, Field(gt=0)] = Field(200, description="use the first ones only")
+    limit: Annotated[int, Field(gt=0)] = Field(200, description="use the first ones only, of each source")
     num_samples: Annotated[int, Field(gt=0)] = Field(16, description="samples of each problem")
     temperature: Annotated[float, Field(ge=0)] = Field(1.0, description="of the sampling")
     seed: int = Field(0, description="seed of the sampling, the same for every cell")
@@ -155,9 +157,6 @@ class StudyConfig(Section):
             raise ValueError(f"search.arms: {unknown[0]!r} is none of the arms{nearest(unknown[0], list(self.arms))}")
         if both := sorted(set(self.search.seeds) & set(self.seeds)):
             raise ValueError(f"search.seeds: {both} are seeds of the study too; a choice is confirmed with fresh ones")
-        ours, theirs = self.evaluation, self.search.evaluation
-        if (ours.source, ours.split) == (theirs.source, theirs.split):
-            raise ValueError(f"search.evaluation asks the problems of evaluation ({ours.split}): choose on another split")
         for arm in self.arms:
             grid = dict.fromkeys(self.search.grid_of(arm))
             _refuse(grid, "search", MATCHED, "which all arms of a task share: budget and problems are matched")
@@ -172,9 +171,14 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def is_of(given: str, keys: Iterable[str]) -> bool:
+    """Whether a dotted key is one of these, or below one."""
+    return any(given == key or given.startswith(f"{key}.") for key in keys)
+
+
 def _refuse(settings: Mapping[str, Any], where: str, keys: tuple[str, ...], why: str) -> None:
     for given in flat(settings):
-        if any(given == key or given.startswith(f"{key}.") for key in keys):
+        if is_of(given, keys):
             raise ValueError(f"{where} sets {given}, {why}")
 
 
@@ -197,6 +201,11 @@ class Study:
     @property
     def plan_sha256(self) -> str:
         return hashlib.sha256(self.plan.read_bytes()).hexdigest()
+
+    @property
+    def base_settings(self) -> dict[str, Any]:
+        """What the base's file says, and what it extends, under dotted keys; without what decides nothing."""
+        return {key: value for key, value in flat(read_values(self.base)).items() if not is_of(key, IDLE)}
 
 
 def load_study(path: Path, recipes: Mapping[str, Path]) -> Study:

@@ -1,7 +1,12 @@
-"""Was the plan made before the runs, and was it kept? The plan and the settings at the first run, and every change since."""
+"""Was the plan made before the runs, and was it kept? The plan and the settings at the first run, and every change since.
+
+And are the cells that are done those of the study as it is now? Imports no torch.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -10,28 +15,47 @@ from filelock import FileLock
 
 from dasd.config import BadInput
 from dasd.files import append_lines, read_lines, write_text
-from dasd.study.config import Study, flat
+from dasd.study.cells import Cell, all_cells, candidates, settings_of
+from dasd.study.config import Study, flat, is_of
+from dasd.study.search import read_choice
 
 FILE = "history.jsonl"
 Note = dict[str, Any]
-FIXED = ("steps", "evaluation.", "base", "reference", "suite_limit")  # chosen before the first run; else another study
+# Chosen before the first run; else another study.
+FIXED = ("steps", "evaluation", "base", "reference", "suite_limit", "search.evaluation")
+
+
+def check(study: Study) -> None:
+    """Writes nothing. Raises BadInput where something that is fixed is another than at the first run, or where a cell that is
+    done was run with other settings than the study has now, or not evaluated on what it asks now.
+    """
+    noted, now = read_lines(study.output / FILE), _now(study)
+    changed = [key for key in _keys(*noted, now) if (first := _first_with(noted, key)) and _differ(first, now, key)]
+    if changed:
+        raise BadInput(
+            f"{study.output} holds a study with another {', '.join(changed)}, which is fixed before the first run: give "
+            "another output"
+        )
+    found = [(cell, why) for cell in all_cells(study) if (why := _why_another(cell))]
+    if found:
+        cell, why = found[0]
+        count = f" (the first of {len(found)} cells)" if len(found) > 1 else ""
+        raise BadInput(
+            f"{cell.folder}{count} {why}; set the study back, give the task or the arm another name, or delete "
+            f"{study.output / cell.task / cell.arm} to run it again"
+        )
 
 
 def record(study: Study) -> None:
     """Notes plan and settings beside the runs, if they are not those of the last note; keeps the plan's text.
 
-    Raises BadInput where something that is fixed is another than at the first run.
+    Raises BadInput as `check` does.
     """
     path = study.output / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{FILE}.lock")):
+        check(study)
         noted, now = read_lines(path), _now(study)
-        changed = [key for key in _keys(*noted, now) if (first := _first_with(noted, key)) and _differ(first, now, key)]
-        if changed:
-            raise BadInput(
-                f"{study.output} holds a study with another {', '.join(changed)}, which is fixed before the first run: give "
-                "another output"
-            )
         if not noted or {**noted[-1], "at": None} != {**now, "at": None}:
             write_text(study.output / f"plan-{study.plan_sha256[:8]}.md", study.plan.read_text(encoding="utf-8"))
             append_lines(path, [now])
@@ -60,26 +84,72 @@ def first(study: Study) -> dict[str, Any] | None:
     return {key: noted[0][key] for key in ("plan_sha256", "at")} if noted else None
 
 
+def _why_another(cell: Cell) -> str | None:
+    """Why a cell that is done is none of the study as it is now; None where nothing speaks against it."""
+    if (kept := cell.outcome) is None:
+        return None
+    if missing := [name for name in (cell.own_set, *cell.suites) if name not in kept["sets"]]:
+        return f"was not evaluated on {', '.join(missing)}"
+    changed = _changed(cell, kept.get("settings", {}))
+    return f"was run with other settings than the study has now: {', '.join(changed)}" if changed else None
+
+
+def _changed(cell: Cell, settings: Mapping[str, Any]) -> list[str]:
+    """Which `settings` of a cell are none that it would be run with now. What either version of them does not have is unknown,
+    but for settings of the method; so is what a search tries that is still open.
+    """
+    choice = read_choice(cell.study, cell.task, cell.arm)
+    tried = next(iter(candidates(cell.study, cell.arm))) if choice is None else {}
+    now, changed = settings_of(cell.run_config(choice["chosen"] if choice else tried)), []
+    for section, was in settings.items():
+        ours = now.get(section, {})
+        for key in {**was, **ours} if section == "method" else [key for key in was if key in ours]:
+            name = f"{section}.{key}"
+            unknown = cell.candidate is None and any(is_of(each, [name]) for each in tried)
+            if was.get(key, "absent") != ours.get(key, "absent") and not unknown:
+                changed.append(f"{name} ({_shown(was, key)}, now {_shown(ours, key)})")
+    return changed
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    return json.dumps(settings[key], ensure_ascii=False) if key in settings else "absent"
+
+
 def _first_with(noted: list[Note], key: str) -> Note | None:
-    """The note that fixed this setting: the first one, and of a task's suites the first that has the task; None if none did."""
-    if key.startswith(FIXED):
-        return next(iter(noted), None)
+    """The note that fixed this setting: the first that knows it, and of a task's suites the first that has the task; None if
+    none did.
+    """
+    if is_of(key, FIXED):
+        return next((note for note in noted if _knows(note, key)), None)
     if not key.startswith("suites."):
         return None
     task = "tasks." + key.removeprefix("suites.")
-    return next((note for note in noted if any(each == task or each.startswith(f"{task}.") for each in note["settings"])), None)
+    return next((note for note in noted if any(is_of(each, [task]) for each in note["settings"])), None)
+
+
+def _knows(note: Note, key: str) -> bool:
+    """Older versions did not note what the base says; a study without a search says nothing of its problems."""
+    if key.startswith("base."):
+        return "base" in note
+    return not key.startswith("search.evaluation.") or key in note["settings"]
+
+
+def _settings(note: Note) -> dict[str, Any]:
+    return {**note["settings"], **{f"base.{key}": value for key, value in note.get("base", {}).items()}}
 
 
 def _keys(*notes: Note) -> list[str]:
-    return list(dict.fromkeys(key for note in notes for key in note["settings"]))
+    return list(dict.fromkeys(key for note in notes for key in _settings(note)))
 
 
 def _differ(before: Note, after: Note, key: str) -> bool:
-    return before["settings"].get(key, "absent") != after["settings"].get(key, "absent")
+    if not (_knows(before, key) and _knows(after, key)):
+        return False
+    return _settings(before).get(key, "absent") != _settings(after).get(key, "absent")
 
 
 def _now(study: Study) -> Note:
     # where it is, and what the analysis reads beside the runs, decides no run
     settings = flat(study.config.model_dump(mode="json", exclude={"output", "predictions", "pairs"}))
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return {"at": at, "plan_sha256": study.plan_sha256, "settings": settings}
+    return {"at": at, "plan_sha256": study.plan_sha256, "settings": settings, "base": study.base_settings}

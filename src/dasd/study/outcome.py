@@ -1,7 +1,7 @@
 """What is kept of a cell that is done: `outcome.json`, a few kilobytes, all that the analysis reads. Imports no torch.
 
 How many samples of each problem are right in each evaluation set (which is all that Avg@k and Pass@k need), figures of the
-samples, and the run's curves. Checkpoints, samples and logs may be deleted once it is there.
+samples, the run's curves, and the settings that it was run with. Checkpoints, samples and logs may be deleted once it is there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 
 from dasd.evaluation.readers import OnFile, read_run
 from dasd.files import read_json, read_lines, write_text
-from dasd.study.cells import EVALUATION, OUTCOME, SUITES, Cell
+from dasd.study.cells import EVALUATION, OUTCOME, SUITES, Cell, settings_of
+from dasd.study.search import chosen_for
 from dasd.tasks.base import GradeStatus
 
 CURVES = {
@@ -38,6 +39,7 @@ def keep(cell: Cell) -> Record:
     run = read_json(cell.folder / "run.json") or {}
     kept = {
         "steps": (read_json(cell.folder / "result.json") or {}).get("steps", 0),
+        "settings": settings_of(cell.run_config(chosen_for(cell))),
         "made": {key: run.get(key) for key in ("started", "git_revision")} | {"versions": run.get("versions", {})},
         "sets": {cell.own_set: _set(own), **{name: _set(each) for name, each in suites.items()}},
         "curves": {name: _series(cell.folder / file, key) for name, (file, key) in CURVES.items()},

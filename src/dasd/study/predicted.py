@@ -18,8 +18,9 @@ import numpy as np
 from dasd.analysis.correlation import spearman
 from dasd.config import BadInput, RunConfig
 from dasd.files import read_json
-from dasd.study.cells import Cell
-from dasd.study.config import Study
+from dasd.study.cells import Cell, candidates
+from dasd.study.config import Study, is_of
+from dasd.study.search import read_choice
 
 LEAST_CELLS = 8  # with fewer there is no verdict
 DRAWS = 10_000
@@ -78,12 +79,21 @@ def against_effects(study: Study, studies: Sequence[tuple[str, Study, Sequence[R
     probes = {task: [_probe(path) for path in paths] for task, paths in study.probes.items()}
 
     def guess(of: Study, row: Record) -> Record | None:
-        run = Cell(of, row["task"], row["arm"], of.config.seeds[0]).run_config({})
+        if (run := _as_chosen(of, row["task"], row["arm"])) is None:
+            return None
         rule = rule_of(run, asked.beta)
         said = predicted(probes.get(row["task"], ()), run.teacher.context, rule) if rule else None
         return {"predicted": said, "by": run.teacher.context} if said else None
 
     return _compared(_cells(studies, guess), "the probe")
+
+
+def _as_chosen(study: Study, task: str, arm: str) -> RunConfig | None:
+    """An arm with the settings that its search chose; None while a search is open that tries some of its method or teacher."""
+    choice, tried = read_choice(study, task, arm), next(iter(candidates(study, arm)), {})
+    if choice is None and any(is_of(key, ("method", "teacher")) for key in tried):
+        return None
+    return Cell(study, task, arm, study.config.seeds[0]).run_config(choice["chosen"] if choice else tried)
 
 
 def gains_against_effects(

@@ -20,7 +20,7 @@ from dasd.study import statistics
 from dasd.study.cells import Cell, all_cells, main_cells
 from dasd.study.claims import better, paired
 from dasd.study.config import Study
-from dasd.study.history import deviations, first
+from dasd.study.history import check, deviations, first
 from dasd.study.outcome import CURVES
 from dasd.study.predicted import against_effects, gains_against_effects
 from dasd.study.search import read_choice
@@ -36,8 +36,11 @@ Read = list[tuple[Cell, Record]]  # the cells of one task and arm that are done,
 def results(study: Study, workers: int = 1) -> Record:
     """`study.json`: `cells`, `choices`, `results` (for each task, evaluation set and arm `avg` and `pass`), `findings`, ...
 
-    Raises BadInput where cells of one task were not evaluated on the same problems.
+    Raises BadInput where cells of one task were not evaluated on the same problems, or cells are none of the study as it is now
+    (`dasd.study.history`).
     """
+    for each in (study, *study.also):
+        check(each)
     cells, config = all_cells(study), study.config
     read = _read_all(study)
     rows = _rows(study, read)

@@ -7,6 +7,8 @@ that share the file system (a Slurm array), and a cell whose process is killed i
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -26,6 +28,12 @@ from dasd.study.outcome import keep
 from dasd.study.search import chosen_for, read_choice, settle
 
 LOG, KILLED = "log.txt", "killed"
+# What the machine lacked, as torch, CUDA's libraries, NumPy, Python and the system say it.
+SHORT = re.compile(
+    "OutOfMemory|out of memory|MemoryError|can't allocate memory|cannot allocate memory|ALLOC_FAILED|No space left on device",
+    re.IGNORECASE,
+)
+LAST_LINES = 30
 SECONDS_BETWEEN_LOOKS = 1.0
 Run = Callable[[Cell], str | None]  # does the work of a cell; what went wrong, or None
 
@@ -45,16 +53,24 @@ def run_cell(cell: Cell) -> str | None:
     for command in cell.commands():
         start = [sys.executable, "-m", "dasd.study.child", str(os.getpid()), str(folder), *command]
         with (folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(f"$ dasd {' '.join(command)}\n")
+            before = log.tell()
+            log.write(f"$ dasd {shlex.join(command)}\n")
             log.flush()
             code = subprocess.run(start, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment).returncode
         if code < 0:
             return f"{KILLED} by signal {-code}"
         if code:
-            said = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            return f"dasd {command[0]} ended with {code}: {said[-1]}"
+            return f"dasd {command[0]} ended with {code}: {_last_words(folder / LOG, before)}"
     keep(cell)
     return None
+
+
+def _last_words(log: Path, before: int) -> str:
+    """Of what was said after the first `before` bytes: the last line, or the last one that says what the machine lacked, which
+    libraries talk on after.
+    """
+    said = log.read_bytes()[before:].decode("utf-8", errors="replace").strip().splitlines()
+    return next((line for line in said[: -LAST_LINES - 1 : -1] if SHORT.search(line)), said[-1])
 
 
 class Work:
@@ -133,8 +149,8 @@ class Work:
             return "wait" if waiting else None
 
     def _own_failures(self) -> dict[str, str]:
-        """Those that tell something of a candidate's settings: not that somebody ended it, or that memory was short."""
-        return {name: why for name, why in self.failed.items() if not why.startswith(KILLED)}
+        """Those that tell something of a candidate's settings: not that somebody ended it, or that memory or disk was short."""
+        return {name: why for name, why in self.failed.items() if not why.startswith(KILLED) and not SHORT.search(why)}
 
     def _search_is_open(self, cell: Cell) -> bool:
         mine = [each for each in self.cells if (each.task, each.arm) == (cell.task, cell.arm) and each.candidate is not None]
@@ -194,16 +210,18 @@ def in_words(seconds: float) -> str:
 
 
 def slurm_script(study: Study, tasks: int) -> str:
-    """A Slurm array whose tasks share the cells through their locks."""
+    """A Slurm array whose tasks share the cells through their locks. Makes the folder of their logs, for Slurm does not."""
+    study.output.mkdir(parents=True, exist_ok=True)
+    logs = shlex.quote(f"{study.output.resolve()}/slurm-%A-%a.txt")
     return f"""#!/bin/bash
 #SBATCH --job-name=dasd-study
 #SBATCH --array=1-{tasks}
-#SBATCH --output={study.output}/slurm-%A-%a.txt
+#SBATCH --output={logs}
 # Each task takes the next cell that nobody works on. The folder must be on a file system that all nodes share.
 # Add what your cluster wants: --partition, --time, --gres=gpu:1, --cpus-per-task. A task that is killed loses no finished cell.
 set -e
-cd {Path.cwd()}
-dasd study {study.path} --workers 1
+cd {shlex.quote(str(Path.cwd()))}
+dasd study {shlex.quote(str(study.path))} --workers 1
 """
 
 

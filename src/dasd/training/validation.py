@@ -14,7 +14,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from dasd import processes
-from dasd.config import BadInput, DataConfig, EvalConfig, RunConfig
+from dasd.config import BadInput, EvalConfig, RunConfig
 from dasd.evaluation.benchmarks import data_suite
 from dasd.evaluation.folder import Evaluation, Shard
 from dasd.evaluation.runner import run
@@ -22,13 +22,6 @@ from dasd.evaluation.samplers.transformers import TransformersSampler
 from dasd.files import append_lines, read_lines, repair_lines
 
 FOLDER, LINES = "validation", "validation.jsonl"
-
-
-def validation_data(config: RunConfig) -> DataConfig:
-    """The validation problems as a data section: what the training data's says, but for their place."""
-    ours = config.validation
-    place = {"split": ours.split, "limit": ours.limit, **({"source": ours.source, "sources": ()} if ours.source else {})}
-    return DataConfig(**(config.data.model_dump() | place))
 
 
 class Validation(TrainerCallback):
@@ -46,7 +39,7 @@ class Validation(TrainerCallback):
             )
         self.config, self.trainer = config, trainer
         self.output, self.every = Path(config.output), config.training.eval_steps
-        self.suite = data_suite(validation_data(config))
+        self.suite = data_suite(config.validation_data())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Forgets what comes after the step that is gone on from, and evaluates the base model."""
@@ -95,7 +88,7 @@ class Validation(TrainerCallback):
         training, ours = self.config.training, self.config.validation
         return EvalConfig(
             model=self.config.model.model_copy(update={"path": f"{self.config.output}, step {step}"}),
-            data=validation_data(self.config),
+            data=self.config.validation_data(),
             num_samples=ours.num_samples,
             temperature=training.temperature,
             max_completion_length=training.max_completion_length,

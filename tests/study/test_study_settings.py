@@ -1,0 +1,340 @@
+"""Is what a study says of its cells what they were run with: problems, prompts, base, arms, choices?"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from datasets import Dataset, DatasetDict
+
+from dasd import cli
+from dasd.config import BadInput, EvalConfig, dump_config, load_config
+from dasd.files import read_lines, write_json
+from dasd.study import work
+from dasd.study.cells import Cell, all_cells, check, settings_of
+from dasd.study.config import Study, load_study
+from dasd.study.history import deviations, record
+from dasd.study.outcome import keep
+from dasd.study.results import results
+from dasd.study.work import Work, run_cell
+from dasd.trained import as_trained, facts_of_run
+from evaluation.test_groups import write as write_evaluation
+from study.test_predicted import entry, probe
+from study.test_study import BASE, SEARCH, SMALL, answered, finish, study, write
+
+MATHS = {"task": "math"}
+ROWS = [{"problem": "1 + 1?", "answer": "2", "solution": "2"}]
+
+
+def on(folder: Path, data: dict, **changes: object) -> Study:
+    """A study whose base has these data."""
+    path = write(folder, tasks={"own": {}}, **changes)
+    (folder / "base.yaml").write_text(yaml.safe_dump({**BASE, "data": data}))
+    return load_study(path, {})
+
+
+def edited(folder: Path, **settings: object) -> None:
+    (folder / "base.yaml").write_text(yaml.safe_dump({**BASE, **settings}))
+
+
+def done(cell: Cell) -> None:
+    """The cell as its commands leave it."""
+    write_evaluation(cell.folder / "evaluation", [0, 2, 1])
+    write_json(cell.folder / "result.json", {"steps": 1})
+    keep(cell)
+
+
+def test_a_file_is_not_tested_on_itself(tmp_path, capsys):
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps(ROWS[0]) + "\n")
+    with pytest.raises(BadInput, match=r"own: .*mine\.jsonl is what is trained on: set evaluation\.source .*no splits"):
+        check(all_cells(on(tmp_path, MATHS | {"source": str(file)})))
+    assert cli.run(["study", str(tmp_path / "study.yaml"), "--plan"]) == 2
+    assert "mine.jsonl is what is trained on" in capsys.readouterr().err
+    with pytest.raises(BadInput, match=r"mine\.jsonl is what is trained on"):
+        check(all_cells(on(tmp_path, MATHS | {"sources": [{"source": str(file)}]})))
+    Dataset.from_list(ROWS).save_to_disk(tmp_path / "one")
+    with pytest.raises(BadInput, match=r"one is what is trained on: set evaluation\.source"):
+        check(all_cells(on(tmp_path, MATHS | {"source": str(tmp_path / "one")})))
+    DatasetDict(train=Dataset.from_list(ROWS), test=Dataset.from_list(ROWS)).save_to_disk(tmp_path / "splits")
+    check(all_cells(on(tmp_path, MATHS | {"source": str(tmp_path / "splits")})))
+    check(all_cells(on(tmp_path, MATHS | {"source": str(file)}, evaluation={"source": str(tmp_path / "other.jsonl")})))
+
+
+def test_a_study_is_not_tested_on_the_split_that_it_trains_on(tmp_path):
+    with pytest.raises(BadInput, match=r"bundled is what is trained on: .*evaluation\.split to another split"):
+        check(all_cells(study(tmp_path, evaluation={"split": "train"})))
+
+
+def test_a_cell_of_several_sources_is_evaluated_on_the_split_that_is_asked(tmp_path):
+    for name in ("a", "b"):
+        DatasetDict(train=Dataset.from_list(ROWS), test=Dataset.from_list(ROWS)).save_to_disk(tmp_path / name)
+    given = on(tmp_path, MATHS | {"sources": [{"source": str(tmp_path / name), "limit": 9} for name in ("a", "b")]})
+    cell, *_ = all_cells(given)
+    asked = cell.eval_config(cell.run_config({})).data
+    assert [(part.split, part.limit) for part in asked.parts] == [("test", 3)] * 2
+
+
+def test_a_search_on_the_file_of_the_test_is_refused(tmp_path):
+    """A file has one set of rows, whatever the splits are called."""
+    files = [str(tmp_path / f"{name}.jsonl") for name in ("train", "test", "validation")]
+    train, test, validation = files
+
+    def searched(place: str) -> Study:
+        search = {**SEARCH, "evaluation": {"source": place, "split": "validation"}}
+        return on(tmp_path, MATHS | {"source": train}, evaluation={"source": test}, search=search)
+
+    check(all_cells(searched(validation)))
+    with pytest.raises(BadInput, match=r"own: search\.evaluation asks the problems of evaluation .*test\.jsonl"):
+        check(all_cells(searched(test)))
+    with pytest.raises(BadInput, match=r"train\.jsonl is what is trained on: set search\.evaluation\.source"):
+        check(all_cells(searched(train)))
+
+
+def test_a_cell_is_evaluated_with_the_prompt_that_it_was_trained_with(tmp_path):
+    """Its model's settings and system prompt, on its own problems and on suites, as `dasd eval` reads them."""
+    model = {"chat_template_kwargs": {"enable_thinking": False}, "chat_template": "plain", "trust_remote_code": True,
+             "dtype": "float32", "attn_implementation": "eager", "revision": "abc"}  # fmt: skip
+    path = write(tmp_path, suites={"countdown": ["countdown/more_numbers"]})
+    edited(tmp_path, model=model, data={"limit": 40, "system_prompt": "Think."})
+    cell, *_ = all_cells(load_study(path, {}))
+    run = cell.run_config({})
+    final = cell.folder / "checkpoints/final"
+    final.mkdir(parents=True)
+    (final / "config.json").write_text("{}")
+    (cell.folder / "config.yaml").write_text(dump_config(run))
+    facts_of_run(run, []).write(cell.folder)
+    facts_of_run(run, []).write(final)
+    for config in (cell.eval_config(run), cell.suites_config(run)):
+        (cell.folder / "asked.yaml").write_text(dump_config(config))
+        read = as_trained(load_config(EvalConfig, cell.folder / "asked.yaml", ["--model.path", str(cell.folder)]))
+        assert read.model.model_dump(exclude={"path"}) == run.model.model_dump(exclude={"path"}) | {"revision": None}
+        assert (read.model.path, read.data.system_prompt) == (str(final), "Think.")
+
+
+def test_the_content_of_the_base_is_fixed_before_the_first_run(tmp_path):
+    """What the file says, not how, and not what only watches a run."""
+    given = study(tmp_path)
+    record(given)
+    (tmp_path / "base.yaml").write_text("# the same\n" + yaml.safe_dump(BASE, default_flow_style=True))
+    record(given)
+    edited(tmp_path, validation={"limit": 5}, training={**BASE["training"], "save_steps": 7, "eval_steps": 1})
+    record(given)
+    assert len(read_lines(given.output / "history.jsonl")) == 1
+    edited(tmp_path, training={**BASE["training"], "learning_rate": 1e-2, "loss_type": "grpo"})
+    for ask in (record, results):
+        with pytest.raises(BadInput, match=r"another base\.training\.learning_rate, base\.training\.loss_type, which"):
+            ask(given)
+    (tmp_path / "parent.yaml").write_text(yaml.safe_dump({**BASE, "data": {"limit": 41}}))
+    (tmp_path / "base.yaml").write_text("extends: parent.yaml\n")
+    with pytest.raises(BadInput, match=r"another base\.data\.limit, which"):
+        record(given)
+
+
+def test_a_history_that_does_not_know_the_base_is_gone_on_with(tmp_path):
+    """It is unknown what the base was, which is no change; from then on it is fixed."""
+    given = study(tmp_path)
+    record(given)
+    path = given.output / "history.jsonl"
+    [note] = read_lines(path)
+    path.write_text(json.dumps({key: note[key] for key in ("at", "plan_sha256", "settings")}) + "\n")
+    assert deviations(given) == []
+    record(given)
+    assert deviations(given) == []
+    edited(tmp_path, data={"limit": 41})
+    with pytest.raises(BadInput, match=r"another base\.data\.limit"):
+        record(given)
+
+
+def test_cells_of_an_arm_that_was_edited_are_not_counted_as_the_new_one(tmp_path):
+    for cell in all_cells(study(tmp_path)):
+        done(cell)
+    arms = {**SMALL["arms"], "dasd": {"method": {"name": "dasd", "beta": 0.5}, "training": {"learning_rate": 1e-3}}}
+    given = study(tmp_path, arms=arms)
+    said = r"dasd/seed-0 \(the first of 2 cells\) .* method\.beta \(0\.02, now 0\.5\), training\.learning_rate \(0\.0001, now"
+    for ask in (record, results):
+        with pytest.raises(BadInput, match=said):
+            ask(given)
+    assert not (given.output / "history.jsonl").exists()
+    renamed = {**SMALL["arms"], "higher": arms["dasd"]}
+    assert results(study(tmp_path, arms=renamed))["progress"]["done"] == 4
+
+
+def test_what_is_kept_of_settings_is_the_same_on_another_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = on(tmp_path, MATHS | {"source": "~/mine.jsonl", "columns": {"hint": "clue"}}, evaluation={"source": "~/test.jsonl"})
+    kept = settings_of(all_cells(given)[0].run_config({}))
+    assert (kept["data"]["source"], kept["data"]["columns"]["hint"]) == ("~/mine.jsonl", "clue")
+    assert kept["method"] == {"name": "grpo"}
+    assert "seed" not in kept["training"]
+
+
+def test_an_arm_that_loses_a_setting_is_another(tmp_path):
+    for cell in all_cells(study(tmp_path, arms={**SMALL["arms"], "dasd": {"method": {"name": "dasd", "rho": 0.5}}})):
+        done(cell)
+    with pytest.raises(BadInput, match=r"method\.rho \(0\.5, now absent\); set the study back"):
+        results(study(tmp_path, arms={**SMALL["arms"], "dasd": {"method": {"name": "dasd"}}}))
+
+
+def test_settings_that_only_watch_a_run_may_change(tmp_path):
+    for cell in all_cells(study(tmp_path)):
+        done(cell)
+    tasks = {"countdown": {"training": {"eval_steps": 0, "report_steps": 3}, "validation": {"limit": 4}}}
+    assert results(study(tmp_path, tasks=tasks))["progress"]["done"] == 4
+
+
+def test_outcomes_that_do_not_know_their_settings_count(tmp_path):
+    """Those of an older version, and a setting that an older version did not have."""
+    cells = all_cells(study(tmp_path))
+    for cell in cells:
+        answered(cell, [1, 1])
+    given = study(tmp_path, arms={**SMALL["arms"], "dasd": {"method": {"name": "dasd", "beta": 0.5}}})
+    assert results(given)["progress"]["done"] == 4
+    for cell in cells:
+        done(cell)
+        kept = json.loads((cell.folder / "outcome.json").read_text())
+        del kept["settings"]["training"]["loss_type"]
+        write_json(cell.folder / "outcome.json", kept)
+    assert results(study(tmp_path))["progress"]["done"] == 4
+
+
+def test_cells_are_held_to_what_their_search_chose(tmp_path):
+    given = study(tmp_path, search=SEARCH)
+    own = [cell for cell in all_cells(given) if cell.candidate is None and cell.arm == "grpo"]
+    choice = given.output / "countdown/grpo/choice.json"
+    write_json(choice, {"chosen": {"training.learning_rate": 1e-3}, "candidates": []})
+    for cell in own:
+        done(cell)
+    assert results(given)["progress"]["done"] == 2
+    write_json(choice, {"chosen": {"training.learning_rate": 1e-4}, "candidates": []})
+    with pytest.raises(BadInput, match=r"training\.learning_rate \(0\.001, now 0\.0001\)"):
+        results(given)
+    choice.unlink()  # the search is open: nothing is known of what it tries
+    assert results(given)["progress"]["done"] == 2
+    with pytest.raises(BadInput, match=r'method\.name \("grpo", now "dr_grpo"\)'):
+        results(study(tmp_path, search=SEARCH, arms={**SMALL["arms"], "grpo": {"method": {"name": "dr_grpo"}}}))
+
+
+def test_the_search_is_judged_on_the_same_problems_to_its_end(tmp_path):
+    record(study(tmp_path, search=SEARCH))
+    record(study(tmp_path))  # without it
+    more = {**SEARCH, "evaluation": {"limit": 12}}
+    with pytest.raises(BadInput, match=r"another search\.evaluation\.limit"):
+        record(study(tmp_path, search=more))
+    assert results(study(tmp_path / "fresh", search=more))["progress"]["done"] == 0
+
+
+def test_a_prediction_is_of_the_settings_that_the_search_chose(tmp_path):
+    arms = {"grpo": {"method": {"name": "grpo"}}, "dasd": {"method": {"name": "dasd", "beta": 0.1}}}
+    (tmp_path / "probe.json").write_text(
+        json.dumps(probe(entry("conform", "deviate", 0.8, -0.02), entry("conform", "deviate", 0.5, 0.03)))
+    )
+    asked = {"probes": {"countdown": ["probe.json"]}, "beta": 0.1}
+
+    def predicted(grid: dict) -> list[float]:
+        search = {"grid": {}, "arms": {"dasd": grid}, "seeds": [7]}
+        given = study(tmp_path, arms=arms, predictions=asked, search=search)
+        for cell in all_cells(given):
+            if cell.candidate is None:
+                answered(cell, [1, 1])
+        return [cell["predicted"]["mean"] for cell in results(given)["prediction"]["cells"]]
+
+    rho, rate = {"method.rho": [0.5, 0.8]}, {"training.learning_rate": [1e-3, 1e-4]}
+    assert predicted(rho) == predicted({"teacher.context": ["solution", "answer"]}) == []  # nothing is chosen yet
+    assert predicted(rate) == [-0.02]
+    choice = tmp_path / "out/countdown/dasd/choice.json"
+    write_json(choice, {"chosen": {"method.rho": 0.5}, "candidates": []})
+    assert predicted(rho) == [0.03]
+    write_json(choice, {"chosen": {"method.beta": 0.02}, "candidates": []})
+    assert predicted({"method.beta": [0.02, 0.1]}) == []  # another dose
+
+
+def test_slurm_has_a_folder_for_its_logs_and_paths_with_spaces(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "my studies"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    write(Path("a b"), output="the out")
+    assert cli.run(["study", "a b/study.yaml", "--slurm"]) == 0
+    script = capsys.readouterr().out.splitlines()
+    assert cli.run(["study", "a b/study.yaml", "--plan"]) == 0
+    assert "    dasd train 'the out/countdown/grpo/seed-0/cell.yaml'\n" in capsys.readouterr().out
+    [log] = [shlex.split(line.partition("--output=")[2]) for line in script if "--output=" in line]
+    assert [Path(path).parent for path in log] == [folder / "the out"]
+    assert (folder / "the out").is_dir()
+    assert [shlex.split(line) for line in script[-2:]] == [
+        ["cd", str(folder)], ["dasd", "study", "a b/study.yaml", "--workers", "1"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "torch.AcceleratorError: CUDA error: out of memory",
+        "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried",
+        "MemoryError",
+        "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 1.0 TiB for an array",
+        "dasd: No space left on device: ; what was written before is intact",
+    ],
+)
+def test_a_candidate_that_was_short_of_memory_is_not_judged(tmp_path, monkeypatch, words):
+    """The search stays open until the command is given again, whatever a library says after it."""
+    given = study(tmp_path, search=SEARCH)
+    first, *others = all_cells(given)
+
+    def ends(start: list[str], stdout: object, **_: object) -> SimpleNamespace:
+        stdout.write(f"Loading\n{words}\n[W1126 ProcessGroup.cpp] destroy_process_group() was not called\n")
+        return SimpleNamespace(returncode=1)
+
+    def run(cell: Cell) -> str | None:
+        if cell.name == first.name:
+            return run_cell(cell)
+        finish(cell)
+        return None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work.subprocess, "run", ends)
+        failed = Work(given, 1, run).go()
+    assert failed == {first.name: f"dasd train ended with 1: {words}"}
+    assert not any(cell.done for cell in others if cell.arm == "grpo" and cell.candidate is None)
+    assert Work(given, 1, finish).go() == {}
+    assert all(cell.done for cell in others)
+
+
+def test_a_failure_of_its_own_is_judged_whatever_an_earlier_try_lacked(tmp_path, monkeypatch):
+    given = study(tmp_path, search=SEARCH)
+    first, *others = all_cells(given)
+    first.folder.mkdir(parents=True)
+    (first.folder / "log.txt").write_text("torch.OutOfMemoryError: CUDA out of memory\n")
+
+    def ends(start: list[str], stdout: object, **_: object) -> SimpleNamespace:
+        stdout.write("dasd: stopped: its loss is nan\n")
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(work.subprocess, "run", ends)
+    Work(given, 1, lambda cell: run_cell(cell) if cell.name == first.name else finish(cell)).go()
+    assert all(cell.done for cell in others)
+
+
+def test_a_suite_that_comes_after_the_cells_is_refused_by_report_and_plan(tmp_path, capsys):
+    given = study(tmp_path)
+    record(given)
+    for cell in all_cells(given):
+        answered(cell, [1, 1])
+    path = write(tmp_path, suites={"countdown": ["countdown/more_numbers"]})
+    before = sorted(given.output.rglob("*"))
+    for what in ("--report", "--plan"):
+        assert cli.run(["study", str(path), what]) == 2
+        assert "another suites.countdown, which is fixed before the first run" in capsys.readouterr().err
+    assert sorted(given.output.rglob("*")) == before
+    (given.output / "history.jsonl").unlink()
+    assert cli.run(["study", str(path), "--report"]) == 2
+    assert (
+        "grpo/seed-0 (the first of 4 cells) was not evaluated on countdown/more_numbers; set the study"
+        in capsys.readouterr().err
+    )
