@@ -73,6 +73,13 @@ def test_a_config_that_was_written_down_reads_the_same(sources):
     assert data.named == f"{sources}/a.jsonl, {sources}/b.jsonl"
 
 
+def test_what_is_asked_of_a_config_that_was_written_down_holds_for_every_source(sources, tmp_path):
+    """`dasd train RUN/config.yaml --data.limit 2` read all rows of both, in silence."""
+    (tmp_path / "config.yaml").write_text(dump_config(RunConfig(data=config(sources, 1, 2, limit=3))))
+    again = load_config(RunConfig, tmp_path / "config.yaml", ["--data.limit", "2", "--data.split", "other"]).data
+    assert [(part.limit, part.split) for part in again.parts] == [(2, "other")] * 2
+
+
 def test_the_record_says_what_each_source_was(sources):
     data = config(sources, 1, 2)
     first, second = describe(load_problems(data), data)

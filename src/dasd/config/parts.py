@@ -130,11 +130,10 @@ class DataConfig(Section):
         except ValidationError as error:
             said = [fault["msg"].removeprefix("Value error, ") for fault in error.errors()]
             raise ValueError(f"sources: {'; '.join(said)}") from None
-        # Each entry says all of it, so that a config that was written down reads the same.
-        fields = set(SourceConfig.model_fields) - {"weight"}
+        # An entry that names columns says all of them, so that a config that was written down reads the same.
         pairs = zip(self.sources, parts, strict=False)  # without sources, `parts` is this config itself
-        filled = tuple(SourceConfig(**part.model_dump(include=fields), weight=entry.weight) for entry, part in pairs)
-        object.__setattr__(self, "sources", filled)
+        filled = (entry if entry.columns is None else entry.model_copy(update={"columns": part.columns}) for entry, part in pairs)
+        object.__setattr__(self, "sources", tuple(filled))
         return self
 
     @property
@@ -150,8 +149,8 @@ class DataConfig(Section):
         ours = self.model_dump(exclude={"sources"})
         parts = []
         for entry in self.sources:
-            theirs = entry.model_dump(exclude={"weight"}, exclude_unset=True)
-            columns = ours["columns"] | theirs.get("columns", {})
+            theirs = entry.model_dump(exclude={"weight", "columns"}, exclude_none=True)
+            columns = ours["columns"] | (entry.columns.model_dump(exclude_unset=True) if entry.columns else {})
             parts.append(DataConfig.model_validate({**ours, **theirs, "columns": columns}))
         return parts
 
