@@ -13,7 +13,7 @@ from dasd.study.cells import all_cells
 from dasd.study.claims import better
 from dasd.study.history import record
 from dasd.study.results import band, results, verdict
-from dasd.study.sentences import sentences
+from dasd.study.sentences import sentences, signed
 from study.test_study import SMALL, answered, outcome, study
 
 
@@ -46,7 +46,7 @@ def test_the_text_claims_no_more_than_the_verdicts():
     text = sentences(found)
     assert "3 of 4 cells are done, 1 failed" in text[0]
     assert text[1].startswith("Supported, on t: a is above grpo by +0.050 [+0.010, +0.100] (Avg@16, 3 seeds")
-    assert text[2].startswith("Not supported, on t: any difference from grpo of b")
+    assert text[2].startswith("Not supported, on t: any difference from grpo. Seen: b +0.050")
     assert "0.020" in text[2]
     assert text[3].startswith("Unknown, on t: c")
     assert text[4] == "Better than grpo on t (above it, and Pass@16 not lower by 0.02 or more): a."
@@ -176,3 +176,8 @@ def test_cells_on_other_problems_are_not_compared(tmp_path):
     answered(second, [0, 1, 2])
     with pytest.raises(BadInput, match="cannot be paired"):
         results(given)
+
+
+def test_what_rounds_to_nothing_has_no_minus():
+    assert signed(-0.0004) == "+0.000"
+    assert signed(-0.0006, -0.02, 0.0) == "-0.001 [-0.020, +0.000]"

@@ -49,7 +49,7 @@ def _primary(found: Record) -> list[str]:
             effect = effects.get(task)
             seen = f" {_can_find(effect)}" if effect is not None else ""
             said.append(
-                f"Not supported, on {task}: any difference from {reference} of {names}. "
+                f"Not supported, on {task}: any difference from {reference}. Seen: {names}. "
                 f"That is no evidence that there is none.{seen}"
             )
         if told["one seed"]:
@@ -88,7 +88,7 @@ def _pairs(found: Record) -> list[str]:
         low, high = min(of["low"], of["resampled"][0]), max(of["high"], of["resampled"][1])
         seeds = "1 seed" if of["seeds"] == 1 else f"{of['seeds']} seeds"
         said.append(
-            f"Not tested, on {pair['task']}: {pair['arm']} minus {pair['other']} {of['mean']:+.3f} [{low:+.3f}, {high:+.3f}] "
+            f"Not tested, on {pair['task']}: {pair['arm']} minus {pair['other']} {signed(of['mean'], low, high)} "
             f"(Avg@{found['num_samples']}, {seeds}, the outer ends of both intervals)."
         )
     return said
@@ -150,4 +150,10 @@ def difference(of: Record, name: str) -> str:
     """A difference with its interval, what it is of, its seeds and its corrected p-value."""
     p = of["p_holm"]
     shown = "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
-    return f"{of['mean']:+.3f} [{of['low']:+.3f}, {of['high']:+.3f}] ({name}, {of['seeds']} seeds, {shown} after Holm)"
+    return f"{signed(of['mean'], of['low'], of['high'])} ({name}, {of['seeds']} seeds, {shown} after Holm)"
+
+
+def signed(value: float, *ends: float) -> str:
+    """A difference, with its interval where ends are given. What rounds to nothing is no -0.000."""
+    first, *others = (f"{round(each, 3) + 0.0:+.3f}" for each in (value, *ends))
+    return f"{first} [{', '.join(others)}]" if others else first

@@ -161,7 +161,7 @@ def _ends(of: Record) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", MINUS)
+    return f"{round(value, 3) + 0.0:+.3f}".replace("-", MINUS)
 
 
 def _effect(entry: Record) -> tuple[str, str]:
