@@ -132,7 +132,7 @@ class DataConfig(Section):
             raise ValueError(f"sources: {'; '.join(said)}") from None
         # An entry that names columns says all of them, so that a config that was written down reads the same.
         pairs = zip(self.sources, parts, strict=False)  # without sources, `parts` is this config itself
-        filled = (entry if entry.columns is None else entry.model_copy(update={"columns": part.columns}) for entry, part in pairs)
+        filled = [entry.model_copy(update={"columns": part.columns}) if entry.columns else entry for entry, part in pairs]
         object.__setattr__(self, "sources", tuple(filled))
         return self
 
