@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from fractions import Fraction
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ from trl import GRPOConfig
 from dasd import processes
 from dasd.config import BadInput, RunConfig, TrainingConfig, nearest
 from dasd.models import dtype_of
+from dasd.training.batches import whole_batches
 from dasd.training.trainer import SelfDistillationConfig
 from dasd.training.trl_options import refusal
 
@@ -192,12 +192,6 @@ def place_reporters(config: RunConfig) -> None:
         ("TENSORBOARD_LOGGING_DIR", str(output / "tensorboard")),
     ):
         os.environ.setdefault(name, value)
-
-
-def whole_batches(arguments: SelfDistillationConfig) -> int:
-    """The fewest optimisation steps after which every batch of rollouts is used up."""
-    passes = arguments.steps_per_generation * arguments.num_iterations
-    return Fraction(passes, arguments.gradient_accumulation_steps).numerator
 
 
 def refuse_torn_batches(arguments: SelfDistillationConfig) -> None:

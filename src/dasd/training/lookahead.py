@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from dasd.training.batches import policy_moves
+
 BETAS, EPS = (0.9, 0.99), 1e-8
 MEMORY_FILE, EVIDENCE_FILE = "lookahead.safetensors", "evidence.json"
 
@@ -94,10 +96,11 @@ class LooksAhead(TrainerCallback):
         args = trainer.args
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             raise ValueError("a method that looks ahead moves all trained weights at once: train without FSDP and DeepSpeed")
-        if args.num_iterations > 1 or args.use_vllm or args.steps_per_generation > args.gradient_accumulation_steps:
+        if args.use_vllm or policy_moves(args):
             raise ValueError(
-                "a method that looks ahead takes its gradient where the policy has not moved: set num_iterations: 1, one "
-                "optimisation step for each batch of rollouts, and leave vLLM out"
+                "a method that looks ahead takes its gradient where the policy has not moved: leave vLLM out, and make the "
+                f"passes of an optimisation step ({args.gradient_accumulation_steps}) a multiple of steps_per_generation x "
+                f"num_iterations ({args.steps_per_generation} x {args.num_iterations})"
             )
         self.trainer, self.method = trainer, method
         self.evidence: Mapping[str, Any] | None = None

@@ -37,7 +37,8 @@ from dasd.prompts import tokenize_prompt
 from dasd.tasks.base import Problem, Task
 from dasd.teacher.context import PrivilegedContext, wrong_hints
 from dasd.trained import Trained, facts_of_run
-from dasd.training.arguments import place_reporters, too_few_problems, trainer_arguments, whole_batches
+from dasd.training.arguments import place_reporters, too_few_problems, trainer_arguments
+from dasd.training.batches import whole_batches
 from dasd.training.callbacks import Done, MetricsWriter, ReportWriter, SignsOfLife, StopWhenDone
 from dasd.training.cards import CardWriter, write_run_card
 from dasd.training.checkpoints import is_complete, last_checkpoint, saving, step_of, telling_where_it_stands

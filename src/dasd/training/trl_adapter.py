@@ -4,8 +4,8 @@ TRL generates, scores rewards and normalises them in the group; its loss accepts
 student's log-probs and entropies of the same tokens. TRL computes them in one of two places, and credit is assigned there, so
 the student is never scored twice:
 
-* with the rollouts, where the policy will have moved before the loss (`num_iterations > 1`, several optimisation steps a
-  batch, vLLM's correction): that pass is recorded, with entropies;
+* with the rollouts, where the policy moves before the loss (`dasd.training.batches.policy_moves`) or vLLM is corrected: that
+  pass is recorded, with entropies;
 * in the loss itself, where it has not: the training pass has the very numbers, and advantages are read only after it.
 
 Methods that compare whole distributions always get their credit in the loss, beside the hidden states of the training pass.
