@@ -104,8 +104,6 @@ def load_tokenizer(config: ModelConfig) -> Any:
             raise BadInput(f"model.path {path} is not a model folder: it has no config.json{_hint(folder)}")
         if not any(file for pattern in _WEIGHTS for file in folder.glob(pattern)):
             raise BadInput(f"model.path {path} has no weights (model.safetensors): was its download or save cut off?")
-    elif path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise BadInput(f"model.path {path} does not exist")
     if is_adapter(folder) and not (folder / "tokenizer_config.json").exists():
         base, revision = base_of(folder)
         config = config.model_copy(update={"path": base, "revision": revision})
@@ -146,6 +144,8 @@ def _generation_config(config: ModelConfig) -> GenerationConfig | None:
 def _load(kind: Any, config: ModelConfig, **options: Any) -> Any:
     path = model_path(config)
     if not Path(path).is_dir():
+        if path.startswith((".", "/", "~")) or path.count("/") > 1:
+            raise BadInput(f"model.path {path} does not exist")
         try:
             check_hub("model", path, config.revision)
         except BadInput as error:
