@@ -139,7 +139,7 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
 
 
 def variants(tmp_path, **trainings):
-    files = configs(tmp_path, reference={"name": "grpo"}, **dict.fromkeys(trainings, {"name": "dasd"}))
+    files = configs(tmp_path, reference={"name": "grpo"}, **{name: {"name": "dasd"} for name in trainings})
     for name, training in trainings.items():
         files[name].write_text(yaml.safe_dump(BASE | {"training": BASE["training"] | training}))
     return {name: load_config(RunConfig, file) for name, file in files.items()}
@@ -162,7 +162,8 @@ def test_a_batch_of_rollouts_that_serves_several_steps_is_refused(tmp_path, trai
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("shuffle_dataset", False), ("steps_per_generation", 1), ("top_p", 0.9), ("generation_kwargs", {"x": 1})]
+    ("name", "value"),
+    [("shuffle_dataset", False), ("steps_per_generation", 1), ("top_p", 0.9), ("generation_kwargs", {"x": 1})],
 )
 def test_other_rollouts_are_refused_with_what_differs(tmp_path, name, value):
     found = variants(tmp_path, other={"trl": {name: value}})

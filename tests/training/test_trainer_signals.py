@@ -186,7 +186,11 @@ SCHEDULED = [
 
 @pytest.mark.parametrize(
     ("method", "name", "changes"),
-    [*((*one, {}) for one in SCHEDULED), ("dasd", "beta", {"num_iterations": 2}), ("dasd_vocab", "beta", {"num_iterations": 2})],
+    [
+        *((*one, {}) for one in SCHEDULED),
+        ("dasd", "beta", {"num_iterations": 2}),
+        ("dasd_vocab", "beta", {"num_iterations": 2}),
+    ],
 )
 def test_a_schedule_follows_the_optimisation_step(hear, method, name, changes):
     """With the rollouts, or at each visit of a batch for methods that are assigned credit then."""

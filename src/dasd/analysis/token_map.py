@@ -33,8 +33,8 @@ MOST_OTHERS = 64  # problems at hand to take another problem's context from
 
 
 def config_of_run(run: Path, checkpoint: Checkpoint | None, overrides: list[str]) -> tuple[TokensConfig, ModelConfig]:
-    """What to read of a run, and its base model. Without `checkpoint` the final model is taken where there is one, and scheduled
-    settings at the step where that was made.
+    """What to read of a run, and its base model. Without `checkpoint` the final model is taken where there is one. Scheduled
+    settings are those of the step at which the model was made.
 
     Bundled problems are those of the validation split, which no training sees; other data are the run's own. Raises BadInput.
     """

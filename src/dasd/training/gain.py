@@ -56,9 +56,10 @@ def gains(configs: Mapping[str, RunConfig], reference: str, folder: Path, batche
         _refuse_shared_batches(name, config)
         theirs, ours = _shared(config), _shared(first)
         if differs := [key for key, value in theirs.items() if value != ours[key]]:
+            key = differs[0]
             raise BadInput(
-                f"{name} and {reference} have different {differs[0]} ({theirs[differs[0]]} and {ours[differs[0]]}), and updates "
-                "are compared on the same rollouts: give both the same"
+                f"{name} and {reference} have different {key} ({theirs[key]} and {ours[key]}), and updates are compared on the "
+                "same rollouts: give both the same"
             )
         claim(folder / name, config, write=False)
     missing = [name for name in still if not (folder / name / UPDATES).exists()]

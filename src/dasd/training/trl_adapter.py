@@ -92,6 +92,7 @@ class TokenCreditTrainer(GRPOTrainer):
         self._credit: Credit | None = None
         self._totals: defaultdict[str, float | Tensor] = defaultdict(float)
         self._turns: Counter[tuple[int, ...]] = Counter()  # how often rollouts were sampled at a place
+        self._draws: Counter[int] = Counter()  # how often fresh problems were drawn at a step, by all its generations
         with telling_vllm(self):
             super().__init__(*args, **kwargs)
         if self.use_vllm and self.vllm_mode == "server" and self.accelerator.is_main_process:
@@ -446,13 +447,15 @@ class TokenCreditTrainer(GRPOTrainer):
         """Groups whose rewards are all alike give way to groups of fresh problems, in at most `max_resamples` rounds."""
         size, first = self.group_size, idle_groups(batch["rewards"], self.group_size)
         sampled = 0
-        for attempt in range(self.max_resamples):
+        for _ in range(self.max_resamples):
             idle = idle_groups(batch["rewards"], size)
             wanted = int(self.accelerator.gather(torch.tensor([len(idle)], device=self.accelerator.device)).max())
             if wanted == 0:
                 break
             sampled += wanted
-            place = (self.args.seed, self.state.global_step, attempt, self.accelerator.process_index)
+            step = self.state.global_step
+            place = (self.args.seed, step, self._draws[step], self.accelerator.process_index)
+            self._draws[step] += 1
             fresh_rows = [row for row in other_rows(self.train_dataset, wanted, place) for _ in range(size)]
             fresh = self._generate_batch(fresh_rows)
             useless = set(idle_groups(fresh["rewards"], size))
