@@ -71,8 +71,13 @@ def trainer_arguments(
         "report_to": list(training.report_to),
     }
     if training.rewards:  # the verifier's comes first, then the penalty on length where there is one
-        before = [1.0] * (2 if round(training.overlong_buffer * training.max_completion_length) else 1)
+        before = [1.0] * (2 if training.overlong_tokens else 1)
         ours["reward_weights"] = [*before, *(training.reward_weights or [1.0] * len(training.rewards))]
+    if training.reward_weights and "reward_weights" in training.trl:
+        raise BadInput(
+            "training.reward_weights and training.trl.reward_weights are both given, and only one can hold: leave out the "
+            "first to weigh the verifier too, else the second"
+        )
     check_reporters(training.report_to)
     defaults: dict[str, Any] = {
         "project": project_of(config),
