@@ -161,12 +161,13 @@ def test_naming_the_files_own_method_changes_nothing(written, said, name):
 @pytest.mark.parametrize("said", ["name: dasd, ", ""])
 def test_a_file_that_extends_another_methods_inherits_none_of_its_settings(written, said):
     path = written(f"method: {{{said}beta: 0.3}}\ntraining: {{steps: 7}}\n")
-    for method, settings in (("name: novelty", {}), ("name: dasd, rho: 0.5", {"beta": 0.3, "rho": 0.5}), ("rho: 0.5", None)):
+    kept = {"beta": 0.3, "rho": 0.5}
+    for method, expected in (("name: novelty", {}), ("name: dasd, rho: 0.5", kept), ("rho: 0.5", kept)):
         child = path.with_name("child.yaml")
         child.write_text(f"extends: {path.name}\nmethod: {{{method}}}\n")
         config = load(path=child)
         assert config.training.steps == 7
-        assert config.method.settings == ({"beta": 0.3, "rho": 0.5} if settings is None else settings)
+        assert config.method.settings == expected
 
 
 def test_a_dumped_config_loads_as_itself(written):

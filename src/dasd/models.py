@@ -21,7 +21,7 @@ from dasd.adapters import base_of, is_adapter
 from dasd.assets import BASE_MODELS
 from dasd.config import BASES, BUNDLED, BadInput, ModelConfig, is_bundled, nearest
 from dasd.hub import check_hub
-from dasd.model_fit import fit_tokenizer, neutral
+from dasd.model_fit import end_tokens, fit_tokenizer, neutral
 from dasd.prompts import NAMED, set_chat_template
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
@@ -117,6 +117,11 @@ def load_tokenizer(config: ModelConfig) -> Any:
         )
     fit_tokenizer(tokenizer, base_config(config), _generation_config(config), path)
     return tokenizer
+
+
+def end_tokens_on_file(config: ModelConfig, tokenizer: Any) -> set[int]:
+    """`end_tokens` of the model that transformers would load, for whoever loads it otherwise. Raises BadInput."""
+    return end_tokens(_generation_config(config) or GenerationConfig.from_model_config(base_config(config)), tokenizer)
 
 
 def base_config(config: ModelConfig) -> Any:

@@ -147,7 +147,7 @@ def test_the_smallest_overlong_buffer_that_is_named_works(length):
 
 def test_weights_of_rewards_are_said_once(file):
     names, both = [f"{file}:length"], {"use_cpu": True, "reward_weights": [1.0, 3.0]}
-    with pytest.raises(BadInput, match="training.reward_weights and training.trl.reward_weights are both given"):
+    with pytest.raises(BadInput, match=r"training\.reward_weights and training\.trl\.reward_weights are both given"):
         trainer_arguments(config(rewards=names, reward_weights=[2.0], trl=both))
     assert trainer_arguments(config(rewards=names, trl=both)).reward_weights == [1.0, 3.0]
 

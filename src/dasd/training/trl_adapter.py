@@ -54,7 +54,7 @@ from dasd.training.passes import (
 )
 from dasd.training.sampling import filled, reason_against, write_rollouts
 from dasd.training.student_signals import add_outputs
-from dasd.training.vllm import telling_vllm, warn_of_another_dtype
+from dasd.training.vllm import tell_end_tokens, telling_vllm, warn_of_another_dtype
 
 Batch = dict[str, Any]
 Recorded = list[tuple[Tensor, Tensor | None, Tensor | None]]  # log-probs, entropies, sums of squared probabilities
@@ -95,6 +95,8 @@ class TokenCreditTrainer(GRPOTrainer):
         self._draws: Counter[int] = Counter()  # how often fresh problems were drawn at a step, by all its generations
         with telling_vllm(self):
             super().__init__(*args, **kwargs)
+        if self.use_vllm:
+            tell_end_tokens(self)
         if self.use_vllm and self.vllm_mode == "server" and self.accelerator.is_main_process:
             warn_of_another_dtype(self, self.vllm_generation.vllm_client.get_server_info()["model_config"]["dtype"])
         self._samples_itself = self._chooses_itself()
