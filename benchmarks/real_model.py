@@ -47,8 +47,9 @@ from dasd import SelfDistillationConfig, SelfDistillationTrainer
 from dasd.config import ModelConfig
 from dasd.data.problems import as_row
 from dasd.evaluation.samplers.base import SamplingParams
-from dasd.evaluation.samplers.transformers import end_tokens, uniforms, write
+from dasd.evaluation.samplers.transformers import uniforms, write
 from dasd.files import write_json
+from dasd.model_fit import end_tokens
 from dasd.models import load_model
 from dasd.prompts import tokenize_prompt
 from dasd.tasks import make_task
@@ -81,7 +82,7 @@ def natural_lengths(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], 
     """Tokens of what the model writes to each problem, `GROUP` times."""
     prompts = [tokenize_prompt(tokenizer, row["prompt"]) for row in rows]
     places = [place for place in range(len(prompts)) for _ in range(GROUP)]
-    noise, ends = uniforms(range(len(places)), longest), sorted(end_tokens(model, tokenizer))
+    noise, ends = uniforms(range(len(places)), longest), sorted(end_tokens(model.generation_config, tokenizer))
     written = write(model, prompts, places, noise, SamplingParams(longest), ends, tokenizer.pad_token_id)
     return [len(ids) for ids in written]
 
@@ -105,7 +106,7 @@ def trainer_of(side: str, options: argparse.Namespace, folder: str) -> tuple[Any
     adapter = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     given = {"train_dataset": Dataset.from_list(rows), "processing_class": tokenizer, "peft_config": adapter}
     plain = arguments(options, folder, longest)
-    ends = sorted(end_tokens(model, tokenizer))
+    ends = sorted(end_tokens(model.generation_config, tokenizer))
     if side == "grpo":
         trainer: Any = GRPOTrainer(model, reward, GRPOConfig(**plain, beta=0.0), **given)
         base = trainer.model.get_base_model()

@@ -149,9 +149,25 @@ def test_the_order_of_overrides_does_not_matter():
     assert load("--method.beta", "0.2", "--method.name", "novelty") == load("--method.name", "novelty", "--method.beta", "0.2")
 
 
-def test_naming_the_files_own_method_changes_nothing(written):
-    path = written("method: {name: novelty, beta: 0.3}\n")
-    assert load("--method.name", "novelty", path=path) == load(path=path)
+@pytest.mark.parametrize(("said", "name"), [("name: novelty, ", "novelty"), ("name: dasd, ", "dasd"), ("", "dasd")])
+def test_naming_the_files_own_method_changes_nothing(written, said, name):
+    """Also where the file leaves the name at its default."""
+    path = written(f"method: {{{said}beta: 0.3}}\n")
+    config = load("--method.name", name, path=path)
+    assert config == load(path=path)
+    assert config.method.settings == {"beta": 0.3}
+
+
+@pytest.mark.parametrize("said", ["name: dasd, ", ""])
+def test_a_file_that_extends_another_methods_inherits_none_of_its_settings(written, said):
+    path = written(f"method: {{{said}beta: 0.3}}\ntraining: {{steps: 7}}\n")
+    kept = {"beta": 0.3, "rho": 0.5}
+    for method, expected in (("name: novelty", {}), ("name: dasd, rho: 0.5", kept), ("rho: 0.5", kept)):
+        child = path.with_name("child.yaml")
+        child.write_text(f"extends: {path.name}\nmethod: {{{method}}}\n")
+        config = load(path=child)
+        assert config.training.steps == 7
+        assert config.method.settings == expected
 
 
 def test_a_dumped_config_loads_as_itself(written):

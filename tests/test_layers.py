@@ -1,6 +1,7 @@
 """Do imports only point downward? Walks the import statements of every file, those inside functions too."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import dasd
 ROOT = Path(dasd.__file__).parent
 # Lowest first. A file may import from its own layer and from those below it.
 LAYERS = [
-    {"credit", "presets", "config", "files", "folders", "hub", "processes", "trained"},
+    {"own_files", "credit", "presets", "config", "files", "folders", "hub", "processes", "trained"},
     {"progress", "assets", "report", "prompts"},
     {"tasks", "teacher", "models", "model_fit", "adapters", "results"},
     {"data"},
@@ -50,10 +51,16 @@ def test_imports_point_downward(path):
 
 
 def test_credit_imports_torch_only():
-    allowed = {"torch", "dasd"} | set(__import__("sys").stdlib_module_names)
+    allowed = {"torch", "dasd"} | set(sys.stdlib_module_names)
     for path in (ROOT / "credit").glob("*.py"):
         assert {name.split(".")[0] for name in imports(path)} <= allowed
-        assert all(name.startswith("dasd.credit") for name in imports(path) if name.startswith("dasd"))
+        ours = {name for name in imports(path) if name.startswith("dasd")}
+        assert all(name.startswith(("dasd.credit", "dasd.own_files")) for name in ours)
+
+
+def test_whoever_loads_users_files_needs_the_standard_library_only():
+    """It is loaded by workers, which have little memory, and by `credit`."""
+    assert {name.split(".")[0] for name in imports(ROOT / "own_files.py")} <= set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("name", ["report", "config", "files", "commands", "cli"])

@@ -82,7 +82,7 @@ def fit_tokenizer(tokenizer: Any, config: Any, generation: GenerationConfig | No
             f"to {size - 1}: is the tokenizer another model's, or were tokens added without resizing the model?"
         )
     if tokenizer.eos_token_id is None:
-        ends = _numbers(getattr(generation, "eos_token_id", None)) or _numbers(getattr(config, "eos_token_id", None))
+        ends = token_ids(getattr(generation, "eos_token_id", None)) or token_ids(getattr(config, "eos_token_id", None))
         known = [token for end in ends if (token := tokenizer.convert_ids_to_tokens(end)) is not None]
         if not known:
             raise BadInput(
@@ -112,5 +112,12 @@ def neutral(generation: GenerationConfig, path: str) -> GenerationConfig:
     return GenerationConfig(**tokens)
 
 
-def _numbers(value: Any) -> list[int]:
-    return value if isinstance(value, list) else [] if value is None else [value]
+def end_tokens(generation: GenerationConfig, tokenizer: Any) -> set[int]:
+    """Where a completion ends, whoever samples it: at the model's end tokens, and at the tokenizer's, which a chat template may
+    have set."""
+    return {*token_ids(generation.eos_token_id), *token_ids(tokenizer.eos_token_id)}
+
+
+def token_ids(value: Any) -> list[int]:
+    """End tokens as configs have them: several, one or none."""
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]

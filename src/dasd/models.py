@@ -21,7 +21,7 @@ from dasd.adapters import base_of, is_adapter
 from dasd.assets import BASE_MODELS
 from dasd.config import BASES, BUNDLED, BadInput, ModelConfig, is_bundled, nearest
 from dasd.hub import check_hub
-from dasd.model_fit import fit_tokenizer, neutral
+from dasd.model_fit import end_tokens, fit_tokenizer, neutral
 from dasd.prompts import NAMED, set_chat_template
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
@@ -104,8 +104,6 @@ def load_tokenizer(config: ModelConfig) -> Any:
             raise BadInput(f"model.path {path} is not a model folder: it has no config.json{_hint(folder)}")
         if not any(file for pattern in _WEIGHTS for file in folder.glob(pattern)):
             raise BadInput(f"model.path {path} has no weights (model.safetensors): was its download or save cut off?")
-    elif path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise BadInput(f"model.path {path} does not exist")
     if is_adapter(folder) and not (folder / "tokenizer_config.json").exists():
         base, revision = base_of(folder)
         config = config.model_copy(update={"path": base, "revision": revision})
@@ -119,6 +117,11 @@ def load_tokenizer(config: ModelConfig) -> Any:
         )
     fit_tokenizer(tokenizer, base_config(config), _generation_config(config), path)
     return tokenizer
+
+
+def end_tokens_on_file(config: ModelConfig, tokenizer: Any) -> set[int]:
+    """`end_tokens` of the model that transformers would load, for whoever loads it otherwise. Raises BadInput."""
+    return end_tokens(_generation_config(config) or GenerationConfig.from_model_config(base_config(config)), tokenizer)
 
 
 def base_config(config: ModelConfig) -> Any:
@@ -146,6 +149,8 @@ def _generation_config(config: ModelConfig) -> GenerationConfig | None:
 def _load(kind: Any, config: ModelConfig, **options: Any) -> Any:
     path = model_path(config)
     if not Path(path).is_dir():
+        if path.startswith((".", "/", "~")) or path.count("/") > 1:
+            raise BadInput(f"model.path {path} does not exist")
         try:
             check_hub("model", path, config.revision)
         except BadInput as error:

@@ -80,8 +80,9 @@ def test_contrastive_hints_are_failed_rollouts(bundled, problems, sample):
     assert set(read.read(sample, problems[0], 1.0)["credit"]) == {1.0}  # no failed rollout, no wrong hint, no teacher
 
 
-def test_antisd_is_read_as_after_its_warm_up(bundled, problems, sample):
-    assert len(set(reader(bundled, "antisd").read(sample, problems[0], 1.0)["credit"])) > 1
+@pytest.mark.parametrize("settings", [{}, {"control": "permuted_gap"}])
+def test_antisd_is_read_as_after_its_warm_up(bundled, problems, sample, settings):
+    assert len(set(reader(bundled, "antisd", **settings).read(sample, problems[0], 1.0)["credit"])) > 1
 
 
 def test_contrastive_hints_may_be_those_of_other_problems(bundled, problems, sample):

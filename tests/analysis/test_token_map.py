@@ -36,6 +36,7 @@ def test_groups_and_their_advantages(found):
     assert {rollout["status"] for rollout in rollouts} >= {"correct"}
     assert all(place < len(found["texts"]) for rollout in rollouts for place in rollout["teacher"]["tokens"])
     assert "seed 0" in found["note"]
+    assert "gives it. The teacher" in found["note"], "no step where nothing is scheduled"
 
 
 def test_seeds_fix_the_rollouts_whatever_the_batch(found):
@@ -96,6 +97,27 @@ def test_several_sources_are_the_runs_own_and_called_so(tmp_path):
     values = {"output": str(tmp_path), "data": {"task": "math", "sources": [{"source": "a.jsonl"}, {"source": "b.jsonl"}]}}
     claim(tmp_path, make_config(RunConfig, values))
     assert config_of_run(tmp_path, None, [])[0].data.split == "train"
+
+
+def test_scheduled_settings_are_those_of_the_runs_last_step(run):
+    assert config_of_run(run, None, [])[0].step == 0, "the base model, before training"
+    final = run / "checkpoints" / "final"
+    final.parent.mkdir()
+    final.symlink_to(BASE_MODEL)
+    assert config_of_run(run, None, [])[0].step == RunConfig().training.steps
+    (run / "result.json").write_text(json.dumps({"steps": 25}))
+    assert config_of_run(run, None, [])[0].step == 25
+    assert config_of_run(run, "base", [])[0].step == 0
+    assert config_of_run(run, None, ["--step", "3"])[0].step == 3
+
+
+def test_a_schedule_is_shown_at_its_step():
+    """RLSD's weight falls from 0.5 to 0 over 50 steps: then its credit is the verifier's advantage."""
+    first, last = (read_tokens(config("--method.name", "rlsd", "--problems", "1", "--step", step)) for step in ("0", "50"))
+    assert "Credit as rlsd gives it, at step 0 of its schedule." in first["note"]
+    assert "Credit as rlsd gives it, at step 50 of its schedule." in last["note"]
+    assert any(len(set(rollout["credit"])) > 1 for rollout in first["rollouts"])
+    assert all(set(rollout["credit"]) == {rollout["advantage"]} for rollout in last["rollouts"])
 
 
 def test_the_command_writes_a_folder_of_its_own_in_the_run(run, capsys):

@@ -16,8 +16,9 @@ SPOILS = {
 
 
 def can(method, control):
-    """Whether the method reads what the control spoils; the gap of the sampled token is not what whole distributions teach."""
-    gap_only = "teacher_distribution" not in method.needs
+    """Whether the method reads what the control spoils; the gap of the sampled token is not what whole distributions teach, and
+    half of what a contrast of hints does."""
+    gap_only = not {"teacher_distribution", "contrast_logps"} & method.needs
     if "evidence" in method.needs:  # made from signals that no control reaches
         return False
     return SPOILS[control] in method.needs and (SPOILS[control] == "entropies" or gap_only)
@@ -214,6 +215,14 @@ def test_a_control_that_spoils_what_is_never_read_is_refused(name, control):
     else:
         with pytest.raises(ValueError, match=f"control {control} (changes nothing|does not reach)"):
             make_method(name, {"control": control})
+
+
+@pytest.mark.parametrize("name", ["rlcsd", "sipo"])
+@pytest.mark.parametrize("control", ["permuted_gap", "sign_randomised_gap"])
+def test_a_control_of_the_gap_would_spoil_half_of_a_contrast(name, control):
+    """The scores under wrong hints stay where they are, and what is left of the evidence is not chance."""
+    with pytest.raises(ValueError, match="does not reach the wrong hints of this method: it would spoil half of its evidence"):
+        make_method(name, {"control": control})
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.request import Request, urlopen
+from urllib.request import Request as Asked
+from urllib.request import urlopen
 
 import pytest
 
 from dasd.assets import BASE_MODEL
 from dasd.cli import run
+from dasd.config import ModelConfig, SamplerConfig
+from dasd.evaluation.samplers import Request, SamplingParams
 from dasd.evaluation.samplers.openai import OpenAISampler
 from dasd.evaluation.samplers.transformers import TransformersSampler
 
@@ -49,6 +52,30 @@ def opinionated(tmp_path_factory):
     own = {"top_k": 1, "top_p": 0.5, "min_p": 0.5, "temperature": 0.1, "repetition_penalty": 1.5, "max_new_tokens": 16}
     path.write_text(json.dumps(json.loads(path.read_text()) | own))
     return folder
+
+
+def test_a_turn_ends_where_the_chat_template_says(tmp_path):
+    """A base model with another end token on file: vLLM reads that from the folder, and never sees the one that we set."""
+    folder = tmp_path / "base"
+    shutil.copytree(BASE_MODEL, folder)
+    for name, entry, value in (
+        ("tokenizer_config.json", "eos_token", "<|endoftext|>"),
+        ("generation_config.json", "eos_token_id", 465),
+        ("config.json", "eos_token_id", 465),
+    ):
+        said = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(said | {entry: value}))
+    model = ModelConfig(path=str(folder), chat_template="chatml", dtype="float32")
+    sampler = VllmSampler(SamplerConfig(backend="vllm", engine=ENGINE), model)
+    asked = [Request(f"{i}/0", [{"role": "user", "content": f"Use 3 5 7 {i + 2} to make 24."}], i) for i in range(16)]
+    try:
+        sampled = sampler.sample(asked, SamplingParams(96))
+    finally:
+        sampler.close()
+    ended = [one for one in sampled if one.finish_reason == "stop"]
+    assert len(ended) > 12
+    assert all(one.token_ids.index(sampler.tokenizer.eos_token_id) == len(one.token_ids) - 1 for one in ended)
+    assert all("<|im_end|>" not in one.text for one in ended)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +161,7 @@ def ask(url, model, **fields):
     """The text of one completion by plain HTTP, with these fields beside a prompt and a length."""
     messages = [{"role": "user", "content": "Use 3 5 7 2 to make 24."}]
     body = {"model": str(model), "messages": messages, "max_tokens": 12} | fields
-    request = Request(f"{url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    request = Asked(f"{url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urlopen(request, timeout=60) as response:
         return json.load(response)["choices"][0]["message"]["content"]
 

@@ -110,6 +110,13 @@ def test_an_unknown_setting_is_refused_with_the_cell(tmp_path):
         check(all_cells(given))
 
 
+def test_an_arm_that_names_the_default_method_keeps_the_bases_settings(tmp_path):
+    path = write(tmp_path, arms={"grpo": {"method": {"name": "grpo"}}, "dasd": {"method": {"name": "dasd"}}})
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE | {"method": {"beta": 0.5}}))
+    found = {cell.arm: cell.run_config({}).method for cell in all_cells(load_study(path, {}))}
+    assert {arm: method.settings for arm, method in found.items()} == {"grpo": {}, "dasd": {"beta": 0.5}}
+
+
 def test_an_unknown_suite_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(BadInput, match="did you mean 'countdown/more_numbers'"):
         check(all_cells(study(tmp_path, suites={"countdown": ["countdown/more_number"]})))

@@ -1,5 +1,6 @@
 """Is a user's task called safely, is the template in examples/ right, and is what is wrong with a file said?"""
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from dasd.config import BadInput, DataConfig
+from dasd.credit import make_method
 from dasd.data.problems import check_problems, load_problems, task_of
 from dasd.tasks import make_task
 from dasd.tasks.base import Grade, GradeStatus, MakesProblems, Problem, StepCheck
+from dasd.training.own_rewards import OwnReward
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_task.py"
 PROBLEM = Problem(id="x", problem="What?", answer="4", solution="2 + 2 = 4")
@@ -136,6 +139,59 @@ def test_what_is_wrong_with_a_file_is_said(own, tmp_path, name, message):
     name = name.format(folder=tmp_path, own=own, example=tmp_path / "example.py")
     with pytest.raises(BadInput, match=message):
         task_of(DataConfig(task=name, task_settings={"letters": 3} if "example" in name else {}))
+
+
+MODERN = """
+from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass
+class Mine:
+    right: str = "4"
+
+    def grade(self, problem: Problem, completion: str) -> bool:
+        return completion == self.right
+
+    def solution_key(self, problem: Problem, completion: str) -> Mine:
+        return Mine(completion)
+"""
+ALL_IN_ONE = """
+from pathlib import Path
+
+with Path(__file__).with_suffix(".runs").open("a") as file:
+    file.write(f"{os.getpid()}\\n")
+
+def brevity(completions, **columns):
+    return [1.0] * len(completions)
+
+class Credit:
+    needs = frozenset()
+
+    def __call__(self, signals):
+        raise NotImplementedError
+"""
+
+
+def test_a_dataclass_with_annotations_as_text_is_a_task(tmp_path):
+    """`dataclass` looks its module up by name; so does whoever carries an object from a worker."""
+    path = tmp_path / "modern.py"
+    path.write_text(MODERN)
+    task = make_task(f"{path}:Mine", settings={"right": "5"})
+    assert [task.grade(PROBLEM, text).correct for text in ("5", "4")] == [True, False]
+    assert task.solution_key(PROBLEM, "6").right == "6"
+
+
+def test_a_file_is_run_once_in_a_process_whatever_is_taken_from_it(tmp_path):
+    path = tmp_path / "all_in_one.py"
+    path.write_text(HOSTILE + ALL_IN_ONE)
+    task, reward = make_task(f"{path}:make_task", settings={}), OwnReward(f"{path}:brevity")
+    method = make_method(f"{path}:Credit")
+    assert task.grade(PROBLEM, "4").correct
+    assert reward(completions=["a"]) == [1.0]
+    assert method.needs == frozenset()
+    runs = path.with_suffix(".runs").read_text().split()
+    assert runs.count(str(os.getpid())) == 1
+    assert len(runs) == len(set(runs))
 
 
 def test_loading_the_file_is_in_nobodys_time(tmp_path):

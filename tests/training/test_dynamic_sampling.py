@@ -152,6 +152,39 @@ def test_the_same_seed_takes_the_same_problems(resample, tiny_model):
     assert torch.equal(first.kept[-1][1]["completion_ids"], second.kept[-1][1]["completion_ids"])
 
 
+SEVERAL = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "steps_per_generation": 1}
+
+
+def drawn(trainer, step):
+    """The problems of each round of a step, those that were the batch's own before each new generation left out."""
+    rounds = [ids for at, ids, _ in trainer.rounds if at == step]
+    return [ids[0] for place, ids in enumerate(rounds) if place % 3]
+
+
+def test_generations_of_one_step_draw_problems_of_their_own(resample):
+    """Four generations with two rounds each, everything idle: they drew the same two problems four times."""
+    trainer = resample(range(16), rounds=2, max_steps=1, **SEVERAL)
+    found = drawn(trainer, 0)
+    assert len(found) == 8
+    assert len({tuple(found[at : at + 2]) for at in range(0, 8, 2)}) == 4
+    assert len(set(found)) > 4
+
+
+def test_a_resumed_run_draws_what_the_whole_run_does(resample, tiny_model, tmp_path):
+    start = {name: value.clone() for name, value in tiny_model.state_dict().items()}
+    saved = {"save_strategy": "steps", "save_steps": 1, "output_dir": str(tmp_path / "run")}
+    whole = resample(range(16), rounds=2, max_steps=2, **SEVERAL, **saved)
+    tiny_model.load_state_dict(start)
+    resumed = Kept(
+        tiny_model, whole.reward_funcs[0], whole.args, train_dataset=whole.train_dataset,
+        processing_class=whole.processing_class,
+    )  # fmt: skip
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
+    assert drawn(resumed, 1) == drawn(whole, 1)
+    assert drawn(whole, 1) != drawn(whole, 0)
+    assert torch.equal(resumed.kept[-1][1]["completion_ids"], whole.kept[-1][1]["completion_ids"])
+
+
 @pytest.mark.parametrize(
     ("rewards", "idle"),
     [

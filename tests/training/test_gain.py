@@ -1,13 +1,14 @@
 """`dasd gain`: the trainer's own updates at weights that stand still, on shared rollouts."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import yaml
 
 from dasd.cli import run
-from dasd.config import BadInput, RunConfig, load_config
+from dasd.config import BadInput, RunConfig, RunFailed, load_config
 from dasd.training import rewards
 from dasd.training.gain import ROLLOUTS, SUMMARY, UPDATES, gains
 
@@ -135,6 +136,60 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
         assert run(["gain", *words, "--output", str(tmp_path / "out")]) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def variants(tmp_path, **trainings):
+    files = configs(tmp_path, reference={"name": "grpo"}, **{name: {"name": "dasd"} for name in trainings})
+    for name, training in trainings.items():
+        files[name].write_text(yaml.safe_dump(BASE | {"training": BASE["training"] | training}))
+    return {name: load_config(RunConfig, file) for name, file in files.items()}
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"num_iterations": 2}, r"serves 2 steps.* set training.num_iterations: 1"),
+        ({"trl": {"steps_per_generation": 6}}, r"serves 3 steps.* leave out training.trl.steps_per_generation"),
+        ({"trl": {"generation_batch_size": 64}}, r"serves 2 steps.* leave out training.trl.generation_batch_size"),
+        ({"trl": {"steps_per_generation": 2}, "rollouts_per_step": 48}, r"serves 2 steps"),  # three passes a step
+    ],
+)
+def test_a_batch_of_rollouts_that_serves_several_steps_is_refused(tmp_path, training, said):
+    """Its updates would share rollouts over the two sides that are to be independent."""
+    with pytest.raises(BadInput, match=f"^torn: a batch of rollouts {said}"):
+        gains(variants(tmp_path, torn=training), "torn", tmp_path / "out", BATCHES)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("shuffle_dataset", False), ("steps_per_generation", 1), ("top_p", 0.9), ("generation_kwargs", {"x": 1})],
+)
+def test_other_rollouts_are_refused_with_what_differs(tmp_path, name, value):
+    found = variants(tmp_path, other={"trl": {name: value}})
+    key = "generation_batch_size" if name == "steps_per_generation" else name
+    with pytest.raises(BadInput, match=rf"other and reference have different training\.trl\.{key} .* give both the same"):
+        gains(found, "reference", tmp_path / "out", BATCHES)
+
+
+def test_defaults_that_are_written_out_are_no_difference(tmp_path, monkeypatch):
+    monkeypatch.setattr("dasd.training.gain._make_updates", lambda *args: pytest.fail("so far, so good"))
+    found = variants(tmp_path, same={"trl": {"shuffle_dataset": True, "top_p": 1.0, "steps_per_generation": 2}})
+    with pytest.raises(pytest.fail.Exception, match="so far"):
+        gains(found, "reference", tmp_path / "out", BATCHES)
+
+
+def test_prompts_that_are_no_longer_those_on_file_say_so(done, tmp_path):
+    """The data behind a name have changed: nothing that a config says, and deleting one method's folder would not help."""
+    _, _, folder = done
+    shutil.copytree(folder / "out", tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "novelty")
+    on_file = json.loads((tmp_path / "out" / ROLLOUTS).read_text())
+    on_file["batches"][0][0][0] = [1, 2, 3]
+    (tmp_path / "out" / ROLLOUTS).write_text(json.dumps(on_file))
+    files = {name: load_config(RunConfig, folder / f"{name}.yaml") for name in ("grpo", "novelty")}
+    with pytest.raises(RunFailed, match=r"asks other problems than .*rollouts\.json holds.*give another --output"):
+        gains(files, "grpo", tmp_path / "out", BATCHES)
 
 
 def test_the_command_prints_a_table_and_figures(done, capsys):

@@ -1,6 +1,7 @@
 """Are a user's rewards called as TRL calls them, and is a failure nobody's zero?"""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -120,11 +121,35 @@ def test_the_templates_reward():
         ({"rewards": ["brevity"]}, "names no function of a file"),
         ({"rewards": [f"{EXAMPLE}:brevity"], "reward_weights": [1, 2]}, "2 numbers for 1 rewards"),
         ({"reward_weights": [1.0]}, "1 numbers for 0 rewards"),
+        ({"overlong_buffer": 0.003, "max_completion_length": 128}, "is not one token: give 0.004 or more, or 0 for no penalty"),
+        ({"overlong_buffer": 0.9, "max_completion_length": 1, "rewards": ["x.py:f"]}, None),
     ],
 )
 def test_settings_that_cannot_be_are_refused(training, message):
+    if message is None:
+        assert config(**training).training.overlong_tokens == 1
+        return
     with pytest.raises(BadInput, match=message):
         config(**training)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 100, 128, 999, 1024, 32768])
+def test_the_smallest_overlong_buffer_that_is_named_works(length):
+    with pytest.raises(BadInput, match="or 0 for no penalty") as caught:
+        config(overlong_buffer=1e-9, max_completion_length=length)
+    smallest = float(re.search(r"give (\S+) or more", str(caught.value))[1])
+    taken = config(overlong_buffer=smallest, max_completion_length=length)
+    assert taken.training.overlong_tokens == 1
+    assert [function.__name__ for function in rewards(MathTask(), taken)] == ["correct", "soft_overlong_punishment_reward"]
+    with pytest.raises(BadInput, match="or 0 for no penalty"):
+        config(overlong_buffer=smallest * 0.8, max_completion_length=length)
+
+
+def test_weights_of_rewards_are_said_once(file):
+    names, both = [f"{file}:length"], {"use_cpu": True, "reward_weights": [1.0, 3.0]}
+    with pytest.raises(BadInput, match=r"training\.reward_weights and training\.trl\.reward_weights are both given"):
+        trainer_arguments(config(rewards=names, reward_weights=[2.0], trl=both))
+    assert trainer_arguments(config(rewards=names, trl=both)).reward_weights == [1.0, 3.0]
 
 
 def test_a_function_that_is_not_there_is_refused():

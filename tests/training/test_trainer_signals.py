@@ -1,6 +1,7 @@
 """Does credit get the signals that a method's `needs` name, with the right values, at the right step?"""
 
 import math
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from datasets import Dataset
 
 from dasd.analysis.scores import score_completion
 from dasd.config import RunConfig, validate
-from dasd.credit import at_step
+from dasd.credit import METHODS, Schedule, at_step
 from dasd.data.problems import as_row
 from dasd.prompts import tokenize_prompt
 from dasd.teacher.context import PrivilegedContext
@@ -175,18 +176,40 @@ def test_a_batch_without_any_teacher_leaves_no_median(hear, problems):
     assert trainer._teacher_entropy_history == []
 
 
+SCHEDULED = [
+    (method, name)
+    for method, found in METHODS.items()
+    for name, hint in get_type_hints(type(found)).items()
+    if Schedule in get_args(hint)
+]
+
+
 @pytest.mark.parametrize(
     ("method", "name", "changes"),
-    [("rlsd", "lam", {}), ("dasd", "beta", {"num_iterations": 2}), ("dasd_vocab", "beta", {"num_iterations": 2})],
+    [
+        *((*one, {}) for one in SCHEDULED),
+        ("dasd", "beta", {"num_iterations": 2}),
+        ("dasd_vocab", "beta", {"num_iterations": 2}),
+    ],
 )
 def test_a_schedule_follows_the_optimisation_step(hear, method, name, changes):
     """With the rollouts, or at each visit of a batch for methods that are assigned credit then."""
     schedule = {"start": 0.4, "end": 0.0, "steps": 4}
-    trainer = hear(method, method_settings={name: schedule}, max_steps=4, **changes)
+    trainer = hear(method, method_settings={name: schedule}, max_steps=4 if changes else 2, **changes)
     steps = [heard["step"] for heard in trainer.heard]
-    assert steps == ([0, 2] if method == "dasd" else [0, 1, 2, 3])
+    assert steps == ([0, 1] if not changes else [0, 2] if method == "dasd" else [0, 1, 2, 3])
     values = [getattr(at_step(trainer.method, step), name) for step in steps]
     assert values == pytest.approx([0.4 * (1 - step / 4) for step in steps])
+
+
+def test_sums_over_the_batch_are_of_the_steps_own_setting(hear):
+    """RLCSD counts its terms before the first rollout is learnt from: at scale 0 there is none."""
+    trainer = hear(
+        "rlcsd", method_settings={"scale": {"start": 0.5, "end": 0.0, "steps": 1}, "hints_from": "other_problems"}, max_steps=2
+    )
+    first, second = (heard["signals"].batch_totals for heard in trainer.heard)
+    assert first["with_term"] > 0
+    assert second["with_term"] == 0
 
 
 def test_the_schedules_step_goes_on_after_a_resume(hear, tiny_model, tmp_path):

@@ -1,6 +1,8 @@
 """Does TRL still have the private names the adapter uses, and does credit reach its loss by both ways?"""
 
 import inspect
+from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from trl import GRPOTrainer
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 from trl.trainer.utils import pad
 
+from dasd.training.batches import policy_moves
 from dasd.training.trl_adapter import TokenCreditTrainer
 
 
@@ -52,6 +55,16 @@ def test_the_fused_divergence_takes_what_it_is_given():
         "teacher_final_logit_softcapping",
     ]  # fmt: skip
     assert list(inspect.signature(ChunkedDivergenceFunction.forward).parameters) == expected
+
+
+def test_trl_scores_rollouts_beforehand_where_the_policy_moves():
+    """By the very condition of `policy_moves`, written as TRL has it."""
+    source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
+    assert "generate_every = self.args.steps_per_generation * self.num_iterations" in source
+    assert "if self.args.gradient_accumulation_steps % generate_every != 0 or (" in source
+    for steps, uses, passes in product(range(1, 9), range(1, 4), range(1, 13)):
+        given = SimpleNamespace(steps_per_generation=steps, num_iterations=uses, gradient_accumulation_steps=passes)
+        assert policy_moves(given) == (passes % (steps * uses) != 0)
 
 
 def test_trl_averages_dapo_as_the_divergence_is():

@@ -103,7 +103,20 @@ def test_it_looks_and_says_what_it_found(tokenizer, problems, tmp_path):
     assert last["credit/teacher"] > 0
 
 
+TORN = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3, "steps_per_generation": 2}
+WHOLE = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "steps_per_generation": 2}
+
+
 def test_it_is_refused_where_the_policy_has_moved(tokenizer, problems, tmp_path):
-    for changes in ({"num_iterations": 2}, {"steps_per_generation": 2}):
+    """A batch of two passes and steps of three: TRL scores the rollouts beforehand, and nobody would watch a gradient."""
+    for changes in ({"num_iterations": 2}, {"steps_per_generation": 2}, TORN):
         with pytest.raises(ValueError, match="looks ahead takes its gradient where the policy has not moved"):
             trained(tokenizer, problems, tmp_path, "lookahead", **changes)
+
+
+@pytest.mark.parametrize("changes", [WHOLE, WHOLE | {"num_iterations": 2}])
+def test_it_looks_wherever_it_is_not_refused(tokenizer, problems, tmp_path, changes):
+    """Several batches in one step, each used once or twice within it."""
+    trainer = trained(tokenizer, problems, tmp_path, "lookahead", method_settings={"every": 1, "z": 0.0}, **changes)
+    assert trainer.lookahead.memory.is_ready
+    assert trainer.lookahead.evidence["weight"][0] > 0

@@ -16,6 +16,7 @@ import pytest
 import torch
 from trl import GRPOConfig, GRPOTrainer, import_utils
 from trl.generation import vllm_generation
+from trl.generation.vllm_client import VLLMClient
 from trl.generation.vllm_generation import VLLMGeneration
 
 from dasd.cli import run as cli
@@ -125,6 +126,38 @@ def test_vllm_in_this_process_is_told_type_and_seed(monkeypatch, tokenizer, prob
     SelfDistillationTrainer(model, length_reward, settings, train_dataset=as_dataset(problems), processing_class=tokenizer)
     assert (started["dtype"], started["seed"], started["revision"]) == (dtype, 7, None)
     assert started["logprobs_mode"] == "processed_logprobs"  # what TRL says stays
+
+
+@pytest.mark.parametrize("own", [None, {"stop_token_ids": [7], "frequency_penalty": 0.5}])
+def test_vllm_in_this_process_stops_at_our_end_tokens(monkeypatch, tokenizer, problems, arguments, own):
+    """It knows its own tokenizer's end token, and not the one that `model.chat_template` sets; what a user says stays."""
+    written = [SimpleNamespace(prompt_token_ids=[1, 2], outputs=[SimpleNamespace(token_ids=[3], logprobs=None)])]
+    engine = SimpleNamespace(generate=lambda prompts, sampling_params, use_tqdm: written)
+    asked = []
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # TRL sets them: undone after this test
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(vllm_generation, "LLM", lambda **told: engine, raising=False)
+    monkeypatch.setattr(vllm_generation, "SamplingParams", lambda **told: asked.append(told), raising=False)
+    monkeypatch.setattr(vllm_generation, "is_vllm_available", lambda: True)
+    settings = arguments(use_vllm=True, vllm_mode="colocate", generation_kwargs=own)
+    model = tiny(tokenizer, eos_token_id=[3, 5])
+    trainer = SelfDistillationTrainer(
+        model, length_reward, settings, train_dataset=as_dataset(problems), processing_class=tokenizer
+    )
+    trainer.vllm_generation.generate([[1, 2]], None, 1)
+    ours = {3, 5, tokenizer.eos_token_id}
+    assert set(asked[0]["stop_token_ids"]) == (ours if own is None else ours | {7})
+    assert asked[0].get("frequency_penalty") == (None if own is None else 0.5)
+    assert settings.generation_kwargs == own, "a user's own arguments are left alone"
+
+
+def test_a_server_is_told_what_a_colocated_engine_is():
+    """TRL hands the same arguments to both."""
+    source = inspect.getsource(VLLMGeneration.generate)
+    assert '"generation_kwargs": self.generation_kwargs' in source
+    assert "generation_kwargs.update(self.generation_kwargs)" in source
+    assert "sampling_params.update(generation_kwargs or {})" in inspect.getsource(VLLMClient.generate)
 
 
 def test_mixed_precision_decides_what_vllm_samples_in(train, caplog):

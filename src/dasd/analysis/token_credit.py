@@ -33,6 +33,7 @@ class TokenReader:
 
     teacher  the model that plays the teacher; None: the student itself
     others   problems to take another context from
+    step     optimisation step of scheduled settings
     """
 
     model: Any
@@ -44,6 +45,7 @@ class TokenReader:
     teacher: Any = None
     template: Mapping[str, Any] = field(default_factory=dict)  # chat template arguments
     teacher_template: Mapping[str, Any] = field(default_factory=dict)  # the teacher's own, over them
+    step: int = 0
     _rollouts: list[Record] = field(default_factory=list)
     _places: dict[int, int] = field(default_factory=dict)  # token id -> place of its text in the table
 
@@ -75,14 +77,15 @@ class TokenReader:
             taught = taught and wrong is not None
             states = self._as_teacher(wrong or row["prompt"], ids)
             contrast = score_states(self._teacher, states, ids, self.temperature)[0][None, None]
+        plain = getattr(self.method, "method", self.method)  # under a control
         signals = TokenSignals(
             logps[None], teacher_logps[None], entropies[None], torch.ones_like(logps[None]), logps.new_tensor([advantage]),
             correct=torch.tensor([correct], device=logps.device), teacher_entropies=teacher_entropies[None],
             contrast_logps=contrast, has_teacher=torch.tensor([taught], device=logps.device),
-            teacher_entropy_history=[1.0] * (getattr(self.method, "warmup_steps", 0) + 1),  # as after a warm-up
+            teacher_entropy_history=[1.0] * (getattr(plain, "warmup_steps", 0) + 1),  # as after a warm-up
             computed_in=self.model.dtype, **self._student_signals(row["prompt"], ids, student, batch),
         )  # fmt: skip
-        credit, untaught = assign_credit(signals, self.method), not has_teacher(self.method)
+        credit, untaught = assign_credit(signals, self.method, self.step), not has_teacher(self.method)
         rollout = {
             "problem_id": problem.id,
             "problem": problem.problem,

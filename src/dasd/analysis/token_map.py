@@ -15,11 +15,12 @@ import torch
 from dasd.analysis.attention import refuse_hidden_attention
 from dasd.analysis.token_credit import TokenReader, group_advantages, has_teacher
 from dasd.config import BUNDLED, BadInput, ModelConfig, RunConfig, TokensConfig, load_config, make_config
-from dasd.credit import Method, make_method
+from dasd.credit import Method, at_step, make_method
 from dasd.data.problems import as_row, load_problems, task_of
 from dasd.evaluation.runner import completion_seed
 from dasd.evaluation.samplers.base import Request, SamplingParams
 from dasd.evaluation.samplers.transformers import TransformersSampler
+from dasd.files import read_json
 from dasd.models import load_model
 from dasd.progress import track
 from dasd.prompts import tokenize_prompt
@@ -32,7 +33,8 @@ MOST_OTHERS = 64  # problems at hand to take another problem's context from
 
 
 def config_of_run(run: Path, checkpoint: Checkpoint | None, overrides: list[str]) -> tuple[TokensConfig, ModelConfig]:
-    """What to read of a run, and its base model. Without `checkpoint` the final model is taken where there is one.
+    """What to read of a run, and its base model. Without `checkpoint` the final model is taken where there is one. Scheduled
+    settings are those of the step at which the model was made.
 
     Bundled problems are those of the validation split, which no training sees; other data are the run's own. Raises BadInput.
     """
@@ -40,9 +42,10 @@ def config_of_run(run: Path, checkpoint: Checkpoint | None, overrides: list[str]
     final = run / "checkpoints" / "final"
     if checkpoint == "final" and not final.is_dir():
         raise BadInput(f"{run} has no checkpoints/final: the run has not ended; give --checkpoint base")
-    model = config.model.model_dump()
+    model, step = config.model.model_dump(), 0
     if checkpoint != "base" and final.is_dir():
         model |= {"path": str(final), "revision": None}
+        step = (read_json(run / "result.json") or {}).get("steps", config.training.steps)
     data, training = config.data.model_dump(), config.training
     data |= {"split": "validation" if data["source"] == BUNDLED and not data["sources"] else data["split"]}
     data |= {"limit": min(data["limit"] or MOST_OTHERS, MOST_OTHERS)}
@@ -54,6 +57,7 @@ def config_of_run(run: Path, checkpoint: Checkpoint | None, overrides: list[str]
         "scale_advantages": training.trl.get("scale_rewards", True) not in (False, "none"),
         "temperature": training.temperature,
         "max_completion_length": training.max_completion_length,
+        "step": step,
     }
     return make_config(TokensConfig, values, overrides), config.model
 
@@ -85,6 +89,7 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
     reader = TokenReader(
         model.to(device), tokenizer, method, context, problems, config.temperature,
         teacher.to(device) if teacher else None, config.model.chat_template_kwargs, config.teacher.chat_template_kwargs,
+        config.step,
     )  # fmt: skip
     sampler = TransformersSampler(model, tokenizer, config.batch_size, config.model.chat_template_kwargs)
     shown = problems[: config.problems]
@@ -107,7 +112,7 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
     data = f"{config.data.task}, {config.data.split} split of {config.data.source}"
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     facts = {"method": config.method.name, "model": config.model.path, "data": data, "made": made}
-    return {**facts, **reader.document(_note(config, len(shown), frozen, has_teacher(method)))}
+    return {**facts, **reader.document(_note(config, method, len(shown), frozen))}
 
 
 def _method_and_context(config: TokensConfig) -> tuple[Method, PrivilegedContext]:
@@ -153,18 +158,19 @@ def _sample(sampler: TransformersSampler, problem: Problem, config: TokensConfig
     return [each for i in range(0, len(requests), size) for each in sampler.sample(requests[i : i + size], params)]
 
 
-def _note(config: TokensConfig, problems: int, frozen: bool, taught: bool) -> str:
+def _note(config: TokensConfig, method: Method, problems: int, frozen: bool) -> str:
     """What was read, in a sentence or two."""
     settings = ", ".join(f"{name} {value}" for name, value in config.method.settings.items())
     weights = "the base model" if frozen else "the same weights"
+    step = "" if at_step(method, config.step) is method else f", at step {config.step} of its schedule"
     of = f"{problems} problem{'' if problems == 1 else 's'}"
     note = (
         f"{config.rollouts * problems} rollouts, {config.rollouts} of each of {of} "
         f"({config.data.split} split of {config.data.named}), "
         f"sampled from {config.model.path} at temperature {config.temperature:g}, seed {config.seed}. "
-        f"Credit as {config.method.name}{f' ({settings})' if settings else ''} gives it."
+        f"Credit as {config.method.name}{f' ({settings})' if settings else ''} gives it{step}."
     )
-    if not taught:
+    if not has_teacher(method):
         return note
     note += f" The teacher is {weights} with context {config.teacher.context}."
     if config.teacher.weights in ("ema", "snapshot"):

@@ -15,8 +15,8 @@ from dasd.config import ProbeConfig
 from dasd.data.problems import as_row
 from dasd.evaluation.health import EPISTEMIC_MARKERS, count_phrases
 from dasd.evaluation.samplers.base import SamplingParams
-from dasd.evaluation.samplers.transformers import end_tokens, uniforms, write
-from dasd.model_fit import completion_room, context_length
+from dasd.evaluation.samplers.transformers import uniforms, write
+from dasd.model_fit import completion_room, context_length, end_tokens
 from dasd.models import LanguageModelHead
 from dasd.prompts import Prompt, tokenize_prompt
 from dasd.tasks.base import Problem, Task, grade_completions
@@ -30,7 +30,7 @@ class Workbench:
         self.model, self.tokenizer, self.task, self.config = model, tokenizer, task, config
         self.problems = {problem.id: problem for problem in problems}
         self.rows = {problem.id: as_row(problem) for problem in problems}
-        self.ends = end_tokens(model, tokenizer)
+        self.ends = end_tokens(model.generation_config, tokenizer)
         self.head = LanguageModelHead.of(model, config.temperature)
         self.prompt = lru_cache(maxsize=None)(self._prompt)
         self.room = self._room()  # tokens that a completion may have

@@ -136,6 +136,7 @@ class TokensConfig(Section):
     problems: Annotated[int, Field(gt=0)] = Field(3, description="the first problems of the data, each sampled several times")
     rollouts: Annotated[int, Field(gt=1)] = Field(8, description="rollouts of each problem, the group of their advantages")
     scale_advantages: bool = Field(True, description="advantages are divided by their group's standard deviation")
+    step: Annotated[int, Field(ge=0)] = Field(0, description="optimisation step of scheduled settings; of a run its last one")
     temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="sampling temperature, also of all scores")
     max_completion_length: Annotated[int, Field(gt=0)] = Field(1024, description="tokens a completion may have")
     batch_size: Annotated[int, Field(gt=0)] = Field(64, description="completions sampled at once")

@@ -84,22 +84,20 @@ class Section(BaseModel):
 
 def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
     """A config from a YAML file and `--dotted.key value` overrides. Raises BadInput naming key, value and remedy."""
-    return make_config(kind, read_values(path) if path is not None else {}, overrides)
+    return make_config(kind, read_values(kind, path) if path is not None else {}, overrides)
 
 
 def make_config(kind: type[T], values: dict[str, Any], overrides: Sequence[str] = ()) -> T:
     """As `load_config`, from a mapping of sections."""
     pairs = _pairs(overrides)
-    method, chosen = values.get("method"), dict(pairs).get("method.name")
-    if isinstance(method, dict) and chosen not in (None, method.get("name")):
-        values["method"] = {}  # the file's settings are another method's
+    values = _for_method(kind, values, dict(pairs).get("method.name"))
     for key, text in pairs:
         path_of_key = key.split(".")
         _set(values, path_of_key, _read_value(text, _annotation(kind, path_of_key)), key)
     return validate(kind, _with_preset(kind, values) if "method" in kind.model_fields else values)
 
 
-def read_values(path: Path) -> dict[str, Any]:
+def read_values(kind: type[BaseModel], path: Path) -> dict[str, Any]:
     """A config file's values, over those of the file it `extends` (a path relative to its own folder). Raises BadInput."""
     try:
         values = _read_yaml(path.read_text(encoding="utf-8"))
@@ -121,15 +119,28 @@ def read_values(path: Path) -> dict[str, Any]:
         return values
     if not isinstance(parent, str) or (path.parent / parent).resolve() == path.resolve():
         raise BadInput(f"config {path}: extends must be the path of another file, got {parent!r}")
-    return _merge(read_values(path.parent / parent), values)
+    return _merge(_for_method(kind, read_values(kind, path.parent / parent), _method_in(values)), values)
 
 
 def _with_preset(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
     """`values` over what the preset of their method says of this kind's sections."""
-    method = values.get("method")
-    name = method.get("name") if isinstance(method, dict) else None
+    name = _method_in(values)
     preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
     return _merge({section: preset[section] for section in preset if section in kind.model_fields}, values)
+
+
+def _for_method(kind: type[BaseModel], values: dict[str, Any], chosen: Any) -> dict[str, Any]:
+    """`values` without settings of another method than the chosen one; None chooses none."""
+    if chosen is None or "method" not in kind.model_fields or not isinstance(values.get("method"), dict):
+        return values
+    default = kind.model_fields["method"].get_default(call_default_factory=True)
+    return values if chosen == (_method_in(values) or default.name) else values | {"method": {}}
+
+
+def _method_in(values: Mapping[str, Any]) -> Any:
+    """Name of the method as it is given, None where it is left at its default."""
+    method = values.get("method")
+    return method.get("name") if isinstance(method, dict) else None
 
 
 def _merge(under: Any, over: Any) -> Any:

@@ -269,6 +269,22 @@ class TrainingConfig(Section):
             )
         return self
 
+    @property
+    def overlong_tokens(self) -> int:
+        """Tokens over which reward falls; 0: there is no penalty."""
+        return round(self.overlong_buffer * self.max_completion_length)
+
+    @model_validator(mode="after")
+    def _overlong_buffer_has_a_token(self) -> TrainingConfig:
+        if self.overlong_buffer and not self.overlong_tokens:
+            unit = 10 ** (len(str(self.max_completion_length)) + 1)
+            smallest = (math.floor(0.5 * unit / self.max_completion_length) + 1) / unit  # more than half a token
+            raise ValueError(
+                f"overlong_buffer {self.overlong_buffer:g} of max_completion_length {self.max_completion_length} is not one "
+                f"token: give {smallest:g} or more, or 0 for no penalty"
+            )
+        return self
+
     @model_validator(mode="after")
     def _batches_divide(self) -> TrainingConfig:
         if self.rollouts_per_step % self.group_size:

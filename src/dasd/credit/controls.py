@@ -23,7 +23,10 @@ from dasd.credit.signals import Credit, TokenSignals
 
 @dataclass(frozen=True)
 class Controlled:
-    """`method` under a control. Raises ValueError for an unknown control, and for one that spoils what it never reads."""
+    """`method` under a control.
+
+    Raises ValueError for an unknown control, for one that spoils what the method never reads, or half of what it reads.
+    """
 
     method: Any
     control: str
@@ -41,6 +44,10 @@ class Controlled:
             raise ValueError(f"control {self.control} changes nothing: this method does not read {spoiled}")
         if spoiled == "teacher_logps" and VOCABULARY in self.method.needs:
             raise ValueError(f"control {self.control} does not reach this method: it learns from whole distributions")
+        if spoiled == "teacher_logps" and "contrast_logps" in self.method.needs:
+            raise ValueError(
+                f"control {self.control} does not reach the wrong hints of this method: it would spoil half of its evidence"
+            )
 
     @property
     def needs(self) -> frozenset[str]:

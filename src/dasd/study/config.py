@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from dasd.config import BadInput, load_config, nearest
+from dasd.config import BadInput, RunConfig, load_config, nearest
 from dasd.config.core import LocalPath, Section, read_values
 
 Grid = dict[str, list[Any]]  # dotted key of a run's config -> the values that are tried
@@ -205,7 +205,7 @@ class Study:
     @property
     def base_settings(self) -> dict[str, Any]:
         """What the base's file says, and what it extends, under dotted keys; without what decides nothing."""
-        return {key: value for key, value in flat(read_values(self.base)).items() if not is_of(key, IDLE)}
+        return {key: value for key, value in flat(read_values(RunConfig, self.base)).items() if not is_of(key, IDLE)}
 
 
 def load_study(path: Path, recipes: Mapping[str, Path]) -> Study:

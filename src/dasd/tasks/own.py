@@ -7,13 +7,13 @@ or dies costs that one grade, which is counted as GRADER_ERROR.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dasd.own_files import load_file, offered
 from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck
 from dasd.tasks.workers import WorkerPool
 
@@ -102,21 +102,10 @@ def _make(path: str, function: str, settings: str) -> Any:
         raise ValueError(f"{function} in {path} with data.task_settings {settings}: {type(error).__name__}: {error}") from error
 
 
-@lru_cache(maxsize=16)
 def load_function(path: str, function: str) -> Any:
     """A function of a user's file. Raises ValueError with what is wrong."""
-    if not Path(path).is_file():
-        raise ValueError(f"{path} does not exist")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    module = load_file(Path(path))
     found = getattr(module, function, None)
     if not callable(found):
-        here = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ValueError(f"{path} has no function {function!r}; it has: {', '.join(here) or 'none'}")
+        raise ValueError(f"{path} has no function {function!r}; it has: {offered(module)}")
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from fractions import Fraction
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ from trl import GRPOConfig
 from dasd import processes
 from dasd.config import BadInput, RunConfig, TrainingConfig, nearest
 from dasd.models import dtype_of
+from dasd.training.batches import whole_batches
 from dasd.training.trainer import SelfDistillationConfig
 from dasd.training.trl_options import refusal
 
@@ -71,8 +71,13 @@ def trainer_arguments(
         "report_to": list(training.report_to),
     }
     if training.rewards:  # the verifier's comes first, then the penalty on length where there is one
-        before = [1.0] * (2 if round(training.overlong_buffer * training.max_completion_length) else 1)
+        before = [1.0] * (2 if training.overlong_tokens else 1)
         ours["reward_weights"] = [*before, *(training.reward_weights or [1.0] * len(training.rewards))]
+    if training.reward_weights and "reward_weights" in training.trl:
+        raise BadInput(
+            "training.reward_weights and training.trl.reward_weights are both given, and only one can hold: leave out the "
+            "first to weigh the verifier too, else the second"
+        )
     check_reporters(training.report_to)
     defaults: dict[str, Any] = {
         "project": project_of(config),
@@ -192,12 +197,6 @@ def place_reporters(config: RunConfig) -> None:
         ("TENSORBOARD_LOGGING_DIR", str(output / "tensorboard")),
     ):
         os.environ.setdefault(name, value)
-
-
-def whole_batches(arguments: SelfDistillationConfig) -> int:
-    """The fewest optimisation steps after which every batch of rollouts is used up."""
-    passes = arguments.steps_per_generation * arguments.num_iterations
-    return Fraction(passes, arguments.gradient_accumulation_steps).numerator
 
 
 def refuse_torn_batches(arguments: SelfDistillationConfig) -> None:

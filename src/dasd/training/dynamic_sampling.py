@@ -36,7 +36,7 @@ def merge_rows(batch: dict[str, Any], fresh: dict[str, Any], source: Sequence[in
 
 
 def other_rows(dataset: Any, count: int, place: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows of the dataset, with replacement: others at each `place` (seed, step, round, process), the same in a resumed run."""
+    """Rows of the dataset, with replacement: others at each `place` (seed, step, draw, process), the same in a resumed run."""
     seed = sum(value * factor for value, factor in zip(place, (1, 1_000_003, 7_919, 104_729), strict=True))
     chosen = torch.randint(len(dataset), (count,), generator=torch.Generator().manual_seed(seed))
     return [dataset[int(index)] for index in chosen]

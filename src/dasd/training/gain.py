@@ -24,6 +24,8 @@ from dasd.config import BadInput, RunConfig, RunFailed
 from dasd.files import read_json, write_json
 from dasd.folders import claim, sole_writer
 from dasd.progress import track
+from dasd.training.arguments import trainer_arguments
+from dasd.training.batches import policy_moves, whole_batches
 from dasd.training.run import build_trainer, method_and_contexts, prepare
 
 SAMPLED = 2**20  # weights that are looked at, drawn at random where more are trained
@@ -31,7 +33,10 @@ SAMPLED = 2**20  # weights that are looked at, drawn at random where more are tr
 SHARED = (
     "model", "data", "training.steps", "training.seed", "training.rollouts_per_step", "training.group_size",
     "training.temperature", "training.max_completion_length", "training.sampler", "training.dynamic_sampling",
-    "training.lora_rank", "training.lora_alpha", "training.lora_targets", "training.lora_embeddings",
+    "training.lora_rank", "training.lora_alpha", "training.lora_targets", "training.lora_embeddings", "training.num_iterations",
+)  # fmt: skip
+SHARED_OF_TRL = (
+    "generation_batch_size", "shuffle_dataset", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
 )  # fmt: skip
 SUMMARY, ROLLOUTS, UPDATES = "gain.json", "rollouts.json", "updates.npy"
 
@@ -48,8 +53,14 @@ def gains(configs: Mapping[str, RunConfig], reference: str, folder: Path, batche
         method, _ = method_and_contexts(config)
         if "evidence" in method.needs:
             raise BadInput(f"{name}: method {config.method.name} finds its direction while it trains, and here nothing moves")
-        if differs := [key for key, value in _shared(config).items() if value != _shared(first)[key]]:
-            raise BadInput(f"{name} and {reference} have different {differs[0]}: their updates cannot be compared")
+        _refuse_shared_batches(name, config)
+        theirs, ours = _shared(config), _shared(first)
+        if differs := [key for key, value in theirs.items() if value != ours[key]]:
+            key = differs[0]
+            raise BadInput(
+                f"{name} and {reference} have different {key} ({theirs[key]} and {ours[key]}), and updates are compared on the "
+                "same rollouts: give both the same"
+            )
         claim(folder / name, config, write=False)
     missing = [name for name in still if not (folder / name / UPDATES).exists()]
     _known_rollouts(folder, first)
@@ -64,8 +75,9 @@ def gains(configs: Mapping[str, RunConfig], reference: str, folder: Path, batche
             of = relative_gains(found, reference)
         except ValueError as error:
             raise BadInput(str(error)) from None
-        weights, batch = int(found[reference].shape[1]), first.training.rollouts_per_step
-        facts = {"reference": reference, "batches": batches, "rollouts": batch * batches, "weights": weights}
+        weights, rollouts = int(found[reference].shape[1]), batches * first.training.rollouts_per_step
+        rollouts //= first.training.num_iterations
+        facts = {"reference": reference, "batches": batches, "rollouts": rollouts, "weights": weights}
         summary = {**facts, "seed": first.training.seed, "gains": of}
         write_json(folder / SUMMARY, summary)
     return summary
@@ -85,7 +97,7 @@ def _make_updates(place: Path, config: RunConfig, prepared: tuple[Any, ...]) -> 
     place.mkdir(exist_ok=True)
     with _quiet(), TemporaryDirectory(dir=place) as work:
         trainer = build_trainer(config.model_copy(update={"output": work}), *prepared)
-        written = _share_rollouts(trainer, known)
+        written = _share_rollouts(trainer, known, place)
         with track(f"Updates of {place.name}", config.training.steps) as advance:
             keeper = _Keeper(config.training.seed, advance)
             trainer.add_callback(keeper)
@@ -97,9 +109,24 @@ def _make_updates(place: Path, config: RunConfig, prepared: tuple[Any, ...]) -> 
         (Path(work) / UPDATES).replace(place / UPDATES)
 
 
+def _refuse_shared_batches(name: str, config: RunConfig) -> None:
+    """Raises BadInput where several steps learn from one batch of rollouts: their updates are not independent."""
+    arguments, training = trainer_arguments(config), config.training
+    if not policy_moves(arguments):
+        return
+    chosen = [f"training.trl.{key}" for key in ("steps_per_generation", "generation_batch_size") if key in training.trl]
+    remedies = ["set training.num_iterations: 1"] if training.num_iterations > 1 else []
+    remedies += [f"leave out {key}" for key in chosen]
+    raise BadInput(
+        f"{name}: a batch of rollouts serves {whole_batches(arguments)} steps, and here each update is of its own rollouts: "
+        f"{' and '.join(remedies)}"
+    )
+
+
 def _shared(config: RunConfig) -> dict[str, Any]:
-    settings = config.model_dump(mode="json")
-    return {key: reduce(lambda section, name: section[name], key.split("."), settings) for key in SHARED}
+    settings, arguments = config.model_dump(mode="json"), trainer_arguments(config)
+    found = {key: reduce(lambda section, name: section[name], key.split("."), settings) for key in SHARED}
+    return found | {f"training.trl.{name}": getattr(arguments, name) for name in SHARED_OF_TRL}
 
 
 def _known_rollouts(folder: Path, config: RunConfig) -> list[Any] | None:
@@ -107,14 +134,15 @@ def _known_rollouts(folder: Path, config: RunConfig) -> list[Any] | None:
     known = read_json(folder / ROLLOUTS)
     if known is None:
         return None
-    if differs := [key for key, value in _shared(config).items() if known["settings"][key] != value]:
+    if differs := [key for key, value in _shared(config).items() if known["settings"].get(key) != value]:
         raise BadInput(f"{folder} holds rollouts of another {differs[0]}: give another --output, or delete it")
     batches: list[Any] = known["batches"]
     return batches
 
 
-def _share_rollouts(trainer: Any, known: list[Any] | None) -> list[Any]:
+def _share_rollouts(trainer: Any, known: list[Any] | None, place: Path) -> list[Any]:
     """From now on the trainer takes the known rollouts, or keeps those that it samples in the list that is returned."""
+    file = place.parent / ROLLOUTS
     sample = trainer._generate_single_turn
     written: list[Any] = []
     left = iter(known or ())
@@ -126,7 +154,11 @@ def _share_rollouts(trainer: Any, known: list[Any] | None) -> list[Any]:
             return completions, logps
         prompts, completions = next(left, (None, None))
         if prompts != [list(ids) for ids in prompt_ids]:
-            raise RunFailed("other prompts than those of the rollouts on file: delete the folder, and begin again")
+            raise RunFailed(
+                f"{place.name} asks other problems than {file} holds, though all settings that choose them agree: its data are "
+                "no longer the same; give another --output",
+                goes_on=False,
+            )
         return completions, None
 
     trainer._generate_single_turn = generate

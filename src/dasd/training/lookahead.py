@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from dasd.training.batches import policy_moves
+
 BETAS, EPS = (0.9, 0.99), 1e-8
 MEMORY_FILE, EVIDENCE_FILE = "lookahead.safetensors", "evidence.json"
 
@@ -85,42 +87,43 @@ class VerifierMemory:
 
 
 class LooksAhead(TrainerCallback):
-    """Evidence of a method that has `every`, `look`, `update` and `directions` (`dasd.credit.lookahead`), kept for a trainer.
+    """Evidence of a trainer's method, which has `every`, `look`, `update` and `directions` (`dasd.credit.lookahead`).
 
     Raises ValueError where the policy moves between rollouts and loss, and where weights are sharded.
     """
 
-    def __init__(self, trainer: Any, method: Any) -> None:
+    def __init__(self, trainer: Any) -> None:
         args = trainer.args
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             raise ValueError("a method that looks ahead moves all trained weights at once: train without FSDP and DeepSpeed")
-        if args.num_iterations > 1 or args.use_vllm or args.steps_per_generation > args.gradient_accumulation_steps:
+        if args.use_vllm or policy_moves(args):
             raise ValueError(
-                "a method that looks ahead takes its gradient where the policy has not moved: set num_iterations: 1, one "
-                "optimisation step for each batch of rollouts, and leave vLLM out"
+                "a method that looks ahead takes its gradient where the policy has not moved: leave vLLM out, and make the "
+                f"passes of an optimisation step ({args.gradient_accumulation_steps}) a multiple of steps_per_generation x "
+                f"num_iterations ({args.steps_per_generation} x {args.num_iterations})"
             )
-        self.trainer, self.method = trainer, method
+        self.trainer = trainer
         self.evidence: Mapping[str, Any] | None = None
         self.memory = VerifierMemory(trainer.accelerator.unwrap_model(trainer.model), args.learning_rate)
 
     def look(self, batch: Mapping[str, Any]) -> None:
         """Brings the evidence up to date: what would one more of the verifier's steps do to these rollouts' tokens?"""
-        trainer = self.trainer
-        if not self.memory.is_ready or trainer.state.global_step % self.method.every:
+        trainer, method = self.trainer, self.trainer.method_now
+        if not self.memory.is_ready or trainer.state.global_step % method.every:
             return
         score = partial(trainer.score, batch["prompt_ids"], batch["prompt_mask"], batch)
         here = score()
         with self.memory.ahead():
             there = score()
         signals = trainer._signals(batch, here.logps, here.entropies)
-        found = trainer.accelerator.gather(self.method.look(signals, there.logps - here.logps))
+        found = trainer.accelerator.gather(method.look(signals, there.logps - here.logps))
         # A group's rollouts stand next to each other, perhaps on two processes.
-        self.evidence = self.method.update(self.evidence, found.unflatten(0, (-1, trainer.group_size)).sum(1))
+        self.evidence = method.update(self.evidence, found.unflatten(0, (-1, trainer.group_size)).sum(1))
 
     @property
     def metrics(self) -> dict[str, float]:
         """`direction/decile_1` to `_10`: omega by entropy decile, in [-1, 1], > 0 attracts."""
-        omegas = enumerate(self.method.directions(self.evidence), start=1)
+        omegas = enumerate(self.trainer.method_now.directions(self.evidence), start=1)
         return {f"direction/decile_{decile}": omega for decile, omega in omegas}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -50,8 +50,7 @@ def make_reward(task: Task, ends: Collection[int] = ()) -> Reward:
 
 def rewards(task: Task, config: RunConfig, ends: Collection[int] = ()) -> list[Reward]:
     """The verifier, where asked for DAPO's penalty on what is nearly too long, and the user's own. Raises BadInput."""
-    length = config.training.max_completion_length
-    buffer = round(config.training.overlong_buffer * length)
+    length, buffer = config.training.max_completion_length, config.training.overlong_tokens
     try:
         own = [OwnReward(name) for name in config.training.rewards]
     except ValueError as error:

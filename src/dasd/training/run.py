@@ -27,17 +27,17 @@ from dasd.config import BadInput, RunConfig, RunFailed
 from dasd.credit import Method, make_method
 from dasd.data.mixture import describe, mixed
 from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems, task_of
-from dasd.evaluation.samplers.transformers import end_tokens
 from dasd.files import repair_lines, write_json
 from dasd.folders import CONFIG, claim, failure_on_file, sole_writer
-from dasd.model_fit import context_length
+from dasd.model_fit import context_length, end_tokens
 from dasd.models import keep_generation_config, load_model, model_path
 from dasd.progress import track
 from dasd.prompts import tokenize_prompt
 from dasd.tasks.base import Problem, Task
 from dasd.teacher.context import PrivilegedContext, wrong_hints
 from dasd.trained import Trained, facts_of_run
-from dasd.training.arguments import place_reporters, too_few_problems, trainer_arguments, whole_batches
+from dasd.training.arguments import place_reporters, too_few_problems, trainer_arguments
+from dasd.training.batches import whole_batches
 from dasd.training.callbacks import Done, MetricsWriter, ReportWriter, SignsOfLife, StopWhenDone
 from dasd.training.cards import CardWriter, write_run_card
 from dasd.training.checkpoints import is_complete, last_checkpoint, saving, step_of, telling_where_it_stands
@@ -222,7 +222,7 @@ def build_trainer(
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         trainer = SelfDistillationTrainer(
-            model, rewards(task, config, end_tokens(model, tokenizer)), trainer_arguments(config),
+            model, rewards(task, config, end_tokens(model.generation_config, tokenizer)), trainer_arguments(config),
             train_dataset=as_dataset(mixed(problems, config.data)), processing_class=tokenizer,
             peft_config=adapter(config, model),
         )  # fmt: skip

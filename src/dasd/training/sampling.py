@@ -29,6 +29,7 @@ from transformers import (
 
 from dasd.evaluation.samplers.base import SamplingParams
 from dasd.evaluation.samplers.transformers import Warp, uniforms, write
+from dasd.model_fit import token_ids
 
 # What a forward pass must take to be called by the sampler.
 ARGUMENTS = {"input_ids", "attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep"}
@@ -57,7 +58,7 @@ def reason_against(model: Any, settings: GenerationConfig, ends: Sequence[int]) 
     for name, value in others.items():
         if name not in HONOURED | IDLE:
             return f"{name} {value!r} is a setting of transformers' generate alone"
-    if _numbers(settings.eos_token_id) != set(ends):
+    if set(token_ids(settings.eos_token_id)) != set(ends):
         return f"eos_token_id {settings.eos_token_id} are not the end tokens of the run ({', '.join(map(str, ends))})"
     return None
 
@@ -89,7 +90,7 @@ def warp_of(settings: GenerationConfig, width: int) -> Warp:
     """What `generate` does to logits under `filled` settings, in its order, after prompts that are padded to `width`."""
 
     def warp(ids: Tensor, mask: Tensor, logits: Tensor) -> Tensor:
-        ends = torch.tensor(sorted(_numbers(settings.eos_token_id)), device=ids.device)
+        ends = torch.tensor(sorted(set(token_ids(settings.eos_token_id))), device=ids.device)
         steps = LogitsProcessorList()
         if settings.repetition_penalty not in (None, 1.0):
             padding = mask.int().argmax(1)
@@ -112,7 +113,3 @@ def warp_of(settings: GenerationConfig, width: int) -> Warp:
         return steps(ids, logits)
 
     return warp
-
-
-def _numbers(value: Any) -> set[int]:
-    return set(value) if isinstance(value, list | tuple) else set() if value is None else {value}

@@ -25,7 +25,7 @@ from trl import GRPOConfig
 
 from dasd.analysis.attention import attention_entropies, refuse_hidden_attention
 from dasd.analysis.token_classes import TokenClasses, class_ratios
-from dasd.credit import Credit, Method, TokenSignals, assign_credit, make_method, ratios
+from dasd.credit import Credit, Method, TokenSignals, assign_credit, at_step, make_method, ratios
 from dasd.credit.signals import high_entropy
 from dasd.prompts import Prompt, tokenize_prompt, without_answer
 from dasd.teacher.context import PrivilegedContext, choose_peers, wrong_hints
@@ -147,7 +147,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             self.teacher.load_state_dict(broadcast(self.teacher.state_dict()))
         self.add_callback(_TeacherFollows(self.teacher))
         if "evidence" in self.needs:
-            self.lookahead = LooksAhead(self, self.method)
+            self.lookahead = LooksAhead(self)
             self.add_callback(self.lookahead)
         if self.has_teacher and args.context != "none" and has_learned_positions(self._language_model()):
             logger.warning(
@@ -158,6 +158,12 @@ class SelfDistillationTrainer(TokenCreditTrainer):
     @property
     def has_teacher(self) -> bool:
         return "teacher_logps" in self.needs
+
+    @property
+    def method_now(self) -> Any:
+        """The method with scheduled settings at their values of this step, whatever control it is under."""
+        method = at_step(self.method, self.state.global_step)
+        return getattr(method, "method", method)
 
     def score_rollouts(self, rows: Sequence[Mapping[str, Any]], batch: Batch) -> Batch:
         """The teacher's prompts and scores of the student's own completion ids, and which rollouts have a teacher."""
@@ -273,8 +279,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
     def _batch_totals(self, batch: Batch) -> Batch:
         """What the method sums over all rollouts of a batch, on all processes, whatever parts it is learnt from in."""
         logps = batch["teacher_logps"]
-        method: Any = getattr(self.method, "method", self.method)  # under a control
-        totals: dict[str, Tensor] = method.batch_totals(self._signals(batch, logps, torch.zeros_like(logps)))
+        totals: dict[str, Tensor] = self.method_now.batch_totals(self._signals(batch, logps, torch.zeros_like(logps)))
         return self._summed({_TOTAL + name: total for name, total in totals.items()})
 
     def _summed(self, totals: Mapping[str, Tensor]) -> Batch:
@@ -354,7 +359,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
     @property
     def _wrong_hints(self) -> list[tuple[PrivilegedContext, int]]:
         """The wrong context and a choice of it, for as many wrong hints as the teacher may be given."""
-        count = getattr(getattr(self.method, "method", self.method), "wrong_hints", 1)
+        count = getattr(self.method_now, "wrong_hints", 1)
         return [] if self.wrong_context is None else [(self.wrong_context, choice) for choice in range(count)]
 
     @property

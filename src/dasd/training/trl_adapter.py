@@ -4,8 +4,8 @@ TRL generates, scores rewards and normalises them in the group; its loss accepts
 student's log-probs and entropies of the same tokens. TRL computes them in one of two places, and credit is assigned there, so
 the student is never scored twice:
 
-* with the rollouts, where the policy will have moved before the loss (`num_iterations > 1`, several optimisation steps a
-  batch, vLLM's correction): that pass is recorded, with entropies;
+* with the rollouts, where the policy moves before the loss (`dasd.training.batches.policy_moves`) or vLLM is corrected: that
+  pass is recorded, with entropies;
 * in the loss itself, where it has not: the training pass has the very numbers, and advantages are read only after it.
 
 Methods that compare whole distributions always get their credit in the loss, beside the hidden states of the training pass.
@@ -54,7 +54,7 @@ from dasd.training.passes import (
 )
 from dasd.training.sampling import filled, reason_against, write_rollouts
 from dasd.training.student_signals import add_outputs
-from dasd.training.vllm import telling_vllm, warn_of_another_dtype
+from dasd.training.vllm import tell_end_tokens, telling_vllm, warn_of_another_dtype
 
 Batch = dict[str, Any]
 Recorded = list[tuple[Tensor, Tensor | None, Tensor | None]]  # log-probs, entropies, sums of squared probabilities
@@ -92,8 +92,11 @@ class TokenCreditTrainer(GRPOTrainer):
         self._credit: Credit | None = None
         self._totals: defaultdict[str, float | Tensor] = defaultdict(float)
         self._turns: Counter[tuple[int, ...]] = Counter()  # how often rollouts were sampled at a place
+        self._draws: Counter[int] = Counter()  # how often fresh problems were drawn at a step, by all its generations
         with telling_vllm(self):
             super().__init__(*args, **kwargs)
+        if self.use_vllm:
+            tell_end_tokens(self)
         if self.use_vllm and self.vllm_mode == "server" and self.accelerator.is_main_process:
             warn_of_another_dtype(self, self.vllm_generation.vllm_client.get_server_info()["model_config"]["dtype"])
         self._samples_itself = self._chooses_itself()
@@ -446,13 +449,15 @@ class TokenCreditTrainer(GRPOTrainer):
         """Groups whose rewards are all alike give way to groups of fresh problems, in at most `max_resamples` rounds."""
         size, first = self.group_size, idle_groups(batch["rewards"], self.group_size)
         sampled = 0
-        for attempt in range(self.max_resamples):
+        for _ in range(self.max_resamples):
             idle = idle_groups(batch["rewards"], size)
             wanted = int(self.accelerator.gather(torch.tensor([len(idle)], device=self.accelerator.device)).max())
             if wanted == 0:
                 break
             sampled += wanted
-            place = (self.args.seed, self.state.global_step, attempt, self.accelerator.process_index)
+            step = self.state.global_step
+            place = (self.args.seed, step, self._draws[step], self.accelerator.process_index)
+            self._draws[step] += 1
             fresh_rows = [row for row in other_rows(self.train_dataset, wanted, place) for _ in range(size)]
             fresh = self._generate_batch(fresh_rows)
             useless = set(idle_groups(fresh["rewards"], size))

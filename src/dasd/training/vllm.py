@@ -146,6 +146,14 @@ def telling_vllm(trainer: Any) -> Iterator[None]:
         vllm_generation.LLM = plain
 
 
+def tell_end_tokens(trainer: Any) -> None:
+    """vLLM, in this process or behind a server, knows its own tokenizer's end token alone, and `model.chat_template` may set
+    another. A user's own stop tokens hold beside ours."""
+    told = trainer.vllm_generation.generation_kwargs
+    stops = {*(told.get("stop_token_ids") or ()), *trainer.eos_token_ids}
+    trainer.vllm_generation.generation_kwargs = {**told, "stop_token_ids": sorted(stops)}
+
+
 def computes_in(trainer: Any) -> str:
     """Name of the type in which the policy's own log-probs are computed."""
     autocast = {"bf16": "bfloat16", "fp16": "float16"}.get(trainer.accelerator.mixed_precision)

@@ -56,7 +56,8 @@ class DasdTrainer(PPOTrainerSync):
         if "teacher_logps" in self.method.needs:
             with marked_timer("teacher", self.timing_raw, color="olive"):
                 self._score_as_teacher(rollouts, data, metrics)
-        assigned = credit(rollouts, self.method, self.settings.success_threshold, self.global_steps)
+        step = self.global_steps - 1  # verl's first one is 1, a schedule's is 0
+        assigned = credit(rollouts, self.method, self.settings.success_threshold, step)
         metrics |= {f"dasd/{name}": value for name, value in assigned.metrics.items()}
         fields = {"advantages": response_to_nested(assigned.loss_advantages, data["response_mask"])}
         return tq.kv_batch_put(

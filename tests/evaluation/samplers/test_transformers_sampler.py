@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig, 
 
 from dasd.config import BadInput, ModelConfig, SamplerConfig
 from dasd.evaluation.samplers import Request, SamplingParams, Watch, make_sampler
-from dasd.evaluation.samplers.transformers import TransformersSampler, end_tokens, pick, uniforms, write
+from dasd.evaluation.samplers.transformers import TransformersSampler, pick, uniforms, write
+from dasd.model_fit import end_tokens
 from dasd.models import load_model
 from dasd.prompts import tokenize_prompt
 from dasd.tasks.countdown import make_problems
@@ -127,7 +128,7 @@ def test_a_first_token_is_given_and_each_row_has_its_limit(sampler, requests):
     noise, params, ends = (
         uniforms(range(6), length),
         SamplingParams(length),
-        sorted(end_tokens(sampler.model, sampler.tokenizer)),
+        sorted(end_tokens(sampler.model.generation_config, sampler.tokenizer)),
     )
     drawn = write(sampler.model, [prompt], [0] * 6, noise, params, ends, 0)
     given = write(sampler.model, [prompt], [0] * 6, noise, params, ends, 0, first=[drawn[0][0], None, ends[0], None, None, 7])
@@ -237,7 +238,7 @@ def test_a_few_rows_drawn_at_once_are_all_rows(sampler, requests, monkeypatch, a
         return logits.scatter_add(1, ids[:, -3:], torch.full_like(ids[:, -3:], -2, dtype=torch.float32))
 
     def written():
-        noise, ends = uniforms(range(48), 96), sorted(end_tokens(sampler.model, sampler.tokenizer))
+        noise, ends = uniforms(range(48), 96), sorted(end_tokens(sampler.model.generation_config, sampler.tokenizer))
         return write(sampler.model, prompts, rows, noise, SamplingParams(96), ends, sampler.tokenizer.pad_token_id, warp=warp)
 
     whole = written()

@@ -3,6 +3,8 @@
 vLLM needs a GPU, so a recorder stands in for it: this checks our side of the calls, not vLLM.
 """
 
+import json
+import shutil
 import sys
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
@@ -12,7 +14,8 @@ import pytest
 from dasd.assets import BASE_MODEL
 from dasd.config import BadInput, ModelConfig, SamplerConfig
 from dasd.evaluation.samplers import NEUTRAL, Request, Sampled, SamplingFailed, SamplingParams, Watch, make_sampler
-from dasd.models import load_tokenizer
+from dasd.model_fit import end_tokens
+from dasd.models import load_model, load_tokenizer
 from dasd.prompts import tokenize_prompt
 
 REQUESTS = [Request(f"{i}/0", [{"role": "user", "content": f"Use 1 2 {i} to make 6."}], 100 + i) for i in range(5)]
@@ -70,7 +73,7 @@ def test_arguments_and_order(recorder):
     }  # fmt: skip
     recorder.reasons[103] = "length"
     sampled = sampler.sample(REQUESTS, SamplingParams(77, temperature=0.6, top_p=0.9))
-    same = {"max_tokens": 77, "temperature": 0.6, "top_p": 0.9, **NEUTRAL}
+    same = {"max_tokens": 77, "temperature": 0.6, "top_p": 0.9, "stop_token_ids": [sampler.tokenizer.eos_token_id], **NEUTRAL}
     assert recorder.params == [same | {"seed": 100 + i} for i in range(5)]
     tokenizer = load_tokenizer(ModelConfig())
     prompts = [tokenize_prompt(tokenizer, request.prompt) for request in REQUESTS]
@@ -82,6 +85,26 @@ def test_arguments_and_order(recorder):
     assert sampler.describe()["vllm"] == "0.25.0"
     sampler.close()
     assert recorder.shut
+
+
+@pytest.mark.parametrize("generation", [{"eos_token_id": [3, 5]}, None])
+def test_vllm_stops_where_transformers_does(recorder, tmp_path, generation):
+    """At the end of a turn as `model.chat_template` has it, and at every end token of the model's own."""
+    folder = tmp_path / "model"
+    shutil.copytree(BASE_MODEL, folder)
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(said | {"eos_token": "<|endoftext|>"}))
+    (folder / "generation_config.json").unlink()
+    if generation:
+        (folder / "generation_config.json").write_text(json.dumps(generation))
+    config = ModelConfig(path=str(folder), chat_template="chatml")
+    sampler = make_sampler(SamplerConfig(backend="vllm"), config)
+    sampler.sample(REQUESTS[:1], SamplingParams(8))
+    stops = recorder.params[0]["stop_token_ids"]
+    model, tokenizer = load_model(config)
+    assert stops == sorted(end_tokens(model.generation_config, tokenizer))
+    assert sampler.tokenizer.convert_tokens_to_ids("<|im_end|>") in stops
+    assert set(stops) >= set(generation["eos_token_id"] if generation else [])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWar
 
 from dasd.config import BadInput
 from dasd.evaluation.samplers.base import UNWATCHED, Messages, Request, Sampled, SamplingParams, Watch
-from dasd.model_fit import context_length
+from dasd.model_fit import context_length, end_tokens
 from dasd.models import keep_head_input_contiguous
 from dasd.prompts import tokenize_prompt
 
@@ -48,7 +48,7 @@ class TransformersSampler:
     def sample(self, requests: Sequence[Request], params: SamplingParams, watch: Watch = UNWATCHED) -> list[Sampled]:
         prompts, rows = _distinct(self.tokenizer, [request.prompt for request in requests], self.template)
         noise = uniforms([request.seed for request in requests], params.max_completion_length)
-        ends = end_tokens(self.model, self.tokenizer)
+        ends = end_tokens(self.model.generation_config, self.tokenizer)
         completions: dict[int, Sampled] = {}
 
         def finished(row: int, token_ids: list[int]) -> None:
@@ -226,8 +226,3 @@ def _warp(params: SamplingParams) -> Warp:
     if params.top_p < 1.0 and params.temperature > 0:
         warpers.append(TopPLogitsWarper(params.top_p))
     return lambda ids, mask, logits: warpers(ids, logits)
-
-
-def end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    ends = model.generation_config.eos_token_id
-    return {token for token in [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id] if token is not None}

@@ -22,7 +22,7 @@ from dasd.evaluation.samplers.base import (
     SamplingParams,
     Watch,
 )
-from dasd.models import load_tokenizer, model_path
+from dasd.models import end_tokens_on_file, load_tokenizer, model_path
 from dasd.prompts import tokenize_prompt
 
 # Arguments of `vllm.LLM` that have a setting of their own.
@@ -54,6 +54,7 @@ class VllmSampler:
                 raise BadInput(f"sampler.engine.{name} is set by dasd itself: use {own}")
         self.batch_size = config.batch_size
         self.tokenizer, self.template = load_tokenizer(model), model.chat_template_kwargs
+        self.ends = sorted(end_tokens_on_file(model, self.tokenizer))  # vLLM knows its own tokenizer's alone
         try:
             self.engine = vllm.LLM(model=self.name, **of_model, **of_sampler, **config.engine)
         except (ValueError, RuntimeError, TypeError) as error:
@@ -73,6 +74,7 @@ class VllmSampler:
                     temperature=params.temperature,
                     top_p=params.top_p,
                     seed=request.seed,
+                    stop_token_ids=self.ends,
                     **NEUTRAL,
                 )
                 for request in requests
