@@ -213,7 +213,6 @@ def test_wrong_hints_are_made_for_methods_that_contrast_them():
     assert wrong_hints(context, make_method("dasd")) is None
     assert wrong_hints(context, make_method("rlcsd")).kind == "peer"
     assert wrong_hints(context, make_method("sipo", {"hints_from": "other_problems"})).kind == "other_problem"
-    assert wrong_hints(context, make_method("rlcsd", {"control": "permuted_gap"})).kind == "peer"
 
 
 # ---------------------------------------------------------------- peers
