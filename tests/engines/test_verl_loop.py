@@ -39,7 +39,7 @@ transfer_queue.backend.SimpleStorage.num_data_storage_units=1
 algorithm.adv_estimator=grpo reward.num_workers=1 trainer.v1.trainer_mode=dasd_on_cpus trainer.n_gpus_per_node=2
 trainer.nnodes=1 trainer.total_training_steps=2 trainer.val_before_train=false trainer.test_freq=-1 trainer.save_freq=-1
 trainer.logger=[console] trainer.device=cpu +dasd.method.name=dasd +dasd.teacher.context=solution
-+dasd.method.beta={start:0.4,end:0.1,steps:2}
++dasd.method.beta={start:0.1,end:0.4,steps:2}
 ray_kwargs.ray_init.num_cpus=8 +ray_kwargs.ray_init.num_gpus=2 +ray_kwargs.ray_init.include_dashboard=false
 +ray_kwargs.ray_init.object_store_memory=300000000
 """
@@ -112,7 +112,7 @@ def test_credit_in_the_queue_is_that_of_a_plain_forward_pass(seen, tokenizer, pr
     told = [tokenize_prompt(tokenizer, context.prompt(row)) for row in asked]
     groups = {uid: [i for i, other in enumerate(first["uid"]) if other == uid] for uid in first["uid"]}
     assert [len(members) for members in groups.values()] == [4] * 4
-    method, found = make_method("dasd", {"beta": {"start": 0.4, "end": 0.1, "steps": 2}}), set()
+    method, found = make_method("dasd", {"beta": {"start": 0.1, "end": 0.4, "steps": 2}}), set()
     for members in groups.values():
         rewards = torch.tensor([sum(rows["rm_scores"][i]) for i in members])
         verifier = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
