@@ -3,7 +3,7 @@
 A method is a rule of what to do below and above an entropy quantile: conform, deviate, nothing. Its prediction is the mean
 change of correctness over a rollout's tokens if the rule were followed at one of them: the mean effect of each entropy
 decile, deciles counting alike. Doing nothing changes nothing, by definition. These are predictions, not results: a forced
-token is more than a gradient step makes of it, and no training run has been compared with them yet.
+token is more than a gradient step makes of it, and too few training runs have been compared with them (docs/findings.md).
 """
 
 from __future__ import annotations
