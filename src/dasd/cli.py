@@ -38,7 +38,7 @@ from dasd.files import finite
 
 # In the order of the help.
 COMMANDS = (quickstart, init, doctor, train, eval, compare, probe, gain, tokens, report, runs, study, merge, methods)
-SECONDS_FOR_MAIN = 5.0  # other processes wait this long for process 0 to fail of the same cause, which it then says
+SECONDS_FOR_MAIN = 20.0  # other processes wait this long for process 0 to fail of the same cause, which it then says
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
