@@ -9,6 +9,8 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from dasd.config import BadInput, RunConfig, validate
+from dasd.config.splits import FILE_ENDINGS
+from dasd.data.files import READERS
 from dasd.data.problems import load_problems
 
 
@@ -74,3 +76,7 @@ def test_the_same_file_by_another_name_is_refused(tmp_path, monkeypatch):
 
 def test_a_dot_in_a_name_on_the_hub_makes_no_file():
     assert watched({"source": "someone/problems-v1.5"}).validation_data().split == "validation"
+
+
+def test_what_can_be_read_as_a_file_is_known_for_one():
+    assert set(READERS) <= FILE_ENDINGS
