@@ -5,7 +5,8 @@ import yaml
 from dasd.credit import METHODS
 from dasd.report import write_card
 from dasd.report.data.inputs import RunFiles
-from dasd.training.cards import formula_of, license_of, settings_of
+from dasd.report.data.methods import formula_of, settings_of
+from dasd.training.cards import license_of
 
 CONFIG = {
     "output": "runs/mine",

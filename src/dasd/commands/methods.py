@@ -21,8 +21,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     from dasd.credit import METHODS
     from dasd.presets import PRESETS
     from dasd.progress import console
-    from dasd.report.data.methods import describe_method
-    from dasd.training.cards import formula_of, settings_of
+    from dasd.report.data.methods import describe_method, formula_of, settings_of
 
     if known.name is not None and known.name not in METHODS:
         raise BadInput(f"unknown method {known.name!r}{nearest(known.name, list(METHODS))} Methods: {', '.join(METHODS)}")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-import sys
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ from transformers import TrainerCallback
 from dasd.config import RunConfig, is_bundled
 from dasd.report import write_card
 from dasd.report.data.inputs import RunFiles, read_run
+from dasd.report.data.methods import formula_of, settings_of
 from dasd.training.provenance import software
 
 
@@ -54,23 +51,6 @@ def write_trainer_card(folder: Path, trainer: Any) -> None:
         base=base,
         license=license_of(base),
     )
-
-
-def formula_of(method: Any) -> str:
-    """The rule of a method for each token as its docstring (or its module's) has it; empty where it has none in one line."""
-    method = getattr(method, "method", method)  # under a control
-    for text in (inspect.getdoc(type(method)), inspect.getdoc(sys.modules[type(method).__module__])):
-        found = re.search(r"`(A_t = [^`]+)`|^ {4}(A_t = .+)$", text or "", re.MULTILINE)
-        if found is not None:
-            return " ".join((found[1] or found[2]).split())
-    return ""
-
-
-def settings_of(method: Any) -> dict[str, Any]:
-    """All settings of a method, defaults too; none for a callable that is no dataclass."""
-    if not is_dataclass(method):
-        return {}
-    return {field.name: getattr(method, field.name) for field in fields(method)}
 
 
 def license_of(base: str) -> str | None:

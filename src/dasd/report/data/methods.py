@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import sys
+from dataclasses import fields, is_dataclass
+from typing import Any
+
 _TEACHER = "a teacher that has seen the solution"
 
 METHODS = {
@@ -102,3 +108,20 @@ _NO_METHOD = ("A training run", "How a policy changed in training, and what its 
 def describe_method(name: str) -> tuple[str, str]:
     """The method's full name and what it does; an unknown one, such as your own, keeps its name."""
     return METHODS.get(name, (name, _NO_METHOD[1]) if name else _NO_METHOD)
+
+
+def formula_of(method: Any) -> str:
+    """The rule of a method for each token as its docstring (or its module's) has it; empty where it has none in one line."""
+    method = getattr(method, "method", method)  # under a control
+    for text in (inspect.getdoc(type(method)), inspect.getdoc(sys.modules[type(method).__module__])):
+        found = re.search(r"`(A_t = [^`]+)`|^ {4}(A_t = .+)$", text or "", re.MULTILINE)
+        if found is not None:
+            return " ".join((found[1] or found[2]).split())
+    return ""
+
+
+def settings_of(method: Any) -> dict[str, Any]:
+    """All settings of a method, defaults too; none for a callable that is no dataclass."""
+    if not is_dataclass(method):
+        return {}
+    return {field.name: getattr(method, field.name) for field in fields(method)}
