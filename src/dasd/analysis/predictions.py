@@ -3,7 +3,8 @@
 A method is a rule of what to do below and above an entropy quantile: conform, deviate, nothing. Its prediction is the mean
 change of correctness over a rollout's tokens if the rule were followed at one of them: the mean effect of each entropy
 decile, deciles counting alike. Doing nothing changes nothing, by definition. These are predictions, not results: a forced
-token is more than a gradient step makes of it, and too few training runs have been compared with them (docs/findings.md).
+token is more than a gradient step makes of it, and where training was compared with them, it was undecided whether their order
+holds (docs/findings.md).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from dasd.analysis.positions import KINDS
 from dasd.analysis.predictions import signed
 from dasd.analysis.probe_file import ACTIONS
 
-NOT_VALIDATED = "Predictions from single forced tokens, not validated: too few training runs have been compared with them."
+NOT_VALIDATED = "Predictions from single forced tokens, not validated: compared with training, their order was undecided."
 
 
 def probe_tables(summary: Mapping[str, Any]) -> list[Table]:
