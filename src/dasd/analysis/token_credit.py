@@ -17,7 +17,7 @@ from torch import Tensor
 from dasd.analysis.attention import attention_entropies
 from dasd.analysis.scores import hidden_states, score_states, squared_probs, top_tokens
 from dasd.analysis.token_classes import shown_texts
-from dasd.credit import Method, TokenSignals, assign_credit
+from dasd.credit import Method, TokenSignals, assign_credit, without_control
 from dasd.data.problems import as_row
 from dasd.prompts import Prompt, tokenize_prompt
 from dasd.tasks.base import Problem
@@ -77,12 +77,11 @@ class TokenReader:
             taught = taught and wrong is not None
             states = self._as_teacher(wrong or row["prompt"], ids)
             contrast = score_states(self._teacher, states, ids, self.temperature)[0][None, None]
-        plain = getattr(self.method, "method", self.method)  # under a control
         signals = TokenSignals(
             logps[None], teacher_logps[None], entropies[None], torch.ones_like(logps[None]), logps.new_tensor([advantage]),
             correct=torch.tensor([correct], device=logps.device), teacher_entropies=teacher_entropies[None],
             contrast_logps=contrast, has_teacher=torch.tensor([taught], device=logps.device),
-            teacher_entropy_history=[1.0] * (getattr(plain, "warmup_steps", 0) + 1),  # as after a warm-up
+            teacher_entropy_history=[1.0] * (getattr(without_control(self.method), "warmup_steps", 0) + 1),  # warmed up
             computed_in=self.model.dtype, **self._student_signals(row["prompt"], ids, student, batch),
         )  # fmt: skip
         credit, untaught = assign_credit(signals, self.method, self.step), not has_teacher(self.method)

@@ -60,12 +60,13 @@ class Section(BaseModel):
             default = field.get_default(call_default_factory=True)
             if name in merged and merged[name] is None and isinstance(default, BaseModel | dict):
                 del merged[name]  # `columns:` with nothing under it
-            elif isinstance(merged.get(name), Mapping) and isinstance(default, BaseModel):
-                under, over = default.model_dump(exclude_unset=True), dict(merged[name])
-                if under.get("limit") and "count" in over:  # else a default limit would hold against the count asked for
-                    over.setdefault("limit", over["count"])
-                merged[name] = _merge(under, over)
+            elif isinstance(merged.get(name), Mapping) and isinstance(default, Section):
+                merged[name] = default.overlaid(merged[name])
         return merged
+
+    def overlaid(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of a section for which this one is a config's default: what is given, over what this one sets."""
+        return _merge(self.model_dump(exclude_unset=True), dict(given))
 
     @field_validator("*", mode="before")
     @classmethod

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dasd.config.core import LocalPath, Section, nearest
 
@@ -102,6 +103,11 @@ class DataConfig(Section):
     count: Annotated[int, Field(gt=0)] = Field(1000, description="bundled: how many problems are made, unless limit says it")
     seed: int = Field(0, description="bundled: seed of the problems; sources: of their mixture")
 
+    def overlaid(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        if self.limit is not None and "count" in given:  # else a default limit would hold against the count asked for
+            given = {"limit": given["count"], **given}
+        return super().overlaid(given)
+
     @field_validator("task")
     @classmethod
     def _task_is_known(cls, value: str) -> str:
@@ -177,10 +183,10 @@ class TeacherConfig(Section):
     sync_steps: Annotated[int, Field(gt=0)] = Field(10, description="snapshot: steps between updates")
 
 
-class MethodConfig(BaseModel):
+class MethodConfig(Section):
     """Token credit: a name of dasd.credit.METHODS and that method's own settings, checked where the method is defined."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
 
     name: str = Field("dasd", description="see `dasd methods`; `dasd methods NAME` has its settings, --method.KEY")
 

@@ -1,7 +1,7 @@
 """Token credit: from student and teacher scores to one advantage a token. Start with `direction.py`. Imports torch only."""
 
 from dasd.credit.advantage import GroupRelative
-from dasd.credit.controls import CONTROLS, Controlled
+from dasd.credit.controls import CONTROLS, Controlled, without_control
 from dasd.credit.direction import DirectionAdaptive
 from dasd.credit.divergence import Divergence, chunked_divergence
 from dasd.credit.methods import METHODS, Method, assign_credit, make_method
@@ -25,4 +25,5 @@ __all__ = [
     "chunked_divergence",
     "make_method",
     "ratios",
+    "without_control",
 ]

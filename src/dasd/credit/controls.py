@@ -57,6 +57,11 @@ class Controlled:
         return self.method(CONTROLS[self.control](signals, self.seed))
 
 
+def without_control(method: Any) -> Any:
+    """The method under a control, or the method itself where it is under none."""
+    return method.method if isinstance(method, Controlled) else method
+
+
 def _permuted_entropy(signals: TokenSignals, seed: int) -> TokenSignals:
     return replace(signals, entropies=_permute(signals.entropy, signals.valid, noise(signals, seed)))
 

@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dasd.credit.controls import without_control
 from dasd.prompts import Prompt, content_text
 from dasd.teacher.templates import TEACHER_TEMPLATES
 
@@ -168,8 +169,9 @@ class PrivilegedContext:
 
 def wrong_hints(context: PrivilegedContext, method: Any) -> PrivilegedContext | None:
     """What the teacher is told wrongly under a method that contrasts hints, None under others. Raises ValueError as `wrong`."""
-    plain = getattr(method, "method", method)  # under a control
-    return context.wrong(getattr(plain, "hints_from", "other_problems")) if "contrast_logps" in method.needs else None
+    if "contrast_logps" not in method.needs:
+        return None
+    return context.wrong(getattr(without_control(method), "hints_from", "other_problems"))
 
 
 def choose_peers(texts: Sequence[str], fitting: Sequence[bool], index: int, group: range) -> list[str]:

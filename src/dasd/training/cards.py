@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from transformers import TrainerCallback
 
 from dasd.config import RunConfig, is_bundled
+from dasd.credit import without_control
 from dasd.report import write_card
 from dasd.report.data.inputs import RunFiles, read_run
 from dasd.report.data.methods import formula_of, settings_of
@@ -21,7 +22,8 @@ def write_run_card(folder: Path, config: RunConfig, method: Any) -> None:
     base = config.model.path
     files = read_run(Path(config.output))
     license = "apache-2.0" if is_bundled(base) else license_of(base)
-    write_card(folder, files, formula=formula_of(method), settings=settings_of(method), base=base, license=license)
+    formula = formula_of(without_control(method))
+    write_card(folder, files, formula=formula, settings=settings_of(method), base=base, license=license)
 
 
 def write_trainer_card(folder: Path, trainer: Any) -> None:
@@ -46,7 +48,7 @@ def write_trainer_card(folder: Path, trainer: Any) -> None:
     write_card(
         folder,
         files,
-        formula=formula_of(trainer.method),
+        formula=formula_of(without_control(trainer.method)),
         settings=settings_of(trainer.method),
         base=base,
         license=license_of(base),

@@ -25,7 +25,7 @@ from trl import GRPOConfig
 
 from dasd.analysis.attention import attention_entropies, refuse_hidden_attention
 from dasd.analysis.token_classes import TokenClasses, class_ratios
-from dasd.credit import Credit, Method, TokenSignals, assign_credit, at_step, make_method, ratios
+from dasd.credit import Credit, Method, TokenSignals, assign_credit, at_step, make_method, ratios, without_control
 from dasd.credit.signals import high_entropy
 from dasd.prompts import Prompt, tokenize_prompt, without_answer
 from dasd.teacher.context import PrivilegedContext, choose_peers, wrong_hints
@@ -162,8 +162,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
     @property
     def method_now(self) -> Any:
         """The method with scheduled settings at their values of this step, whatever control it is under."""
-        method = at_step(self.method, self.state.global_step)
-        return getattr(method, "method", method)
+        return without_control(at_step(self.method, self.state.global_step))
 
     def score_rollouts(self, rows: Sequence[Mapping[str, Any]], batch: Batch) -> Batch:
         """The teacher's prompts and scores of the student's own completion ids, and which rollouts have a teacher."""

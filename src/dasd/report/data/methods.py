@@ -112,7 +112,6 @@ def describe_method(name: str) -> tuple[str, str]:
 
 def formula_of(method: Any) -> str:
     """The rule of a method for each token as its docstring (or its module's) has it; empty where it has none in one line."""
-    method = getattr(method, "method", method)  # under a control
     for text in (inspect.getdoc(type(method)), inspect.getdoc(sys.modules[type(method).__module__])):
         found = re.search(r"`(A_t = [^`]+)`|^ {4}(A_t = .+)$", text or "", re.MULTILINE)
         if found is not None:
