@@ -185,3 +185,24 @@ def test_ctrl_c_while_it_is_being_loaded_is_no_traceback(tmp_path, module):
     assert done.returncode == 1
     assert done.stderr.startswith("dasd: stopped")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--judge.base_url", "http://127.0.0.1:9", "--judge.model", "m"], "--regrade asks no judge"),
+        (["--shard", "1/2"], "--regrade grades all samples on file"),
+    ],
+)
+def test_regrade_refuses_what_it_would_pass_over(tmp_path, capfd, options, message):
+    """Neither did anything, and the command ended with 0."""
+    assert run(["eval", "bundled", "--output", str(tmp_path), "--regrade", *options]) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_watching_a_run_that_failed_ends(tmp_path, capfd):
+    (tmp_path / "config.yaml").write_text("training: {steps: 5}\n")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    (tmp_path / "failure.json").write_text('{"error": "disk full"}')
+    assert run(["report", str(tmp_path), "--watch"]) == 0
+    assert "report.html" in capfd.readouterr().out

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import resource
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -231,3 +232,14 @@ def test_the_merged_models_card_names_run_and_base(merged):
     assert "The adapter is merged into the base's weights." in card
     assert "library_name: transformers" in card
     assert "| Method | dasd, with its default settings |" in card
+    assert "license: apache-2.0" in card
+
+
+def test_a_config_that_lies_above_by_chance_says_nothing_of_an_adapter(adapter, tmp_path):
+    """Any config.yaml among the folders above was taken for the run's."""
+    (tmp_path / "config.yaml").write_text("method: {name: rlsd}\ntraining: {steps: 5}\n")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    lying = shutil.move(adapter, tmp_path / "a" / "b" / "adapter")
+    card = (merge(Path(lying), tmp_path / "merged") / "README.md").read_text()
+    assert "rlsd" not in card
+    assert "| Method |" not in card

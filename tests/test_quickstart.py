@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from dasd import quickstart
 from dasd.assets import QUICKSTART
-from dasd.config import RunConfig, load_config
+from dasd.config import BadInput, RunConfig, load_config
+from dasd.data.problems import load_problems
 from dasd.files import read_lines
 
 ROOT = Path(__file__).parent.parent
@@ -41,6 +42,22 @@ def test_summary_has_the_promised_figures(output):
         assert low <= difference["mean"] <= high
         assert difference["mean"] == pytest.approx(summary["after"][name] - summary["before"][name], abs=1e-9)
     assert summary["wall_s"] > 0
+
+
+def test_a_file_has_no_test_split_to_be_evaluated_on(tmp_path):
+    """The first 200 problems that were trained on were shown as test problems."""
+    problems = tmp_path / "mine.jsonl"
+    problems.write_text('{"problem": "1 + 1", "answer": "2", "solution": "1 + 1 = 2"}\n' * 40)
+    given = ["--output", str(tmp_path / "run"), "--data.source", str(problems), "--data.task", "math"]
+    with pytest.raises(BadInput, match=r"set data.source to another file \(this one has no splits\), or train"):
+        quickstart.quickstart(load_config(RunConfig, QUICKSTART, given))
+    assert not (tmp_path / "run").exists()
+
+
+def test_count_is_how_many_problems_are_made():
+    """The quickstart's own limit held against it."""
+    [data] = load_config(RunConfig, QUICKSTART, ["--data.count", "30"]).data.parts
+    assert len(load_problems(data)) == 30
 
 
 def test_every_file_is_there_and_the_checkpoint_loads(output):

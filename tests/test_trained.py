@@ -44,6 +44,16 @@ def test_a_run_is_its_final_model_with_its_own_settings(trained, kind):
     assert as_trained(kind()) == kind()
 
 
+def test_a_name_is_no_folder_within_the_run_that_one_stands_in(trained, monkeypatch):
+    """Within a run's folder, `dasd eval bundled` took that run's system prompt, template and task."""
+    monkeypatch.chdir(trained)
+    assert Trained.of("bundled") is None
+    assert Trained.of("Qwen/Qwen3-0.6B") is None
+    assert Trained.of("checkpoints/final") == Trained.of(str(trained))
+    monkeypatch.chdir(trained / "checkpoints")
+    assert Trained.of("final") == Trained.of(str(trained))
+
+
 @pytest.mark.parametrize("kind", [EvalConfig, ProbeConfig, TokensConfig])
 def test_a_model_is_asked_the_task_it_was_made_for(trained, kind, caplog):
     facts = facts_of_run(RunConfig(data={"task": "products"}), [])

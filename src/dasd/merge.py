@@ -21,7 +21,8 @@ from dasd.config import BadInput, ModelConfig
 from dasd.models import load_tokenizer, load_weights, refuse_changed_head
 from dasd.report import write_card
 from dasd.report.data.inputs import RunFiles, read_run
-from dasd.trained import Trained
+from dasd.trained import Trained, is_run
+from dasd.training.cards import license_of
 from dasd.training.checkpoints import last_checkpoint, saving
 
 logger = logging.getLogger("dasd")
@@ -57,9 +58,9 @@ def merge(source: Path, output: Path, dtype: Dtype = "auto") -> Path:
 def _write_card(adapter: Path, merged: Path) -> None:
     """The merged model's card: from the run that the adapter is of, else one that names adapter and base."""
     base, _ = base_of(adapter)
-    run = next((parent for parent in adapter.parents if (parent / "config.yaml").is_file()), None)
+    run = next((folder for folder in adapter.absolute().parents[:2] if is_run(folder)), None)
     files = read_run(run) if run is not None else RunFiles(run={"model": base})
-    write_card(merged, files, base=base, merged=True)
+    write_card(merged, files, base=base, license=license_of(base), merged=True)
 
 
 def share_kept(adapted: Any) -> float:

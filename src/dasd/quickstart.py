@@ -15,9 +15,11 @@ from rich.table import Table
 
 from dasd.analysis.token_credit import TokenReader, choose_rollouts
 from dasd.arms import LOG, beside
-from dasd.config import DataConfig, EvalConfig, MethodConfig, RunConfig, SamplerConfig
+from dasd.config import EvalConfig, MethodConfig, RunConfig, SamplerConfig, ValidationConfig
+from dasd.config.splits import of_another_split
 from dasd.credit import make_method
-from dasd.evaluation.runner import run_evaluation
+from dasd.evaluation.benchmarks import data_suite
+from dasd.evaluation.runner import run_evaluation, sound
 from dasd.evaluation.summary import compare, metric_sums, summarize
 from dasd.files import read_lines, write_json, write_text
 from dasd.folders import claim
@@ -57,12 +59,16 @@ def quickstart(config: RunConfig) -> dict[str, Any]:
 
 
 def _run(config: RunConfig, output: Path) -> dict[str, Any]:
-    prepare(config)  # whatever is wrong is said before anything is written
+    # Whatever is wrong is said before anything is written.
+    place, whose = ValidationConfig(split="test", limit=TEST_PROBLEMS), "dasd quickstart evaluates on the test split"
+    test = of_another_split(config.data, place, "data", whose, "train with `dasd train` and evaluate with `dasd eval`")
+    sound(data_suite(test), skip_unsound=False)
+    prepare(config)
     claim(output, config)
     clock = _Clock(output / "seconds.json")
     evaluation = EvalConfig(
         model=config.model,
-        data=DataConfig(**{**config.data.model_dump(), "split": "test", "limit": TEST_PROBLEMS}),
+        data=test,
         num_samples=NUM_SAMPLES,
         temperature=config.training.temperature,
         max_completion_length=config.training.max_completion_length,

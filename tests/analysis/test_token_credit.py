@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dasd.analysis.token_credit import TokenReader, choose_rollouts, group_advantages
-from dasd.credit import METHODS, DirectionAdaptive, make_method
+from dasd.credit import METHODS, DirectionAdaptive, TokenSignals, make_method
 from dasd.credit.lookahead import Lookahead
 from dasd.credit.routing import SIGNALS
 from dasd.data.problems import as_row
@@ -83,6 +83,25 @@ def test_contrastive_hints_are_failed_rollouts(bundled, problems, sample):
 @pytest.mark.parametrize("settings", [{}, {"control": "permuted_gap"}])
 def test_antisd_is_read_as_after_its_warm_up(bundled, problems, sample, settings):
     assert len(set(reader(bundled, "antisd", **settings).read(sample, problems[0], 1.0)["credit"])) > 1
+
+
+def test_contrastive_hints_are_as_many_as_training_takes(bundled, problems, sample):
+    """The map took the first wrong hint, training the mean over up to four of them."""
+    hints = ["11 + 9 = 20, 20 + 20 = 40", "9 + 9 = 18", "11 - 9 = 2, 2 * 20 = 40"]
+    several, single = reader(bundled, "rlcsd"), reader(bundled, "rlcsd", wrong_hints=1)
+    together = several.read(sample, problems[0], 1.0, failed=hints)["credit"]
+    assert together != single.read(sample, problems[0], 1.0, failed=hints)["credit"]
+    ids, row = sample["token_ids"], as_row(problems[0])
+    place = torch.arange(len(ids))
+    wrong_context = PrivilegedContext("solution").wrong("failed_rollouts")
+    prompts = [PrivilegedContext("solution").prompt(row), *(wrong_context.prompt(row, [hint]) for hint in hints)]
+    told, *wrong = (log_probs(bundled, prompt, ids)[place, ids] for prompt in prompts)
+    student = log_probs(bundled, row["prompt"], ids)
+    signals = TokenSignals(
+        student[place, ids][None], told[None], torch.special.entr(student.exp()).sum(-1)[None], torch.ones(1, len(ids)),
+        torch.tensor([1.0]), contrast_logps=torch.stack(wrong)[:, None],
+    )  # fmt: skip
+    assert together == pytest.approx(make_method("rlcsd")(signals).advantages[0].tolist(), abs=2e-3)
 
 
 def test_contrastive_hints_may_be_those_of_other_problems(bundled, problems, sample):

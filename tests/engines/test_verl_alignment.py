@@ -175,7 +175,8 @@ def scored(engine, inputs, temperature, micro_batch):
 def by_verl(engine, tokenizer, rows, seen, case, micro_batch=4, wider=0):
     """The same through dasd.verl: (student's log-probs, entropies, teacher's log-probs or None, Credit)."""
     values = CASES[case]
-    given = {"method": {"name": values.get("method", "dasd")}, "teacher": {"context": values.get("context", "solution")}}
+    teacher = {"context": values.get("context", "solution"), "weights": "live"}
+    given = {"method": {"name": values.get("method", "dasd")}, "teacher": teacher}
     _, method, context = settings.read(given)
     data = as_verl_has_it(rows, seen)
     rollouts = padded(data, ("responses", "response_mask", "rm_scores", "advantages"), tokenizer.pad_token_id)
@@ -270,6 +271,7 @@ def test_where_a_privileged_column_is_looked_for():
         "reward_model": {"ground_truth": "6"},
         "extra_info": {"hint": "h"},
     }
+    assert settings.read({"method": {"name": "rlrt"}})[2].kind == "peer"  # the method's own, as with `dasd train`
     kinds = {kind: settings.read({"teacher": {"context": kind}})[2] for kind in ("answer", "hint", "solution", "peer")}
     assert as_row(sample, kinds["answer"])["answer"] == "6"
     assert as_row(sample, kinds["hint"])["hint"] == "h"

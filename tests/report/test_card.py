@@ -4,6 +4,7 @@ import yaml
 
 from dasd.credit import METHODS
 from dasd.report import write_card
+from dasd.report.data.facts import data_line
 from dasd.report.data.inputs import RunFiles
 from dasd.report.data.methods import formula_of, settings_of
 from dasd.training.cards import license_of
@@ -54,6 +55,16 @@ def test_it_says_base_data_method_figures_versions_and_command(tmp_path):
         assert words in body, words
     assert "GRPO" not in body
     assert "None" not in body
+
+
+def test_a_mixture_is_named_by_its_sources(tmp_path, monkeypatch):
+    """`data.source` stays "bundled" beside `data.sources`, and pages and cards said so."""
+    data = {"source": "bundled", "sources": [{"source": "a.jsonl"}, {"source": "b.jsonl"}], "split": "train", "task": "math"}
+    monkeypatch.setitem(CONFIG, "data", data)
+    _, body = card(tmp_path)
+    assert "| Data | a.jsonl, b.jsonl, split train, task math |" in body
+    assert data_line(data) == "a.jsonl, b.jsonl, train"
+    assert data_line({"source": "bundled", "sources": [], "split": "train", "task": "math"}) == "math (bundled), train"
 
 
 def test_a_checkpoint_says_its_step_and_takes_no_figures_of_the_final_model(tmp_path):

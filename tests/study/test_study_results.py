@@ -138,6 +138,20 @@ def test_comparisons_that_are_still_to_come_count_in_the_correction(tmp_path):
     assert dasd["p_holm"] == pytest.approx(3 * dasd["p_value"])
 
 
+def test_one_seed_takes_no_place_in_the_correction(tmp_path):
+    """A comparison of one seed has no noise of seeds in its p-value: it pushed the others back, and fell back itself later."""
+    given = study(tmp_path, arms={**SMALL["arms"], "opsd": {}})
+    right = {"grpo": [1] * 40, "dasd": [2] * 30 + [0] * 10, "opsd": [2] * 40}
+    for cell in all_cells(given):
+        if cell.arm in right and (cell.arm != "opsd" or cell.seed == 0):
+            answered(cell, [*right[cell.arm][:36], *([1, 1, 0, 0] if cell.seed else [1, 0, 0, 0])])
+    found = {row["arm"]: row["avg"] for row in results(given)["results"]}
+    dasd, opsd = found["dasd"]["difference"], found["opsd"]["difference"]
+    assert opsd["p_value"] <= dasd["p_value"] < 0.2
+    assert (opsd["p_holm"], found["opsd"]["verdict"]) == (1.0, "one seed")
+    assert dasd["p_holm"] == pytest.approx(2 * dasd["p_value"])
+
+
 def test_a_band_is_over_the_steps_that_all_runs_have():
     assert band([{1: 0.0, 2: 4.0}, {1: 1.0}]) == {"step": [1], "mean": [0.5], "low": [0.0], "high": [1.0]}
     assert band([]) is None

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import subprocess
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -183,6 +184,18 @@ def test_an_optimiser_that_is_not_installed_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="torch-optimi"):
         run.train(config)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_revision_is_dasds_own_and_not_that_of_the_project_it_is_installed_in(tmp_path, monkeypatch):
+    from dasd.training import provenance
+
+    module = tmp_path / ".venv/lib/python3.11/site-packages/dasd/training/provenance.py"
+    module.parent.mkdir(parents=True)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    told = ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-q", "--allow-empty", "-m", "theirs"]
+    subprocess.run(["git", "-C", tmp_path, *told], check=True)
+    monkeypatch.setattr(provenance, "__file__", str(module))
+    assert provenance.software()["git_revision"] is None
 
 
 def test_versions_are_of_what_was_used(tmp_path):

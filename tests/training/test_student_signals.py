@@ -6,6 +6,7 @@ import torch
 from dasd.analysis.attention import attention_entropies
 from dasd.credit import DirectionAdaptive
 from dasd.credit.routing import SIGNALS
+from dasd.credit.signals import credit_with
 from dasd.training.trainer import SelfDistillationTrainer
 
 REGIMES = {
@@ -102,3 +103,24 @@ def test_attention_to_one_place_has_no_entropy(tiny_model):
         layer.self_attn.q_proj.weight.data.zero_()
     found = attention_entropies(tiny_model.eval(), [5], [6, 7, 8])
     torch.testing.assert_close(found, torch.tensor([1.0, 2.0, 3.0]).log(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_method_without_a_teacher_gets_the_students_signals_too(train):
+    """They were computed beside the teacher's scores only, and such a method ended at the first loss."""
+
+    def rare(signals):
+        return credit_with(signals, signals.rollout_advantages * (1 - signals.require("token_frequencies")))
+
+    rare.needs = frozenset({"token_frequencies"})
+    [signals, *_] = [seen[0] for seen in train(Spy, method=rare, max_completion_length=8).seen]
+    assert 0 < signals.token_frequencies[signals.valid].max() <= 1
+
+
+@pytest.mark.parametrize("need", ["batch_totals", "evidence", "teacher_entropies", "teacher_entropy_history", "contrast_logps"])
+def test_what_comes_with_a_teacher_needs_one(train, need):
+    def method(signals):
+        raise AssertionError("never asked")
+
+    method.needs = frozenset({need})
+    with pytest.raises(ValueError, match=f"needs {need}, which comes with a teacher"):
+        train(method=method, max_completion_length=8)

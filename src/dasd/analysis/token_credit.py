@@ -71,17 +71,18 @@ class TokenReader:
         teacher = self._as_teacher(told or row["prompt"], ids)
         logps, entropies = score_states(self.model, student, ids, self.temperature)
         teacher_logps, teacher_entropies = score_states(self._teacher, teacher, ids, self.temperature)
-        taught, contrast = told is not None, None
+        taught, contrast, method = told is not None, None, without_control(self.method)
         if (wrong_context := wrong_hints(self.context, self.method)) is not None:
-            wrong = wrong_context.prompt(row, failed, rows)
-            taught = taught and wrong is not None
-            states = self._as_teacher(wrong or row["prompt"], ids)
-            contrast = score_states(self._teacher, states, ids, self.temperature)[0][None, None]
+            choices = range(getattr(method, "wrong_hints", 1))
+            hints = [hint for i in choices if (hint := wrong_context.prompt(row, failed, rows, i)) is not None]
+            taught = taught and bool(hints)
+            states = [self._as_teacher(hint, ids) for hint in hints or [row["prompt"]]]
+            contrast = torch.stack([score_states(self._teacher, s, ids, self.temperature)[0] for s in states])[:, None]
         signals = TokenSignals(
             logps[None], teacher_logps[None], entropies[None], torch.ones_like(logps[None]), logps.new_tensor([advantage]),
             correct=torch.tensor([correct], device=logps.device), teacher_entropies=teacher_entropies[None],
             contrast_logps=contrast, has_teacher=torch.tensor([taught], device=logps.device),
-            teacher_entropy_history=[1.0] * (getattr(without_control(self.method), "warmup_steps", 0) + 1),  # warmed up
+            teacher_entropy_history=[1.0] * (getattr(method, "warmup_steps", 0) + 1),  # as after a warm-up
             computed_in=self.model.dtype, **self._student_signals(row["prompt"], ids, student, batch),
         )  # fmt: skip
         credit, untaught = assign_credit(signals, self.method, self.step), not has_teacher(self.method)

@@ -109,7 +109,7 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
                 record = {"token_ids": sample.token_ids, "status": grade.status.value}
                 reader.read(record, problem, advantage, accepted, failed, [each.token_ids for each in samples])
                 advance()
-    data = f"{config.data.task}, {config.data.split} split of {config.data.source}"
+    data = f"{config.data.task}, {config.data.split} split of {config.data.named}"
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     facts = {"method": config.method.name, "model": config.model.path, "data": data, "made": made}
     return {**facts, **reader.document(_note(config, method, len(shown), frozen))}

@@ -38,6 +38,10 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     folders = {model: output if single else output / model_slug(model) for model in known.model}
     if known.regrade and known.entropies:
         raise BadInput("--regrade loads no model, and --entropies needs one: give one of them at a time")
+    if known.regrade and config.judge.base_url is not None:
+        raise BadInput("--regrade asks no judge: give --judge.base_url without --regrade, and the samples on file are judged")
+    if known.regrade and Shard.parse(known.shard).count > 1:
+        raise BadInput("--regrade grades all samples on file, at once: leave out --shard")
     if known.entropies and config.sampler.backend == "openai" and not config.sampler.return_token_ids:
         raise BadInput(
             "--entropies needs token ids, for text is never encoded again: --sampler.return_token_ids true, from a server that "
@@ -48,7 +52,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
         from dasd.analysis.entropies import EntropyPass
 
         passes.append(EntropyPass())
-    if config.judge.base_url is not None and not known.regrade:
+    if config.judge.base_url is not None:
         from dasd.evaluation.judge import Judge
 
         passes.append(Judge(config.judge))

@@ -53,7 +53,8 @@ class TokenSignals:
     token_frequencies (B, T)       how often this token id occurs in the batch of rollouts, over all its tokens, in (0, 1]
     teacher_entropy_history        median teacher entropy of each optimisation step so far, nats, the present one last
     batch_totals                   what a method's own `batch_totals` gives, summed over the batch that these rollouts are
-                                   part of; None: they are all of it
+                                   part of; None: they are all of it. In training it is asked for before the student is scored:
+                                   it may read masks, verdicts and the teacher's part, no gap and no entropy of the student
     evidence                       what a method's own `look` found in earlier batches and this one, as its `update` keeps it
     computed_in                    dtype that the model computes in, from which `noise_floor` follows
 

@@ -57,10 +57,12 @@ def mix(groups: Sequence[Sequence[T]], weights: Sequence[float], seed: int) -> l
 
 
 def shares(total: int, weights: Sequence[float]) -> list[int]:
-    """`total` divided in these proportions: whole numbers that sum to it, at least 1 each, by largest remainder."""
+    """`total` divided in these proportions: whole numbers of 1 or more that sum to it, by largest remainder."""
     exact = [total * weight / sum(weights) for weight in weights]
     counts = [max(1, int(value)) for value in exact]
     order = sorted(range(len(weights)), key=lambda i: exact[i] - counts[i], reverse=True)
     for index in order[: max(0, total - sum(counts))]:
         counts[index] += 1
+    while sum(counts) > total:  # the least ones were given more than their share
+        counts[counts.index(max(counts))] -= 1
     return counts

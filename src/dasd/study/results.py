@@ -108,17 +108,19 @@ def _rows(study: Study, read: Mapping[tuple[str, str], Read]) -> list[Record]:
 
 
 def _judge(rows: Sequence[Record]) -> None:
-    """Corrects the p-values within each family, and says what each comparison is worth. Those that are still to come count
-    with a p-value of 1: what half a study claims is not undone by its growth alone."""
+    """Corrects the p-values within each family, and says what each comparison is worth. Those that are still to come, or have
+    one seed so far, count with a p-value of 1: what half a study claims is not undone by its growth alone."""
     families: dict[bool, list[Record]] = {True: [], False: []}
     for row in rows:
         for kind in MEASURES:
             if row[kind] and not row["is_reference"]:
                 families[row["own"] and kind == "avg"].append(row[kind])
     for family in families.values():
-        tested = [of["difference"] or {"p_value": 1.0} for of in family]
-        for each, corrected in zip(tested, holm([each["p_value"] for each in tested]), strict=True):
-            each["p_holm"] = corrected
+        tested = [of["difference"] for of in family]
+        p_values = [each["p_value"] if each and each["seeds"] > 1 else 1.0 for each in tested]
+        for each, corrected in zip(tested, holm(p_values), strict=True):
+            if each:
+                each["p_holm"] = corrected
     for row in rows:
         for kind in MEASURES:
             if row[kind]:

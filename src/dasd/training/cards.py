@@ -9,6 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import TrainerCallback
 
+from dasd.assets import BASE_MODELS
 from dasd.config import RunConfig, is_bundled
 from dasd.credit import without_control
 from dasd.report import write_card
@@ -21,9 +22,8 @@ def write_run_card(folder: Path, config: RunConfig, method: Any) -> None:
     """The card of the model in `folder`, from the files of the run that made it."""
     base = config.model.path
     files = read_run(Path(config.output))
-    license = "apache-2.0" if is_bundled(base) else license_of(base)
     formula = formula_of(without_control(method))
-    write_card(folder, files, formula=formula, settings=settings_of(method), base=base, license=license)
+    write_card(folder, files, formula=formula, settings=settings_of(method), base=base, license=license_of(base))
 
 
 def write_trainer_card(folder: Path, trainer: Any) -> None:
@@ -57,6 +57,8 @@ def write_trainer_card(folder: Path, trainer: Any) -> None:
 
 def license_of(base: str) -> str | None:
     """The licence that the base's own card states; None where there is none at hand (no card, no network)."""
+    if is_bundled(base) or Path(base).resolve() in BASE_MODELS.values():
+        return "apache-2.0"
     path = Path(base) / "README.md"
     if Path(base).is_dir() and not path.exists():
         return None

@@ -56,7 +56,10 @@ def software(further: Sequence[str] = ()) -> dict[str, Any]:
 
 def _git_revision() -> str | None:
     """Revision of dasd's own source tree; None for an installed package."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    root = Path(__file__).parents[3]  # src/dasd/training: an installed package may lie within another project's repository
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
     except (OSError, subprocess.SubprocessError):

@@ -44,6 +44,9 @@ warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true 
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|accelerate|peft|torch)\.")
 TEACHER_FILE, STATE_FILE = "teacher.safetensors", "credit_state.json"
 SAMPLERS = ("auto", "dasd", "trl")
+_OF_THE_TEACHER = {  # of a method's needs
+    "teacher_entropies", "teacher_distribution", "teacher_entropy_history", "contrast_logps", "batch_totals", "evidence",
+}  # fmt: skip
 _TOTAL = "batch_total/"  # a batch's numbers for `TokenSignals.batch_totals`
 
 
@@ -168,8 +171,9 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         """The teacher's prompts and scores of the student's own completion ids, and which rollouts have a teacher."""
         device = batch["completion_ids"].device
         correct = batch["rewards"] >= self.args.success_threshold  # False where the grader failed (NaN)
+        extra: Batch = {"correct": correct, **self._student_signals(batch)}
         if not self.has_teacher:
-            return {"correct": correct}
+            return extra
         prompts = self._prompts(self.context, rows, batch, correct)
         failed = batch["rewards"] < self.args.success_threshold
         wrong = [self._prompts(told, rows, batch, failed, choice) for told, choice in self._wrong_hints]
@@ -184,7 +188,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             return self.pad_prompts([tokenize_prompt(self.tokenizer, p, **self._teacher_template) for p in known], device)
 
         prompt_ids, prompt_mask = padded(prompts)
-        extra: Batch = {"correct": correct, "has_teacher": has_teacher, **self._student_signals(batch)}
+        extra["has_teacher"] = has_teacher
         if self.compares_distributions:
             taught = self.loss_mask(batch) * has_teacher[:, None]
             extra |= self._summed({"taught_tokens": taught.sum(), "taught_rollouts": taught.any(1).sum()})
@@ -397,6 +401,10 @@ class SelfDistillationTrainer(TokenCreditTrainer):
     # What is wrong, and who is silent
 
     def _refuse_contradictions(self, args: SelfDistillationConfig) -> None:
+        if not self.has_teacher and (unmet := sorted(self.needs & _OF_THE_TEACHER)):
+            raise ValueError(
+                f"this method needs {unmet[0]}, which comes with a teacher: its `needs` must have teacher_logps, too"
+            )
         if "attention_entropies" in self.needs:
             refuse_hidden_attention(self._language_model())
         dropout = [name for name, module in self.model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]

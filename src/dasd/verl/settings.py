@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dasd.config import BadInput, validate
+from dasd.config import BadInput, make_config
 from dasd.config.core import Section
 from dasd.config.parts import MethodConfig, TeacherConfig
 from dasd.credit import Method, make_method
@@ -30,8 +30,8 @@ class DasdConfig(Section):
 
 
 def read(values: Mapping[str, Any] | None) -> tuple[DasdConfig, Method, PrivilegedContext]:
-    """The settings, checked, with the method and what its teacher sees. Raises BadInput."""
-    config = validate(DasdConfig, dict(values or {}))
+    """The settings over the method's preset, checked, with the method and what its teacher sees. Raises BadInput."""
+    config = make_config(DasdConfig, dict(values or {}))
     teacher = config.teacher
     try:
         method = make_method(config.method.name, config.method.settings)
@@ -41,7 +41,7 @@ def read(values: Mapping[str, Any] | None) -> tuple[DasdConfig, Method, Privileg
     if missing := sorted(method.needs - GIVEN):
         raise BadInput(
             f"dasd.method.name {config.method.name} needs {missing[0]}, which dasd does not compute under verl: train it with "
-            "`dasd train`, or take a method of one number a token (dasd, rlsd, rlrt, opsd_sampled, grpo)"
+            "`dasd train`, or take a method of one number a token (dasd, rlrt, antisd, grpo)"
         )
     if teacher.weights not in WEIGHTS:
         raise BadInput(f"dasd.teacher.weights {teacher.weights} is not there under verl: take {', '.join(WEIGHTS)}")

@@ -37,12 +37,20 @@ def settings(files: RunFiles) -> dict[str, Any]:
 
 def data_line(data: dict[str, Any]) -> str:
     """Which problems, in a few words."""
-    source, task, split = (_text(data.get(key)) for key in ("source", "task", "split"))
+    source, task, split = sources_of(data), _text(data.get("task")), _text(data.get("split"))
     if not source:
         return ""
     named = f"{task} (bundled)" if source == "bundled" else source + _at(data.get("revision"))
     limit = number(data.get("limit"))
     return ", ".join(filter(None, [named, split, f"first {limit:,.0f}" if limit == limit else ""]))
+
+
+def sources_of(data: dict[str, Any]) -> str:
+    """Where the problems come from, of several sources each; empty where nothing is said."""
+    several = data.get("sources")
+    if isinstance(several, list) and several:
+        return ", ".join(_text(mapping(each).get("source")) for each in several)
+    return _text(data.get("source"))
 
 
 def _at(revision: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from dasd.report.data.facts import sources_of
 from dasd.report.data.inputs import RunFiles, mapping, number
 from dasd.report.data.methods import describe_method
 from dasd.report.data.metrics import describe
@@ -107,10 +108,12 @@ def _facts(sections: dict[str, dict[str, Any]], run: dict[str, Any]) -> list[tup
     if training.get("lora_rank"):
         trained = f"LoRA of rank {training['lora_rank']}" + (", embeddings in full" if training.get("lora_embeddings") else "")
     rollouts = f"{training.get('steps')} steps of {training.get('rollouts_per_step')} rollouts"
+    chosen = f"{method.get('name')}{f' ({settings})' if settings else ', with its default settings'}"
+    source = sources_of(data)
     facts = {
         "Base": run.get("model"),
-        "Data": f"{data.get('source')}, split {data.get('split')}, task {data.get('task')}" if data.get("source") else None,
-        "Method": f"{method.get('name')}{f' ({settings})' if settings else ', with its default settings'}" if method else None,
+        "Data": f"{source}, split {data.get('split')}, task {data.get('task')}" if source else None,
+        "Method": chosen if method.get("name") else None,
         "Teacher": f"{teacher.get('weights')} weights, sees {teacher.get('context')}" if teacher else None,
         "Trained": trained if training else None,
         "Steps": rollouts if training else None,
