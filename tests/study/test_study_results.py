@@ -46,7 +46,7 @@ def test_the_text_claims_no_more_than_the_verdicts():
     text = sentences(found)
     assert "3 of 4 cells are done, 1 failed" in text[0]
     assert text[1].startswith("Supported, on t: a is above grpo by +0.050 [+0.010, +0.100] (Avg@16, 3 seeds")
-    assert text[2].startswith("Not supported, on t: any difference from grpo. Seen: b +0.050")
+    assert text[2].startswith("Not supported, on t: any other difference from grpo. Seen: b +0.050")
     assert "0.020" in text[2]
     assert text[3].startswith("Unknown, on t: c")
     assert text[4] == "Better than grpo on t (above it, and Pass@16 not lower by 0.02 or more): a."

@@ -48,8 +48,9 @@ def _primary(found: Record) -> list[str]:
             )
             effect = effects.get(task)
             seen = f" {_can_find(effect)}" if effect is not None else ""
+            other = "any other" if told["above"] or told["below"] else "any"
             said.append(
-                f"Not supported, on {task}: any difference from {reference}. Seen: {names}. "
+                f"Not supported, on {task}: {other} difference from {reference}. Seen: {names}. "
                 f"That is no evidence that there is none.{seen}"
             )
         if told["one seed"]:
