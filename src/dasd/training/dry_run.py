@@ -20,6 +20,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM
 
 from dasd.config import BUNDLED, BadInput, RunConfig, make_config
+from dasd.credit import has_teacher
 from dasd.data.problems import load_problems
 from dasd.models import dtype_of, load_model_config, model_path, without_adapter
 from dasd.progress import console, print_table
@@ -175,8 +176,7 @@ def make_plan(config: RunConfig, hardware: Hardware) -> Plan:
         if hardware.device == "cpu":
             raise BadInput("training.trl.use_vllm needs a GPU: leave it out, or leave out --device cpu")
     sizes = _sizes(model, config.model.quantization)
-    has_teacher = "teacher_logps" in method.needs
-    teacher: Literal["none", "weights", "float32"] = _teacher_copy(model, config, hardware) if has_teacher else "none"
+    teacher: Literal["none", "weights", "float32"] = _teacher_copy(model, config, hardware) if has_teacher(method) else "none"
     colocated = arguments.use_vllm and arguments.vllm_mode == "colocate"
     if colocated and hardware.memory is None:
         raise BadInput("vLLM takes a share of each GPU, and no GPU is here: say how large they are, e.g. --gpu_memory 80")

@@ -25,7 +25,18 @@ from trl import GRPOConfig
 
 from dasd.analysis.attention import attention_entropies, refuse_hidden_attention
 from dasd.analysis.token_classes import TokenClasses, class_ratios
-from dasd.credit import Credit, Method, TokenSignals, assign_credit, at_step, make_method, ratios, without_control
+from dasd.credit import (
+    Credit,
+    Method,
+    TokenSignals,
+    assign_credit,
+    at_step,
+    has_teacher,
+    make_method,
+    needs_of,
+    ratios,
+    without_control,
+)
 from dasd.credit.signals import high_entropy
 from dasd.prompts import Prompt, tokenize_prompt, without_answer
 from dasd.teacher.context import PrivilegedContext, choose_peers, wrong_hints
@@ -120,7 +131,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
     ) -> None:  # fmt: skip
         args = args or SelfDistillationConfig()
         self.method = method or make_method(args.method, args.method_settings)
-        self.needs = frozenset(getattr(self.method, "needs", {"teacher_logps", "entropies"}))
+        self.needs = needs_of(self.method)
         self.context = PrivilegedContext(args.context, args.context_template, args.context_fraction)
         self.wrong_context = wrong_hints(self.context, self.method) if "contrast_logps" in self.needs else None
         self.compares_distributions = "teacher_distribution" in self.needs
@@ -157,7 +168,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
 
     @property
     def has_teacher(self) -> bool:
-        return "teacher_logps" in self.needs
+        return has_teacher(self.method)
 
     @property
     def method_now(self) -> Any:
