@@ -24,7 +24,7 @@ from dasd.credit import has_teacher
 from dasd.data.problems import load_problems
 from dasd.models import dtype_of, load_model_config, model_path, without_adapter
 from dasd.progress import console, print_table
-from dasd.teacher.weights import TeacherWeights
+from dasd.teacher.weights import KEEPS_COPY, TeacherWeights, refuse_sharded_copy
 from dasd.training.arguments import too_few_problems, trainer_arguments
 from dasd.training.lora import adapter
 from dasd.training.memory import (
@@ -271,10 +271,10 @@ def _teacher_copy(model: Any, config: RunConfig, hardware: Hardware) -> Literal[
     kind = config.teacher.weights
     try:
         keeps = TeacherWeights(model, kind, config.teacher.ema_rate, config.teacher.sync_steps).keeps_copy
+        if hardware.sharding == "zero3":
+            refuse_sharded_copy(kind)
     except ValueError as error:
         raise BadInput(str(error)) from None
-    if keeps and hardware.sharding == "zero3":
-        raise BadInput(f"teacher.weights {kind!r} keep a copy, and ZeRO-3 shards the model: use 'live', or --sharding fsdp2")
     return "none" if not keeps else "float32" if kind == "ema" else "weights"
 
 
@@ -353,7 +353,7 @@ def _settings_that_need_less(plan: Plan) -> Iterator[list[str]]:
     yield ["--training.max_completion_length", str(training.max_completion_length // 2)]
     if training.lora_rank == 0:
         yield ["--training.lora_rank", "32"]
-    if plan.config.teacher.weights in ("frozen", "ema", "snapshot"):
+    if plan.config.teacher.weights in KEEPS_COPY:
         yield ["--teacher.weights", "live"]
     if work.vllm == "none":
         for steps in range(1, plan.arguments.gradient_accumulation_steps):

@@ -40,7 +40,7 @@ from dasd.credit import (
 from dasd.credit.signals import high_entropy
 from dasd.prompts import Prompt, tokenize_prompt, without_answer
 from dasd.teacher.context import PrivilegedContext, choose_peers, wrong_hints
-from dasd.teacher.weights import TeacherWeights
+from dasd.teacher.weights import TeacherWeights, refuse_sharded_copy
 from dasd.training.callbacks import StepLines
 from dasd.training.cards import write_trainer_card
 from dasd.training.lookahead import LooksAhead
@@ -420,11 +420,13 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             raise ValueError("FSDP1 flattens the model's parameters: set fsdp_version: 2 in accelerate's config")
         zero = self.accelerator.state.deepspeed_plugin
         if zero is not None and zero.zero_stage == 3:
-            what = "compares whole distributions, which needs the whole output layer" if self.compares_distributions else None
-            if self.has_teacher and args.teacher_weights not in ("live", "adapter_off"):
-                what = f"has teacher weights {args.teacher_weights!r}, of which a copy is kept"
-            if what is not None:
-                raise ValueError(f"DeepSpeed ZeRO-3 shards the model, and this run {what}: use FSDP2 or ZeRO-2")
+            if self.has_teacher:
+                refuse_sharded_copy(args.teacher_weights)
+            if self.compares_distributions:
+                raise ValueError(
+                    "DeepSpeed ZeRO-3 shards the model, and this run compares whole distributions, which needs the whole "
+                    "output layer: use FSDP2 or ZeRO-2"
+                )
         rollouts, group = args.generation_batch_size, args.num_generations
         if hasattr(self.train_dataset, "__len__") and (rows := len(self.train_dataset)) < rollouts // group:
             raise ValueError(
