@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -474,6 +475,11 @@ class TokenCreditTrainer(GRPOTrainer):
         counts["idle_left"] = len(idle_groups(batch["rewards"], size))
         self.add_totals({name: torch.tensor(float(count)) for name, count in counts.items()})
         return rows, batch
+
+
+def sample_by(trainer: GRPOTrainer, write: Callable[..., tuple[Any, Any]]) -> None:
+    """From now on `write(sample, prompt_ids, ...)` makes the completions and their log-probs; `sample` is what made them."""
+    trainer._generate_single_turn = partial(write, trainer._generate_single_turn)
 
 
 @contextmanager
