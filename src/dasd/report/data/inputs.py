@@ -52,7 +52,7 @@ def is_finished(run_dir: Path) -> bool:
     result = _json_object(run_dir / "result.json")
     if result is None or ((run_dir / "before").is_dir() and not (run_dir / "summary.json").is_file()):
         return False
-    config = mapping(yaml.safe_load(_text(run_dir / "config.yaml") or "") or {})
+    config = settings(RunFiles(_text(run_dir / "config.yaml")))
     asked = number(mapping(config.get("training")).get("steps"))  # a finished run may have been given more to do
     return not number(result.get("steps")) < asked
 
@@ -62,13 +62,17 @@ def last_change(run_dir: Path) -> float:
     return max((path.stat().st_mtime for name in FILES if (path := run_dir / name).is_file()), default=0.0)
 
 
-def method_settings(files: RunFiles) -> dict[str, Any]:
-    """The `method` section of the config; empty where it cannot be read."""
+def settings(files: RunFiles) -> dict[str, Any]:
+    """The config as data; empty where it cannot be read."""
     try:
-        config = yaml.safe_load(files.config or "")
+        return mapping(yaml.safe_load(files.config or ""))
     except (yaml.YAMLError, RecursionError):
         return {}
-    method = mapping(config).get("method")
+
+
+def method_settings(files: RunFiles) -> dict[str, Any]:
+    """The `method` section of the config; empty where it cannot be read."""
+    method = settings(files).get("method")
     return {"name": method} if isinstance(method, str) else mapping(method)
 
 
