@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from dasd.credit import METHODS
 from dasd.evaluation.estimators import Draws, draws_of
 from dasd.report.data.metrics import MINUS, UNKNOWN
 
 MIN_POSITIONS = 50  # of every action that a rule takes, on its side of the quantile
 MIN_PROBLEMS = 20
 RHOS = tuple(round(0.1 * i, 1) for i in range(1, 10))
-PAPER_RHO = 0.2
+PAPER_RHO: float = METHODS["dasd_paper"].rho  # type: ignore[attr-defined]
 
 ByDecile = Mapping[str, Sequence[Sequence[Sequence[float]]]]  # action -> decile -> problem -> effects at its places
 Rule = tuple[str | None, str | None, float]  # what is done below and above the quantile

@@ -14,18 +14,14 @@ Imports torch only.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from dasd.credit import TokenSignals, make_method
+from dasd.credit import METHODS, TokenSignals
 from dasd.models import LanguageModelHead
 
 CHUNK_ELEMENTS = 2**24  # logits at a time
-# The teacher's term of these is recorded; settings are those of a name, so that a file says what was computed.
-TERMS: dict[str, dict[str, Any]] = {"conformity": {}, "dasd": {}, "dasd_paper": {"rho": 0.2}, "novelty": {}}
-METHOD_OF = {"dasd_paper": "dasd"}
+TERMS = ("conformity", "dasd", "dasd_paper", "novelty")  # methods whose teacher's term is recorded
 
 
 @torch.inference_mode()
@@ -62,5 +58,4 @@ def teacher_terms(
         advantages=torch.zeros(1),
         computed_in=computed_in,
     )
-    methods = {name: make_method(METHOD_OF.get(name, name), settings) for name, settings in TERMS.items()}
-    return {name: method(signals).advantages[0] for name, method in methods.items()}
+    return {name: METHODS[name](signals).advantages[0] for name in TERMS}
