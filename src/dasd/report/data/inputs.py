@@ -119,7 +119,7 @@ def _metrics(path: Path) -> Series | None:
         row = rows.setdefault(float(len(rows) + 1) if math.isnan(step) else step, {})
         row.update({name: value for name, value in values.items() if not math.isnan(value)})
     steps = sorted(rows)
-    names = sorted({name for row in rows.values() for name in row}, key=_in_natural_order)
+    names = sorted({name for row in rows.values() for name in row}, key=in_natural_order)
     series = {name: np.array([rows[step].get(name, math.nan) for step in steps]) for name in names}
     return {"step": np.array(steps), **series} if steps else None
 
@@ -143,6 +143,6 @@ def _records(path: Path) -> list[dict[str, Any]] | None:
     return records
 
 
-def _in_natural_order(name: str) -> list[str | int]:
+def in_natural_order(name: str) -> list[str | int]:
     """decile_2 before decile_10."""
     return [int(part) if index % 2 else part for index, part in enumerate(re.split("([0-9]{1,9})", name))]
