@@ -37,7 +37,7 @@ from dasd.config import RunFailed
 from dasd.credit import Credit
 from dasd.models import LanguageModelHead, keep_head_input_contiguous, refuse_changed_head, without_adapter
 from dasd.prompts import tokenize_prompt
-from dasd.training.callbacks import Passes
+from dasd.training.callbacks import DataPasses
 from dasd.training.checkpoints import keep_newest, saving
 from dasd.training.distributions import divergence_loss
 from dasd.training.dynamic_sampling import idle_groups, merge_rows, other_rows
@@ -118,7 +118,7 @@ class TokenCreditTrainer(GRPOTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As TRL's. Raises RunFailed where no step was made, or the data ended before the steps did."""
-        progress = Passes()
+        progress = DataPasses()
         self.add_callback(progress)
         # Under autocast an adapter's products need no input in float32: PEFT's casts cost more than the products.
         with disable_input_dtype_casting(self.model, active=self.accelerator.mixed_precision != "no"):
