@@ -17,24 +17,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dasd.analysis.scores import chunks
 from dasd.credit import METHODS, TokenSignals
 from dasd.models import LanguageModelHead
 
-CHUNK_ELEMENTS = 2**24  # logits at a time
 TERMS = ("conformity", "dasd", "dasd_paper", "novelty")  # methods whose teacher's term is recorded
 
 
 @torch.inference_mode()
 def compare(head: LanguageModelHead, student: Tensor, teacher: Tensor, completion: Tensor) -> dict[str, Tensor]:
     """`teacher_logps`, `tv` and `slope`, each (T,) float32, from (T, d) hidden states of both and (T,) token ids."""
-    size = max(1, CHUNK_ELEMENTS // head.weight.shape[0])
     parts = []
-    for start in range(0, len(completion), size):
-        here = slice(start, start + size)
-        logp, logq = (head(states[here]).log_softmax(-1) for states in (student, teacher))
-        parts.append(torch.stack(_of_logps(logp, logq, completion[here])))
-    rows = torch.cat(parts, dim=1) if parts else torch.zeros(3, 0)
-    return dict(zip(("teacher_logps", "tv", "slope"), rows, strict=True))
+    for here, there, tokens in chunks(head, student, teacher, completion):
+        logp, logq = (head(states).log_softmax(-1) for states in (here, there))
+        parts.append(torch.stack(_of_logps(logp, logq, tokens)))
+    return dict(zip(("teacher_logps", "tv", "slope"), torch.cat(parts, dim=1), strict=True))
 
 
 def _of_logps(logp: Tensor, logq: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
