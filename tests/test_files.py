@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd.files import append_lines, read_lines, repair_lines, write_json, write_text
+from dasd.files import append_lines, read_lines, repair_lines, write_json, write_lines, write_text
 
 # What str.splitlines takes for the end of a line, and JSON does not.
 SEPARATORS = "a\u2028b\u2029c\x85d\x1ce\x0bf\x0cg\rh\ni"
@@ -124,13 +124,21 @@ def test_text_is_written_as_utf8_into_a_new_folder(tmp_path):
     assert [each.name for each in path.parent.iterdir()] == ["x.txt"]
 
 
+def test_lines_are_written_in_place_of_those_that_were_there(path):
+    append_lines(path, [{"old": 1}, {"old": 2}])
+    write_lines(path, iter([{"name": f"é{SEPARATORS}"}, {"value": math.nan}]))
+    assert read_lines(path) == [{"name": f"é{SEPARATORS}"}, {"value": None}]
+    write_lines(path, [])
+    assert path.read_text() == ""
+
+
 def test_json_is_for_reading(tmp_path):
     path = tmp_path / "x.json"
     write_json(path, {"name": "é", "list": [1]})
     assert path.read_text(encoding="utf-8") == '{\n  "name": "é",\n  "list": [\n    1\n  ]\n}\n'
 
 
-@pytest.mark.parametrize("write", [write_text, write_json])
+@pytest.mark.parametrize("write", [write_text, write_json, lambda path, text: write_lines(path, [{}, {"text": text}])])
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, write):
     path = tmp_path / "x"
     path.write_text("old")

@@ -63,6 +63,14 @@ def test_every_run_is_found_once_with_its_state_and_last_figures(folder: Path) -
     assert "run.json is not valid JSON" in runs["broken"]["why"]
 
 
+def test_a_config_that_cannot_be_read_hides_no_run(folder: Path) -> None:
+    (folder / "a" / "grpo-1" / "config.yaml").write_text("method:\n  name: grpo\ntraining: {steps: [")
+    runs = {run["path"]: run for run in list_runs(folder)}
+    assert runs["a/grpo-1"]["state"] == "finished"
+    assert runs["a/grpo-1"]["method"] is None
+    assert runs["a/dasd-10"]["method"] == "dasd"
+
+
 def test_a_run_that_is_written_is_running_and_a_failed_one_says_why(folder: Path) -> None:
     with FileLock(folder / "dasd-2" / ".config.yaml.lock"):
         assert states(folder)["dasd-2"] == "running"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from dasd.config import BadInput, RunConfig, RunFailed
-from dasd.credit import make_method
+from dasd.credit import has_teacher, make_method
 from dasd.data.problems import JUNK, JUNK_TRIED, as_row
 from dasd.folders import claim
 from dasd.models import model_path
@@ -72,7 +72,7 @@ def examine(config: RunConfig) -> int:
 def _prompts(config: RunConfig, tokenizer: Any, problems: Sequence[Problem], task: Task) -> dict[str, str]:
     """What student and teacher, where the method has one, read of the first problem that has a context."""
     rows, arguments = [as_row(problem) for problem in problems], config.model.chat_template_kwargs
-    if "teacher_logps" not in make_method(config.method.name, config.method.settings).needs:
+    if not has_teacher(make_method(config.method.name, config.method.settings)):
         return {"student": prompt_text(tokenizer, rows[0]["prompt"], **arguments)}
     context = privileged_context(config)
     # A rollout that the verifier accepts is at hand only in training; the gold completion stands for it.

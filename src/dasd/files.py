@@ -27,6 +27,11 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line, all of them or none."""
+    write_text(path, "".join(_line(record) for record in records))
+
+
 def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Appends one JSON object a line, in one write."""
     lines = "".join(_line(record) for record in records)
@@ -50,7 +55,7 @@ def repair_lines(path: Path, keep: Any = lambda record: True) -> list[dict[str, 
     """Drops a cut-off last line and the records that `keep` refuses, in place; returns what stays."""
     records = [record for record in read_lines(path) if keep(record)]
     if path.exists():
-        write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        write_lines(path, records)
     return records
 
 

@@ -42,18 +42,14 @@ def model_path(config: ModelConfig) -> str:
 
 def load_model(config: ModelConfig) -> tuple[Any, Any]:
     """(model in evaluation mode, tokenizer). Raises BadInput for a missing folder, weights or chat template."""
-    tokenizer, path = load_tokenizer(config), model_path(config)
-    if not is_adapter(Path(path)):
-        model = load_weights(config).eval()
-        model.generation_config = neutral(model.generation_config, path)
-        return model, tokenizer
-    base, revision = base_of(Path(path))
-    model = load_weights(config.model_copy(update={"path": base, "revision": revision}))
+    tokenizer, path, base = load_tokenizer(config), model_path(config), _of_base(config)
+    model = load_weights(base)
     model.generation_config = neutral(model.generation_config, path)
-    try:
-        model.load_adapter(path)
-    except Exception as error:  # a torn file, a missing one, another model's shapes: each library raises its own kind
-        raise BadInput(f"model.path {path} does not fit its base {base}: {_one_line(error)}") from None
+    if is_adapter(Path(path)):
+        try:
+            model.load_adapter(path)
+        except Exception as error:  # a torn file, a missing one, another model's shapes: each library raises its own kind
+            raise BadInput(f"model.path {path} does not fit its base {base.path}: {_one_line(error)}") from None
     return model.eval(), tokenizer
 
 
@@ -104,9 +100,8 @@ def load_tokenizer(config: ModelConfig) -> Any:
             raise BadInput(f"model.path {path} is not a model folder: it has no config.json{_hint(folder)}")
         if not any(file for pattern in _WEIGHTS for file in folder.glob(pattern)):
             raise BadInput(f"model.path {path} has no weights (model.safetensors): was its download or save cut off?")
-    if is_adapter(folder) and not (folder / "tokenizer_config.json").exists():
-        base, revision = base_of(folder)
-        config = config.model_copy(update={"path": base, "revision": revision})
+    if not (folder / "tokenizer_config.json").exists():
+        config = _of_base(config)
     tokenizer = _load(AutoTokenizer, config)
     if config.chat_template is not None:
         set_chat_template(tokenizer, config.chat_template)
@@ -126,10 +121,15 @@ def end_tokens_on_file(config: ModelConfig, tokenizer: Any) -> set[int]:
 
 def base_config(config: ModelConfig) -> Any:
     """The model's config.json, of an adapter its base's. Raises BadInput where it cannot be had."""
-    if is_adapter(Path(model_path(config))):
-        base, revision = base_of(Path(model_path(config)))
-        config = config.model_copy(update={"path": base, "revision": revision})
-    return _load(AutoConfig, config)
+    return _load(AutoConfig, _of_base(config))
+
+
+def _of_base(config: ModelConfig) -> ModelConfig:
+    """With the base in place of a LoRA adapter; any other model as it is. Raises BadInput where the adapter names none."""
+    if not is_adapter(folder := Path(model_path(config))):
+        return config
+    base, revision = base_of(folder)
+    return config.model_copy(update={"path": base, "revision": revision})
 
 
 def keep_generation_config(config: ModelConfig, folder: Path) -> None:

@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 from dasd.config import BadInput
 from dasd.folders import CONFIG, FAILURE
 from dasd.report.data.curves import edges, mean
-from dasd.report.data.facts import data_line, settings
-from dasd.report.data.inputs import RunFiles, is_finished, last_change, mapping, method_settings, number, read_run
+from dasd.report.data.facts import data_line
+from dasd.report.data.inputs import RunFiles, is_finished, last_change, mapping, method_settings, number, read_run, settings
 from dasd.report.data.results import result_rows
 
 Record = dict[str, Any]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dasd.analysis.predictions import MIN_POSITIONS, MIN_PROBLEMS, every_rule, predictions, recommendation, rules, signed
+from dasd.analysis.predictions import MIN_POSITIONS, MIN_PROBLEMS, every_rule, predictions, recommendation, rules
+from dasd.report.data.metrics import signed
 
 PROBLEMS = 30
 

@@ -15,6 +15,7 @@ from dasd.credit import (
     Schedule,
     TokenSignals,
     assign_credit,
+    has_teacher,
     make_method,
 )
 from dasd.credit.advantage import AntiSelfDistillation, RewardRescaled
@@ -55,6 +56,17 @@ def test_needs_are_what_a_method_reads(name):
     for signal in reads:
         other = outputs(credit_of(method, batch | {signal: batch[signal].flip(-1) * 0.5}))
         assert any(not torch.equal(other[output], plain[output]) for output in plain), signal
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_whoever_reads_anything_of_a_teacher_has_one(name):
+    of_a_teacher = {read for read in METHODS[name].needs if read.startswith(("teacher", "contrast"))}
+    assert has_teacher(METHODS[name]) == bool(of_a_teacher)
+    assert has_teacher(METHODS[name]) == (name not in ("grpo", "dr_grpo", "dapo", "forking", "hepo", "opsa"))
+
+
+def test_a_plain_callable_is_thought_to_have_a_teacher():
+    assert has_teacher(lambda signals: Credit(signals.advantages))
 
 
 def test_assign_credit_takes_any_callable():

@@ -12,13 +12,11 @@ from dasd.evaluation.estimators import (
     differences_of_ratios,
     draws_of,
     holm,
-    macro_average,
-    macro_difference,
     mean_of_seeds,
-    ratio_of_sums,
     ratios_of_sums,
     unanimous,
 )
+from evaluation.alone import macro_average, macro_difference, ratio_of_sums
 
 # Quantile 0.975 of Student's t, from any printed table: degrees of freedom -> value.
 T_975 = {1: 12.706, 2: 4.303, 4: 2.776}

@@ -11,10 +11,11 @@ import pytest
 from dasd.cli import run
 from dasd.config import BadInput
 from dasd.evaluation.benchmarks import load_suite
-from dasd.evaluation.compare import as_csv, comparison
-from dasd.evaluation.estimators import difference_of_ratios, pass_at_k, swap_p_value
+from dasd.evaluation.compare import as_csv
+from dasd.evaluation.estimators import pass_at_k, swap_p_value
 from dasd.evaluation.examples import examples
 from dasd.evaluation.readers import read_run
+from evaluation.alone import comparison, difference_of_ratios
 
 SUITES = ("countdown/in_distribution", "countdown/larger_targets")
 

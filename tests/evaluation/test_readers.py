@@ -18,10 +18,10 @@ import pytest
 
 from dasd.cli import run
 from dasd.config import BadInput
-from dasd.evaluation.compare import comparison
-from dasd.evaluation.estimators import ratio_of_sums, swap_p_value
+from dasd.evaluation.estimators import swap_p_value
 from dasd.evaluation.examples import examples
 from dasd.evaluation.readers import inspect_ai, read_run
+from evaluation.alone import comparison, ratio_of_sums
 
 FOREIGN = Path(__file__).parent / "foreign"
 LM_EVAL, INSPECT = ([FOREIGN / tool / side for side in ("one", "two")] for tool in ("lm_eval", "inspect_ai"))

@@ -115,6 +115,17 @@ def test_numbers_on_the_page_are_those_of_the_data(page: Page) -> None:
     assert "12 tokens, cut off, 1 of 4 samples of this problem are right" in page.words
 
 
+def test_many_runs_are_listed_in_a_sentence(tmp_path: Path) -> None:
+    result = comparison(benchmarks=1)
+    result["runs"] = [run(name) for name in "abcdef"]
+    values, changes = [0.3, 0.5, 0.6, 0.7, 0.1, 0.31], [0.2, 0.3, 0.4, -0.2, 0.01]
+    differences = [ends(change) | {"p_value": 0.001, "p_holm": 0.005} for change in changes]
+    figures = {"avg_at_4": {"values": [ends(value) for value in values], "differences": differences}}
+    result["benchmarks"][0] |= {"figures": figures, "curves": {"pass_at_k": {}}, "num_samples": [4] * 6, "settings_differ": {}}
+    text = Page(build_comparison(result, {"shown": [], "counts": {}}, tmp_path / "page.html")).text
+    assert "B, C and D are above A; E is below A; F is not told from A (A has 30.0 %" in text
+
+
 def test_the_page_stands_alone_and_nothing_on_it_acts(page: Page) -> None:
     assert "http" not in page.source
     assert not {"script", "iframe", "object", "embed", "img", "link rel=stylesheet"} & {tag for tag, _ in page.tags}

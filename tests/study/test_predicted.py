@@ -24,6 +24,8 @@ ARMS = {
     "novelty": ({"name": "novelty"}, ("deviate", "deviate", None)),
     "scaffold_only": ({"name": "scaffold_only"}, ("conform", None, 0.8)),
     "fork_only": ({"name": "fork_only", "rho": 0.5}, (None, "deviate", 0.5)),
+    "between": ({"name": "dasd", "beta": 0.1, "rho": 0.85}, None),
+    "between_alike": ({"name": "dasd", "beta": 0.1, "rho": 0.85, "flip": "low"}, ("deviate", "deviate", None)),
     "flip_low": ({"name": "dasd", "beta": 0.1, "flip": "low"}, ("deviate", "deviate", None)),
     "flip_high": ({"name": "dasd", "beta": 0.1, "flip": "high"}, ("conform", "conform", None)),
     "other_dose": ({"name": "dasd", "beta": 0.02}, None),

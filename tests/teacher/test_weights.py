@@ -222,6 +222,6 @@ def test_refusals(settings, message):
 def test_a_copy_of_a_model_that_zero3_shards_is_refused(kind):
     model = Scalar(1.0)
     model.weight.ds_id = 0  # as DeepSpeed ZeRO-3 marks its parameters
-    with pytest.raises(ValueError, match="ZeRO-3 shards weight: use 'live', 'adapter_off' or FSDP2"):
+    with pytest.raises(ValueError, match="ZeRO-3 shards the model: use 'live', 'adapter_off', FSDP2"):
         TeacherWeights(model, kind)
     assert TeacherWeights(model, "live").state_dict() == {}

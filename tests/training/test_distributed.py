@@ -12,6 +12,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from dasd.credit import METHODS
+from dasd.training.contradictions import refuse_contradictions
 
 pytestmark = pytest.mark.slow
 
@@ -91,15 +92,15 @@ def test_dynamic_sampling_refuses_a_group_that_lies_on_both(trained):
 @pytest.mark.parametrize(
     ("plugin", "settings", "message"),
     [
-        ("deepspeed_plugin", {"teacher_weights": "ema"}, "has teacher weights 'ema', of which a copy is kept: use FSDP2"),
+        ("deepspeed_plugin", {"teacher_weights": "ema"}, "'ema' keep a copy, and DeepSpeed ZeRO-3 shards the model"),
         ("deepspeed_plugin", {"method": METHODS["sdft"]}, "compares whole distributions, which needs the whole output layer"),
         ("fsdp_plugin", {}, "FSDP1 flattens the model's parameters: set fsdp_version: 2"),
     ],
 )
 def test_what_a_sharded_model_cannot_do_is_refused(train, monkeypatch, plugin, settings, message):
     trainer = train(max_steps=1, **settings)
-    trainer._refuse_contradictions(trainer.args)
+    refuse_contradictions(trainer)
     monkeypatch.setattr(AcceleratorState, plugin, SimpleNamespace(zero_stage=3, fsdp_version=1), raising=False)
     trainer.is_fsdp_enabled = plugin == "fsdp_plugin"
     with pytest.raises(ValueError, match=message):
-        trainer._refuse_contradictions(trainer.args)
+        refuse_contradictions(trainer)

@@ -111,6 +111,10 @@ def test_weights_stand_behind_the_verifiers(file):
     assert [function(**batch("\\boxed{4}", "skip")) for function in functions] == [[1.0, 0.0], [9.0, 4.0], [2.0, None]]
 
 
+def test_rewards_may_stand_in_one_word():
+    assert config(rewards="a.py:f, b.py:g,").training.rewards == ("a.py:f", "b.py:g")
+
+
 def test_the_templates_reward():
     assert OwnReward(f"{EXAMPLE}:brevity")(**batch("a", "b")) == [1 - 2 / 64] * 2
 

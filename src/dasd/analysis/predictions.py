@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from dasd.credit import METHODS
 from dasd.evaluation.estimators import Draws, draws_of
-from dasd.report.data.metrics import MINUS, UNKNOWN
+from dasd.report.data.metrics import signed
 
 MIN_POSITIONS = 50  # of every action that a rule takes, on its side of the quantile
 MIN_PROBLEMS = 20
 RHOS = tuple(round(0.1 * i, 1) for i in range(1, 10))
-PAPER_RHO = 0.2
+PAPER_RHO: float = METHODS["dasd_paper"].rho  # type: ignore[attr-defined]
 
 ByDecile = Mapping[str, Sequence[Sequence[Sequence[float]]]]  # action -> decile -> problem -> effects at its places
 Rule = tuple[str | None, str | None, float]  # what is done below and above the quantile
@@ -168,7 +169,3 @@ def _lacking(rule: Rule, by_decile: ByDecile, effects: Mapping[str, Sequence[Dra
         if empty > len(deciles) // 2:
             return f"{empty} of the {len(deciles)} entropy deciles to {action} in hold no place"
     return ""
-
-
-def signed(value: float) -> str:
-    return UNKNOWN if not np.isfinite(value) else f"{round(value, 3) + 0.0:+.3f}".replace("-", MINUS)

@@ -6,9 +6,9 @@ records of them. Imports no torch.
     rollout   problem_id, token_ids, correct, steps_right, steps_checked, epistemic, length, student_logps, entropies,
               positions (index, kinds, rank, entropy), revisions (index, suppressed token)
     reading   problem_id, context, teacher_logps, tv, slope, terms (method -> list), forced (index -> conform, deviate)
-    branch    problem_id, index, writer ("student", or the context of the teacher that writes on), token (the first one; null:
-    the
-              writer draws), outcomes (a list for each measure, one entry a continuation), tokens (how many were sampled)
+    branch    problem_id, index, writer ("student", or the context of the teacher that writes on), token (the first one;
+              null: the writer draws), outcomes (a list for each measure, one entry a continuation), tokens (how many were
+              sampled)
 """
 
 from __future__ import annotations

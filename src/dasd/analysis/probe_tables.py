@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from dasd.analysis.positions import KINDS
-from dasd.analysis.predictions import signed
 from dasd.analysis.probe_file import ACTIONS
+from dasd.report.data.metrics import signed
 
 NOT_VALIDATED = "Predictions from single forced tokens, not validated: compared with training, their order was undecided."
 

@@ -5,6 +5,7 @@ Hidden states are projected to logits a few tokens at a time: no (T, V) tensor, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,12 @@ from torch import Tensor
 from dasd.models import LanguageModelHead
 
 CHUNK_ELEMENTS = 2**24  # logits at a time
+
+
+def chunks(head: LanguageModelHead, *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Rows of tensors of the same length, a few at a time: so many that their logits are at most CHUNK_ELEMENTS."""
+    size = max(1, CHUNK_ELEMENTS // head.weight.shape[0])
+    return zip(*(tensor.split(size) for tensor in rows), strict=True)
 
 
 @torch.inference_mode()
@@ -32,11 +39,10 @@ def score_completion(model: Any, prompt: list[int], completion: list[int], tempe
 def score_states(model: Any, states: Tensor, completion: list[int], temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """As `score_completion`, from (T, d) hidden states."""
     tokens, head = torch.tensor(completion, device=states.device), LanguageModelHead.of(model, temperature)
-    size = max(1, CHUNK_ELEMENTS // head.weight.shape[0])
     parts = []
-    for start in range(0, len(completion), size):
-        logps = head(states[start : start + size]).log_softmax(-1)
-        chosen = logps.gather(-1, tokens[start : start + size, None])[:, 0]
+    for here, ids in chunks(head, states, tokens):
+        logps = head(here).log_softmax(-1)
+        chosen = logps.gather(-1, ids[:, None])[:, 0]
         parts.append(torch.stack([chosen, -(logps.exp() * logps).sum(-1)]))
     chosen, entropies = torch.cat(parts, dim=1)
     return chosen, entropies
@@ -46,14 +52,13 @@ def score_states(model: Any, states: Tensor, completion: list[int], temperature:
 def squared_probs(model: Any, states: Tensor, temperature: float = 1.0) -> Tensor:
     """(T,) sum over the vocabulary of the squared probabilities at each place, from (T, d) hidden states."""
     head = LanguageModelHead.of(model, temperature)
-    size = max(1, CHUNK_ELEMENTS // head.weight.shape[0])
-    return torch.cat([head(chunk).softmax(-1).square().sum(-1) for chunk in states.split(size)])
+    return torch.cat([head(here).softmax(-1).square().sum(-1) for (here,) in chunks(head, states)])
 
 
 @torch.inference_mode()
 def top_tokens(model: Any, states: Tensor, count: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """(T, count) most likely tokens at each place, likeliest first, and their probabilities."""
     head = LanguageModelHead.of(model, temperature)
-    size = max(1, CHUNK_ELEMENTS // head.weight.shape[0])
-    parts = [head(chunk).softmax(-1).topk(min(count, head.weight.shape[0]), dim=-1) for chunk in states.split(size)]
+    count = min(count, head.weight.shape[0])
+    parts = [head(here).softmax(-1).topk(count, dim=-1) for (here,) in chunks(head, states)]
     return torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])

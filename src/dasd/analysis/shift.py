@@ -14,31 +14,24 @@ Imports torch only.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from dasd.credit import TokenSignals, make_method
+from dasd.analysis.scores import chunks
+from dasd.credit import METHODS, TokenSignals
 from dasd.models import LanguageModelHead
 
-CHUNK_ELEMENTS = 2**24  # logits at a time
-# The teacher's term of these is recorded; settings are those of a name, so that a file says what was computed.
-TERMS: dict[str, dict[str, Any]] = {"conformity": {}, "dasd": {}, "dasd_paper": {"rho": 0.2}, "novelty": {}}
-METHOD_OF = {"dasd_paper": "dasd"}
+TERMS = ("conformity", "dasd", "dasd_paper", "novelty")  # methods whose teacher's term is recorded
 
 
 @torch.inference_mode()
 def compare(head: LanguageModelHead, student: Tensor, teacher: Tensor, completion: Tensor) -> dict[str, Tensor]:
     """`teacher_logps`, `tv` and `slope`, each (T,) float32, from (T, d) hidden states of both and (T,) token ids."""
-    size = max(1, CHUNK_ELEMENTS // head.weight.shape[0])
     parts = []
-    for start in range(0, len(completion), size):
-        here = slice(start, start + size)
-        logp, logq = (head(states[here]).log_softmax(-1) for states in (student, teacher))
-        parts.append(torch.stack(_of_logps(logp, logq, completion[here])))
-    rows = torch.cat(parts, dim=1) if parts else torch.zeros(3, 0)
-    return dict(zip(("teacher_logps", "tv", "slope"), rows, strict=True))
+    for here, there, tokens in chunks(head, student, teacher, completion):
+        logp, logq = (head(states).log_softmax(-1) for states in (here, there))
+        parts.append(torch.stack(_of_logps(logp, logq, tokens)))
+    return dict(zip(("teacher_logps", "tv", "slope"), torch.cat(parts, dim=1), strict=True))
 
 
 def _of_logps(logp: Tensor, logq: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,5 +55,4 @@ def teacher_terms(
         advantages=torch.zeros(1),
         computed_in=computed_in,
     )
-    methods = {name: make_method(METHOD_OF.get(name, name), settings) for name, settings in TERMS.items()}
-    return {name: method(signals).advantages[0] for name, method in methods.items()}
+    return {name: METHODS[name](signals).advantages[0] for name in TERMS}

@@ -17,7 +17,7 @@ from torch import Tensor
 from dasd.analysis.attention import attention_entropies
 from dasd.analysis.scores import hidden_states, score_states, squared_probs, top_tokens
 from dasd.analysis.token_classes import shown_texts
-from dasd.credit import Method, TokenSignals, assign_credit, without_control
+from dasd.credit import Method, TokenSignals, assign_credit, has_teacher, without_control
 from dasd.data.problems import as_row
 from dasd.prompts import Prompt, tokenize_prompt
 from dasd.tasks.base import Problem
@@ -137,11 +137,6 @@ class TokenReader:
 
     def _texts_of(self, ids: Sequence[int]) -> list[int]:
         return [self._places.setdefault(token, len(self._places)) for token in ids]
-
-
-def has_teacher(method: Method) -> bool:
-    """Whether the method reads anything of a teacher."""
-    return any(name.startswith(("teacher", "contrast")) for name in method.needs)
 
 
 def group_advantages(rewards: Sequence[float], scale: bool = True) -> list[float]:

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 
 from dasd.analysis.attention import refuse_hidden_attention
-from dasd.analysis.token_credit import TokenReader, group_advantages, has_teacher
+from dasd.analysis.token_credit import TokenReader, group_advantages
 from dasd.config import BUNDLED, BadInput, ModelConfig, RunConfig, TokensConfig, load_config, make_config
-from dasd.credit import Method, at_step, make_method
+from dasd.credit import Method, at_step, has_teacher, make_method
 from dasd.data.problems import as_row, load_problems, task_of
 from dasd.evaluation.runner import completion_seed
 from dasd.evaluation.samplers.base import Request, SamplingParams

@@ -112,7 +112,7 @@ def _report(study: Any, workers: int) -> dict[str, Any]:
 
 def cells(row: dict[str, Any], kind: str, k: int) -> tuple[str, ...]:
     """A line of the table: task, evaluation set, arm, seeds, figure, value, difference, p, verdict."""
-    from dasd.study.sentences import signed
+    from dasd.study.sentences import name_of, signed
 
     value, difference = row[kind]["value"], row[kind]["difference"]
     shown = "" if value is None else f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
@@ -120,8 +120,7 @@ def cells(row: dict[str, Any], kind: str, k: int) -> tuple[str, ...]:
     if difference:
         change = signed(difference["mean"], difference["low"], difference["high"])
         p = f"{difference['p_holm']:.4f}"
-    of = ("Avg" if kind == "avg" else "Pass") + f"@{k}"
-    return row["task"], row["set"], row["arm"], str(len(row["seeds"])), of, shown, change, p, row[kind]["verdict"]
+    return row["task"], row["set"], row["arm"], str(len(row["seeds"])), name_of(kind, k), shown, change, p, row[kind]["verdict"]
 
 
 def effects(found: dict[str, Any]) -> list[str]:

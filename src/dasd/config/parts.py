@@ -254,11 +254,6 @@ class TrainingConfig(Section):
             )
         return value
 
-    @field_validator("rewards", mode="before")
-    @classmethod
-    def _split_rewards(cls, value: Any) -> Any:
-        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
-
     @field_validator("rewards")
     @classmethod
     def _rewards_name_functions(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from dasd.credit.advantage import GroupRelative
 from dasd.credit.controls import CONTROLS, Controlled, without_control
 from dasd.credit.direction import DirectionAdaptive
 from dasd.credit.divergence import Divergence, chunked_divergence
-from dasd.credit.methods import METHODS, Method, assign_credit, make_method
+from dasd.credit.methods import METHODS, Method, assign_credit, has_teacher, make_method, needs_of
 from dasd.credit.schedule import Schedule, at_step
 from dasd.credit.signals import Credit, DivergenceTerm, TokenSignals, ratios
 
@@ -23,7 +23,9 @@ __all__ = [
     "assign_credit",
     "at_step",
     "chunked_divergence",
+    "has_teacher",
     "make_method",
+    "needs_of",
     "ratios",
     "without_control",
 ]

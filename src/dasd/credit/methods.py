@@ -128,6 +128,16 @@ def assign_credit(signals: TokenSignals, method: Method, step: int = 0) -> Credi
     return at_step(method, step)(signals)
 
 
+def needs_of(method: Any) -> frozenset[str]:
+    """What a method reads; of a plain callable, which does not say, what one with a teacher does."""
+    return frozenset(getattr(method, "needs", {"teacher_logps", "entropies"}))
+
+
+def has_teacher(method: Any) -> bool:
+    """Whether there is a teacher at all: whoever reads anything of one reads its log-probs."""
+    return "teacher_logps" in needs_of(method)
+
+
 def _build(name: str, default: Any, values: Mapping[str, Any]) -> Any:
     """A `Divergence` with some settings replaced, or a `Schedule`."""
     kind = Divergence if isinstance(default, Divergence) else Schedule

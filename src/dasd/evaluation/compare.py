@@ -12,12 +12,11 @@ import io
 import math
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from dasd.config import BadInput
 from dasd.evaluation.estimators import Draws, draws_of, holm, macro_draws, mean_of_seeds, swap_p_value
-from dasd.evaluation.groups import Group, read_groups
+from dasd.evaluation.groups import Group
 from dasd.evaluation.readers import OnFile
 from dasd.evaluation.summary import Record, Sums, headline
 from dasd.tasks.base import GradeStatus
@@ -25,11 +24,6 @@ from dasd.tasks.base import GradeStatus
 CSV_COLUMNS = (
     "benchmark", "figure", "run", "mean", "low", "high", "difference", "difference_low", "difference_high", "p_value", "p_holm",
 )  # fmt: skip
-
-
-def comparison(*folders: Path) -> dict[str, Any]:
-    """`compare_runs` of folders. Raises BadInput."""
-    return compare_runs(read_groups([str(folder) for folder in folders]))
 
 
 def compare_runs(groups: Sequence[Group]) -> dict[str, Any]:

@@ -224,39 +224,27 @@ def _student(freedom: int) -> NDArray[np.float64]:
     return np.quantile(np.concatenate([many, -many]), (np.arange(RESAMPLES) + 0.5) / RESAMPLES)
 
 
-def ratio_of_sums(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Estimate:
-    """Sum of `numerators` over sum of `denominators`, each (problems,), with an interval clustered by problem.
+def ratios_of_sums(figures: Mapping[str, Pair], seed: int = 0) -> dict[str, Estimate]:
+    """Of each figure the sum of its numerators over the sum of its denominators, each (problems,), with an interval clustered
+    by problem, all over the same draws of the same problems.
 
     NaN where the denominators add up to 0 or a numerator is NaN.
     """
-    return ratios_of_sums({"": (numerators, denominators)}, seed)[""]
-
-
-def ratios_of_sums(figures: Mapping[str, Pair], seed: int = 0) -> dict[str, Estimate]:
-    """`ratio_of_sums` of many figures, all over the same draws of the same problems."""
     return {name: draws.estimate for name, draws in draws_of(figures, seed).items()}
 
 
-def difference_of_ratios(before: Pair, after: Pair, seed: int = 0) -> Estimate:
-    """`after` minus `before` over the same problems in the same order: paired bootstrap."""
-    return differences_of_ratios({"": before}, {"": after}, seed)[""]
-
-
 def differences_of_ratios(before: Mapping[str, Pair], after: Mapping[str, Pair], seed: int = 0) -> dict[str, Estimate]:
-    """`difference_of_ratios` of every figure that both have, all over the same draws of the same problems."""
+    """`after` minus `before`, of every figure that both have, over the same problems in the same order: paired bootstrap, all
+    over the same draws."""
     sides = {("before", name): before[name] for name in before if name in after}
     sides |= {("after", name): after[name] for name in before if name in after}
     drawn = draws_of(sides, seed)  # in one call, which refuses problems that do not match
     return {name: (drawn["after", name] - drawn["before", name]).estimate for side, name in drawn if side == "before"}
 
 
-def macro_average(benchmarks: Sequence[Pair], seed: int = 0) -> Estimate:
-    """Mean over benchmarks of one figure, each benchmark counting the same; problems are drawn within each benchmark."""
-    return macro_averages([{"": pair} for pair in benchmarks], seed)[""]
-
-
 def macro_averages(benchmarks: Sequence[Mapping[str, Pair]], seed: int = 0) -> dict[str, Estimate]:
-    """`macro_average` of every figure that all benchmarks have, over the same draws."""
+    """Mean over benchmarks of every figure that all of them have, each benchmark counting the same; problems are drawn within
+    each, the same for all figures."""
     return {name: draws.estimate for name, draws in macro_draws(benchmarks, seed).items()}
 
 
@@ -265,12 +253,6 @@ def macro_draws(benchmarks: Sequence[Mapping[str, Pair]], seed: int = 0) -> dict
     names = [name for name in benchmarks[0] if all(name in figures for figures in benchmarks)] if benchmarks else [""]
     parts = [draws_of({name: figures[name] for name in names}, seed + i) for i, figures in enumerate(benchmarks)]
     return {name: mean_of_benchmarks([part[name] for part in parts]) for name in names}
-
-
-def macro_difference(before: Sequence[Pair], after: Sequence[Pair], seed: int = 0) -> Estimate:
-    """`after` minus `before`, averaged over benchmarks, paired by problem within each."""
-    parts = [draws_of({"a": a, "b": b}, seed + i) for i, (a, b) in enumerate(zip(before, after, strict=True))]
-    return mean_of_benchmarks([part["b"] - part["a"] for part in parts]).estimate
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

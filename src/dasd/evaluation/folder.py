@@ -18,7 +18,7 @@ from dasd.config import BadInput, EvalConfig
 from dasd.evaluation.benchmarks import Suite
 from dasd.evaluation.entropies import read_entropies
 from dasd.evaluation.verdicts import digest, read_verdicts
-from dasd.files import read_lines, write_json, write_text
+from dasd.files import read_lines, write_json, write_lines
 from dasd.tasks.base import Problem
 
 SAMPLES, IDENTITY, SUMMARY, PROBLEMS = "samples.jsonl", "eval.json", "summary.json", "problems.jsonl"
@@ -122,7 +122,7 @@ def claim(evaluation: Evaluation, sampler: Record) -> None:
 def write_problems(evaluation: Evaluation) -> None:
     """What was asked and what is right, for whoever reads the samples."""
     asked = [{"id": p.id, "problem": p.problem, "answer": p.answer} for p in evaluation.suite.problems]
-    write_text(evaluation.output / PROBLEMS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in asked))
+    write_lines(evaluation.output / PROBLEMS, asked)
 
 
 def sample_files(output: Path) -> list[Path]:

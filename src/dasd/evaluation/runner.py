@@ -39,7 +39,7 @@ from dasd.evaluation.folder import (
 from dasd.evaluation.samplers import Request, Sampled, Sampler, SamplingParams, Watch, check_loadable, make_sampler
 from dasd.evaluation.samplers.base import Messages
 from dasd.evaluation.summary import Record, Sums, metric_sums, summarize
-from dasd.files import append_lines, read_lines, repair_lines, write_text
+from dasd.files import append_lines, read_lines, repair_lines, write_lines
 from dasd.folders import sole_writer
 from dasd.model_fit import completion_room, context_length
 from dasd.progress import Advance, track
@@ -251,7 +251,7 @@ def _regrade_file(path: Path, by_id: dict[str, Problem], task: Task) -> None:
                 for record, grades in zip(batch, _grades(pairs, reasons, task), strict=True):
                     record |= grades
                 advance(len(batch))
-        write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        write_lines(path, records)
 
 
 def sound(suite: Suite, skip_unsound: bool) -> Suite:

@@ -50,7 +50,10 @@ def rule_of(run: RunConfig, beta: float) -> Rule | None:
     below = OPPOSITE[below] if method.flip == "low" else below
     above = OPPOSITE[above] if method.flip == "high" else above
     below, above = (None if method.arm == "high" else below), (None if method.arm == "low" else above)
-    return below, above, None if below == above else round(method.rho, 1)
+    if below == above:
+        return below, above, None
+    rho = round(method.rho, 1)
+    return (below, above, rho) if abs(method.rho - rho) < 1e-9 else None  # the probe predicts tenths only
 
 
 def predicted(probes: Sequence[Record], context: str, rule: Rule) -> Record | None:

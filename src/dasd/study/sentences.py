@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dasd.report.data import metrics
 from dasd.study.claims import NOT_LOWER
 
 Record = dict[str, Any]
@@ -30,7 +31,7 @@ def _unfinished(found: Record) -> list[str]:
 
 
 def _primary(found: Record) -> list[str]:
-    reference, said = found["reference"], []
+    reference, avg, said = found["reference"], name_of("avg", found["num_samples"]), []
     effects = {entry["task"]: entry["effect"] for entry in found["minimum_effect"]}
     for task in found["tasks"]:
         rows = [row for row in found["results"] if row["task"] == task and row["own"]]
@@ -40,12 +41,10 @@ def _primary(found: Record) -> list[str]:
         }
         for key in ("above", "below"):
             for row in told[key]:
-                change = difference(row["avg"]["difference"], _name(found, row, "avg"))
+                change = difference(row["avg"]["difference"], avg)
                 said.append(f"Supported, on {task}: {row['arm']} is {key} {reference} by {change}.")
         if told["undecided"]:
-            names = "; ".join(
-                f"{row['arm']} {difference(row['avg']['difference'], _name(found, row, 'avg'))}" for row in told["undecided"]
-            )
+            names = "; ".join(f"{row['arm']} {difference(row['avg']['difference'], avg)}" for row in told["undecided"])
             effect = effects.get(task)
             seen = f" {_can_find(effect)}" if effect is not None else ""
             other = "any other" if told["above"] or told["below"] else "any"
@@ -103,7 +102,7 @@ def _secondary(found: Record) -> list[str]:
     ]
     for row, kind in rows:
         if row[kind]["verdict"] in ("above", "below"):
-            change = difference(row[kind]["difference"], _name(found, row, kind))
+            change = difference(row[kind]["difference"], name_of(kind, found["num_samples"]))
             where = row["task"] if row["own"] else f"{row['task']}, {row['set']}"
             said.append(f"Secondary, on {where}: {row['arm']} is {row[kind]['verdict']} {reference} by {change}.")
     undecided = sum(row[kind]["verdict"] == "undecided" for row, kind in rows)
@@ -143,8 +142,9 @@ def _can_find(effect: float) -> str:
     return f"A study of this size finds a difference of {effect:.3f} four times in five, smaller ones less often."
 
 
-def _name(found: Record, row: Record, kind: str) -> str:
-    return f"{'Avg' if kind == 'avg' else 'Pass'}@{found['num_samples']}"
+def name_of(kind: str, k: int) -> str:
+    """What the kinds of a result are called."""
+    return f"{'Avg' if kind == 'avg' else 'Pass'}@{k}"
 
 
 def difference(of: Record, name: str) -> str:
@@ -155,6 +155,6 @@ def difference(of: Record, name: str) -> str:
 
 
 def signed(value: float, *ends: float) -> str:
-    """A difference, with its interval where ends are given. What rounds to nothing is no -0.000."""
-    first, *others = (f"{round(each, 3) + 0.0:+.3f}" for each in (value, *ends))
+    """A difference, with its interval where ends are given, in plain text."""
+    first, *others = (metrics.signed(each).replace(metrics.MINUS, "-") for each in (value, *ends))
     return f"{first} [{', '.join(others)}]" if others else first

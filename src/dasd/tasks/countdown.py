@@ -12,7 +12,6 @@ here. `countdown_search` writes such texts.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections import Counter
@@ -20,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from dasd.tasks import splits
 from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck
 from dasd.tasks.countdown_search import all_chains, random_chain
 from dasd.tasks.countdown_steps import Step, apply_operator, write_step
@@ -181,13 +181,8 @@ def problem_id(numbers: Sequence[int], target: int) -> str:
 
 
 def split_of(numbers: Sequence[int], target: int) -> str:
-    """The split a problem belongs to, by a hash of its canonical name: the same whatever the seed, so splits never overlap."""
-    bucket = int.from_bytes(hashlib.sha256(problem_id(numbers, target).encode()).digest()[:8], "big") % 100
-    for split, share in SPLIT_SHARES.items():
-        if bucket < share:
-            return split
-        bucket -= share
-    raise AssertionError("split shares add up to 100")
+    """The split a problem belongs to, by a hash of its canonical name."""
+    return splits.split_of(problem_id(numbers, target), SPLIT_SHARES)
 
 
 def make_problems(count: int, seed: int, split: str, spec: CountdownSpec | None = None) -> list[Problem]:

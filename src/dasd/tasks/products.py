@@ -12,13 +12,13 @@ compared as integers: nothing is ever evaluated as code, and a run of more than 
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dasd.tasks import splits
 from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck
 
 MAX_DIGITS = 6
@@ -140,11 +140,6 @@ def read_settings(settings: Mapping[str, Any]) -> ProductsSpec:
     return ProductsSpec(products)
 
 
-def bucket(text: str, count: int = 100) -> int:
-    """A number below `count` that a text has for ever."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % count
-
-
 def all_pairs(low: int = 11, high: int = 99) -> list[Pair]:
     """Every two-digit number of the range but the round ones, which need no check, with every one-digit factor."""
     return [(a, b) for a in range(low, high + 1) if a % 10 for b in range(ONE_DIGIT[0], ONE_DIGIT[1] + 1)]
@@ -152,7 +147,7 @@ def all_pairs(low: int = 11, high: int = 99) -> list[Pair]:
 
 def is_held_out(pair: Pair) -> bool:
     """Whether a pair occurs in no problem of training, validation and test but those of the suite that asks for such pairs."""
-    return bucket(f"held out {pair[0]} * {pair[1]}") < HELD_OUT_SHARE
+    return splits.bucket(f"held out {pair[0]} * {pair[1]}") < HELD_OUT_SHARE
 
 
 def problem_id(pairs: Sequence[Pair]) -> str:
@@ -161,13 +156,8 @@ def problem_id(pairs: Sequence[Pair]) -> str:
 
 
 def split_of(pairs: Sequence[Pair]) -> str:
-    """The split a problem belongs to, by a hash of its canonical name: the same whatever the seed, so splits never overlap."""
-    place = bucket(problem_id(pairs))
-    for split, share in SPLIT_SHARES.items():
-        if place < share:
-            return split
-        place -= share
-    raise AssertionError("split shares add up to 100")
+    """The split a problem belongs to, by a hash of its canonical name."""
+    return splits.split_of(problem_id(pairs), SPLIT_SHARES)
 
 
 def make_problem(pairs: Sequence[Pair]) -> Problem:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-from dasd.tasks.products import NAMES, Pair, all_pairs, bucket, is_held_out
+from dasd.tasks.products import NAMES, Pair, all_pairs, is_held_out
+from dasd.tasks.splits import bucket
 
 TURNS = ("now", "next", "then")
 VERBS = ("take", "try", "do")

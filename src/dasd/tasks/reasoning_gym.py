@@ -7,7 +7,6 @@ and a hash of the question decides as well, so that a question which two seeds m
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 from dasd.tasks.base import AnswerFormat, Grade, GradeStatus, Problem, StepCheck
 from dasd.tasks.equations import check_equations
 from dasd.tasks.math_notation import last_boxed
+from dasd.tasks.splits import split_of
 from dasd.tasks.workers import WorkerPool
 
 INSTRUCTION = "Think step by step, then put your final answer, and nothing else, between <answer> and </answer>."
@@ -65,7 +65,7 @@ class ReasoningGymTask:
                 break
             entry, in_vain = _entry(self.dataset, _packed(self.settings), first, index), in_vain + 1
             question = str(entry["question"]).strip()
-            if question not in problems and _split_of(question) == split:
+            if question not in problems and split_of(question, SPLIT_SHARES) == split:
                 problems[question], in_vain = self._problem(question, entry, first, index), 0
         if len(problems) < count:
             raise ValueError(
@@ -138,15 +138,6 @@ def _answers(entry: Mapping[str, Any]) -> Iterator[str]:
     for key in ("possible_answer", "example_answer", "solution"):
         if (value := entry["metadata"].get(key)) is not None:
             yield value if isinstance(value, str) else json.dumps(value)
-
-
-def _split_of(question: str) -> str:
-    bucket = int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big") % 100
-    for split, share in SPLIT_SHARES.items():
-        if bucket < share:
-            return split
-        bucket -= share
-    raise AssertionError("split shares add up to 100")
 
 
 def _packed(settings: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dasd.tasks import word_stories_counts, word_stories_money
+from dasd.tasks import splits, word_stories_counts, word_stories_money
 from dasd.tasks.base import Problem
 from dasd.tasks.math import MathTask
 from dasd.tasks.word_stories import DISTRACTORS, PERSONAL_DISTRACTORS, Draw, Stage
@@ -81,12 +81,7 @@ def read_settings(settings: Mapping[str, Any]) -> WordProblemSpec:
 
 def split_of(core: str) -> str:
     """The split that a story with its numbers belongs to."""
-    bucket = int.from_bytes(hashlib.sha256(core.encode()).digest()[:8], "big") % 100
-    for split, share in SPLIT_SHARES.items():
-        if bucket < share:
-            return split
-        bucket -= share
-    raise AssertionError("split shares add up to 100")
+    return splits.split_of(core, SPLIT_SHARES)
 
 
 def make_problems(count: int, seed: int, split: str, spec: WordProblemSpec = LEVELS[DEFAULT_LEVEL]) -> list[Problem]:

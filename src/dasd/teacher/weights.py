@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-KINDS = ("live", "frozen", "ema", "snapshot", "adapter_off")
+KEEPS_COPY = ("frozen", "ema", "snapshot")
+KINDS = ("live", *KEEPS_COPY, "adapter_off")
 
 
 @dataclass
@@ -49,11 +50,8 @@ class TeacherWeights:
             raise ValueError(f"sync_steps must be at least 1, got {self.sync_steps}")
         if self.kind == "adapter_off" and not hasattr(self.model, "disable_adapter"):
             raise ValueError("teacher weights 'adapter_off' need a model with a LoRA adapter: set one up, or use 'frozen'")
-        sharded = [name for name, parameter in self._trainable() if hasattr(parameter, "ds_id")]
-        if self.keeps_copy and sharded:
-            raise ValueError(
-                f"teacher weights {self.kind!r} keep a copy, and ZeRO-3 shards {sharded[0]}: use 'live', 'adapter_off' or FSDP2"
-            )
+        if any(hasattr(parameter, "ds_id") for _, parameter in self._trainable()):
+            refuse_sharded_copy(self.kind)
         self._copy: dict[str, Tensor] = {}
         if not self.deferred:
             self.keep()
@@ -66,7 +64,7 @@ class TeacherWeights:
 
     @property
     def keeps_copy(self) -> bool:
-        return self.kind in ("frozen", "ema", "snapshot")
+        return self.kind in KEEPS_COPY
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -127,6 +125,15 @@ class TeacherWeights:
 
     def _trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad)
+
+
+def refuse_sharded_copy(kind: str) -> None:
+    """Where ZeRO-3 shards the model: raises ValueError for a kind that keeps a copy."""
+    if kind in KEEPS_COPY:
+        raise ValueError(
+            f"teacher weights {kind!r} keep a copy, and DeepSpeed ZeRO-3 shards the model: use 'live', 'adapter_off', FSDP2 or "
+            "ZeRO-2"
+        )
 
 
 def _keep(parameter: nn.Parameter, in_float32: bool) -> Tensor:

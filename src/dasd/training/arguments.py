@@ -39,8 +39,36 @@ def trainer_arguments(
             f"training.rollouts_per_step ({training.rollouts_per_step}) must be a multiple of micro_batch_size x processes "
             f"({training.micro_batch_size} x {count})"
         )
+    if training.reward_weights and "reward_weights" in training.trl:
+        raise BadInput(
+            "training.reward_weights and training.trl.reward_weights are both given, and only one can hold: leave out the "
+            "first to weigh the verifier too, else the second"
+        )
+    check_reporters(training.report_to)
+    defaults, ours = _defaults(config, on_gpu), _ours(config, per_pass)
+    further = {name: _checked(name, value) for name, value in training.trl.items()}
+    if world_size is None and {**defaults, **further}["use_cpu"]:
+        refuse_sharding_that_is_left_out()
+    try:
+        arguments = kind(**{**defaults, **ours, **further})
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"TRL refuses these settings: {error}") from None
+    if world_size is None:
+        refuse_other_precision(arguments)
+    if arguments.world_size != count:
+        raise BadInput(
+            f"the launcher started {count} processes, and accelerate joins {arguments.world_size} of them: on CPUs "
+            "set training.trl.use_cpu to true"
+        )
+    refuse_torn_batches(arguments)
+    return arguments
+
+
+def _ours(config: RunConfig, per_pass: int) -> dict[str, Any]:
+    """What settings of ours decide, where a pass has so many rollouts on all processes."""
+    training = config.training
     revision = config.model.revision if training.trl.get("beta") else None  # TRL loads the reference of a KL by its name
-    ours: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "output_dir": str(Path(config.output) / "checkpoints"),
         "method": config.method.name,
         "method_settings": config.method.settings,
@@ -72,18 +100,18 @@ def trainer_arguments(
     }
     if training.rewards:  # the verifier's comes first, then the penalty on length where there is one
         before = [1.0] * (2 if training.overlong_tokens else 1)
-        ours["reward_weights"] = [*before, *(training.reward_weights or [1.0] * len(training.rewards))]
-    if training.reward_weights and "reward_weights" in training.trl:
-        raise BadInput(
-            "training.reward_weights and training.trl.reward_weights are both given, and only one can hold: leave out the "
-            "first to weigh the verifier too, else the second"
-        )
-    check_reporters(training.report_to)
-    defaults: dict[str, Any] = {
+        arguments["reward_weights"] = [*before, *(training.reward_weights or [1.0] * len(training.rewards))]
+    return arguments
+
+
+def _defaults(config: RunConfig, on_gpu: bool) -> dict[str, Any]:
+    """What holds unless `training.trl` says otherwise."""
+    return {
         "project": project_of(config),
         "lr_scheduler_type": "constant_with_warmup",
         "use_cpu": not torch.accelerator.is_available(),  # else accelerate would not join several processes on CPUs
-        "bf16": on_gpu or (training.lora_rank > 0 and dtype_of(config.model) == torch.bfloat16),  # as its base, the adapter too
+        # As its base, the adapter too.
+        "bf16": on_gpu or (config.training.lora_rank > 0 and dtype_of(config.model) == torch.bfloat16),
         "ddp_find_unused_parameters": False,  # every parameter of a language model takes part in every pass
         "logging_steps": 1,
         "save_total_limit": 2,
@@ -91,22 +119,6 @@ def trainer_arguments(
         "disable_tqdm": True,
         "gradient_checkpointing": on_gpu,
     }
-    further = {name: _checked(name, value) for name, value in training.trl.items()}
-    if world_size is None and {**defaults, **further}["use_cpu"]:
-        refuse_sharding_that_is_left_out()
-    try:
-        arguments = kind(**{**defaults, **ours, **further})
-    except (ValueError, TypeError) as error:
-        raise BadInput(f"TRL refuses these settings: {error}") from None
-    if world_size is None:
-        refuse_other_precision(arguments)
-    if arguments.world_size != count:
-        raise BadInput(
-            f"the launcher started {count} processes, and accelerate joins {arguments.world_size} of them: on CPUs "
-            "set training.trl.use_cpu to true"
-        )
-    refuse_torn_batches(arguments)
-    return arguments
 
 
 def _checked(name: str, value: Any) -> Any:

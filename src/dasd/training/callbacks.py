@@ -130,7 +130,7 @@ class StopWhenDone(TrainerCallback):
             raise Done
 
 
-class Passes(TrainerCallback):
+class DataPasses(TrainerCallback):
     """Did training begin at step 0, and did its last pass over the data give anything?"""
 
     started_at, found_nothing, _before = 0, False, 0

@@ -20,10 +20,11 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM
 
 from dasd.config import BUNDLED, BadInput, RunConfig, make_config
+from dasd.credit import has_teacher
 from dasd.data.problems import load_problems
 from dasd.models import dtype_of, load_model_config, model_path, without_adapter
 from dasd.progress import console, print_table
-from dasd.teacher.weights import TeacherWeights
+from dasd.teacher.weights import KEEPS_COPY, TeacherWeights, refuse_sharded_copy
 from dasd.training.arguments import too_few_problems, trainer_arguments
 from dasd.training.lora import adapter
 from dasd.training.memory import (
@@ -175,8 +176,7 @@ def make_plan(config: RunConfig, hardware: Hardware) -> Plan:
         if hardware.device == "cpu":
             raise BadInput("training.trl.use_vllm needs a GPU: leave it out, or leave out --device cpu")
     sizes = _sizes(model, config.model.quantization)
-    has_teacher = "teacher_logps" in method.needs
-    teacher: Literal["none", "weights", "float32"] = _teacher_copy(model, config, hardware) if has_teacher else "none"
+    teacher: Literal["none", "weights", "float32"] = _teacher_copy(model, config, hardware) if has_teacher(method) else "none"
     colocated = arguments.use_vllm and arguments.vllm_mode == "colocate"
     if colocated and hardware.memory is None:
         raise BadInput("vLLM takes a share of each GPU, and no GPU is here: say how large they are, e.g. --gpu_memory 80")
@@ -271,10 +271,10 @@ def _teacher_copy(model: Any, config: RunConfig, hardware: Hardware) -> Literal[
     kind = config.teacher.weights
     try:
         keeps = TeacherWeights(model, kind, config.teacher.ema_rate, config.teacher.sync_steps).keeps_copy
+        if hardware.sharding == "zero3":
+            refuse_sharded_copy(kind)
     except ValueError as error:
         raise BadInput(str(error)) from None
-    if keeps and hardware.sharding == "zero3":
-        raise BadInput(f"teacher.weights {kind!r} keep a copy, and ZeRO-3 shards the model: use 'live', or --sharding fsdp2")
     return "none" if not keeps else "float32" if kind == "ema" else "weights"
 
 
@@ -353,7 +353,7 @@ def _settings_that_need_less(plan: Plan) -> Iterator[list[str]]:
     yield ["--training.max_completion_length", str(training.max_completion_length // 2)]
     if training.lora_rank == 0:
         yield ["--training.lora_rank", "32"]
-    if plan.config.teacher.weights in ("frozen", "ema", "snapshot"):
+    if plan.config.teacher.weights in KEEPS_COPY:
         yield ["--teacher.weights", "live"]
     if work.vllm == "none":
         for steps in range(1, plan.arguments.gradient_accumulation_steps):

@@ -27,6 +27,7 @@ from dasd.progress import track
 from dasd.training.arguments import trainer_arguments
 from dasd.training.batches import policy_moves, whole_batches
 from dasd.training.run import build_trainer, method_and_contexts, prepare
+from dasd.training.trl_adapter import sample_by
 
 SAMPLED = 2**20  # weights that are looked at, drawn at random where more are trained
 # What decides which rollouts there are and which weights are trained; all configs must agree in it.
@@ -143,11 +144,12 @@ def _known_rollouts(folder: Path, config: RunConfig) -> list[Any] | None:
 def _share_rollouts(trainer: Any, known: list[Any] | None, place: Path) -> list[Any]:
     """From now on the trainer takes the known rollouts, or keeps those that it samples in the list that is returned."""
     file = place.parent / ROLLOUTS
-    sample = trainer._generate_single_turn
     written: list[Any] = []
     left = iter(known or ())
 
-    def generate(prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def write(
+        sample: Callable[..., tuple[Any, Any]], prompt_ids: list[list[int]], *args: Any, **kwargs: Any
+    ) -> tuple[Any, Any]:
         if known is None:
             completions, logps = sample(prompt_ids, *args, **kwargs)
             written.append([prompt_ids, completions])
@@ -161,7 +163,7 @@ def _share_rollouts(trainer: Any, known: list[Any] | None, place: Path) -> list[
             )
         return completions, None
 
-    trainer._generate_single_turn = generate
+    sample_by(trainer, write)
     return written
 
 

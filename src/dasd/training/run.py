@@ -24,7 +24,7 @@ from datasets import Dataset
 from dasd import processes
 from dasd.adapters import is_adapter
 from dasd.config import BadInput, RunConfig, RunFailed
-from dasd.credit import Method, make_method
+from dasd.credit import Method, has_teacher, make_method
 from dasd.data.mixture import describe, mixed
 from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems, task_of
 from dasd.files import repair_lines, write_json
@@ -207,7 +207,7 @@ def method_and_contexts(config: RunConfig) -> tuple[Method, list[PrivilegedConte
     try:
         method = make_method(config.method.name, config.method.settings)
         context = privileged_context(config)
-        contexts = [context] if "teacher_logps" in method.needs else []
+        contexts = [context] if has_teacher(method) else []
         contexts += [wrong] if (wrong := wrong_hints(context, method)) is not None else []
     except (ValueError, TypeError) as error:
         raise BadInput(str(error)) from None

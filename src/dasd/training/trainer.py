@@ -18,20 +18,32 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast, gather_object
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from trl import GRPOConfig
 
-from dasd.analysis.attention import attention_entropies, refuse_hidden_attention
+from dasd.analysis.attention import attention_entropies
 from dasd.analysis.token_classes import TokenClasses, class_ratios
-from dasd.credit import Credit, Method, TokenSignals, assign_credit, at_step, make_method, ratios, without_control
+from dasd.credit import (
+    Credit,
+    Method,
+    TokenSignals,
+    assign_credit,
+    at_step,
+    has_teacher,
+    make_method,
+    needs_of,
+    ratios,
+    without_control,
+)
 from dasd.credit.signals import high_entropy
 from dasd.prompts import Prompt, tokenize_prompt, without_answer
 from dasd.teacher.context import PrivilegedContext, choose_peers, wrong_hints
 from dasd.teacher.weights import TeacherWeights
 from dasd.training.callbacks import StepLines
 from dasd.training.cards import write_trainer_card
+from dasd.training.contradictions import refuse_contradictions, refuse_to_cast
 from dasd.training.lookahead import LooksAhead
 from dasd.training.passes import has_learned_positions
 from dasd.training.silence import silences
@@ -44,9 +56,6 @@ warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true 
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|accelerate|peft|torch)\.")
 TEACHER_FILE, STATE_FILE = "teacher.safetensors", "credit_state.json"
 SAMPLERS = ("auto", "dasd", "trl")
-_OF_THE_TEACHER = {  # of a method's needs
-    "teacher_entropies", "teacher_distribution", "teacher_entropy_history", "contrast_logps", "batch_totals", "evidence",
-}  # fmt: skip
 _TOTAL = "batch_total/"  # a batch's numbers for `TokenSignals.batch_totals`
 
 
@@ -123,14 +132,14 @@ class SelfDistillationTrainer(TokenCreditTrainer):
     ) -> None:  # fmt: skip
         args = args or SelfDistillationConfig()
         self.method = method or make_method(args.method, args.method_settings)
-        self.needs = frozenset(getattr(self.method, "needs", {"teacher_logps", "entropies"}))
+        self.needs = needs_of(self.method)
         self.context = PrivilegedContext(args.context, args.context_template, args.context_fraction)
         self.wrong_context = wrong_hints(self.context, self.method) if "contrast_logps" in self.needs else None
         self.compares_distributions = "teacher_distribution" in self.needs
         self.reads_squares = "sum_squared_probs" in self.needs
         self.max_resamples, self.sampler = args.max_resamples, args.sampler
         if args.cast_lm_head_to_fp32 and not isinstance(model, str):
-            _refuse_to_cast(model)
+            refuse_to_cast(model)
         self._teacher_entropy_history: list[float] = []
         self._warned: set[str] = set()
         kwargs |= {name: _questions(kwargs[name]) for name in ("train_dataset", "eval_dataset") if kwargs.get(name) is not None}
@@ -139,7 +148,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             self.remove_callback(printing)  # they print every metric of every step
         if not args.disable_tqdm:
             self.add_callback(StepLines())
-        self._refuse_contradictions(args)
+        refuse_contradictions(self)
         self.token_classes = TokenClasses.of(self.tokenizer) if self.has_teacher else None
         self.teacher = TeacherWeights(
             self.accelerator.unwrap_model(self.model), args.teacher_weights if self.has_teacher else "live",
@@ -160,7 +169,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
 
     @property
     def has_teacher(self) -> bool:
-        return "teacher_logps" in self.needs
+        return has_teacher(self.method)
 
     @property
     def method_now(self) -> Any:
@@ -398,43 +407,7 @@ class SelfDistillationTrainer(TokenCreditTrainer):
         if (folder / STATE_FILE).exists():
             self._teacher_entropy_history[:] = json.loads((folder / STATE_FILE).read_text())["teacher_entropy_history"]
 
-    # What is wrong, and who is silent
-
-    def _refuse_contradictions(self, args: SelfDistillationConfig) -> None:
-        if not self.has_teacher and (unmet := sorted(self.needs & _OF_THE_TEACHER)):
-            raise ValueError(
-                f"this method needs {unmet[0]}, which comes with a teacher: its `needs` must have teacher_logps, too"
-            )
-        if "attention_entropies" in self.needs:
-            refuse_hidden_attention(self._language_model())
-        dropout = [name for name, module in self.model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
-        if dropout and self.has_teacher:
-            raise ValueError(
-                f"{dropout[0]} and {len(dropout) - 1} more modules drop out: the student would be scored with noise that the "
-                "teacher, in evaluation mode, does not have. Set disable_dropout=True (and lora_dropout=0)."
-            )
-        if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version == 1:
-            raise ValueError("FSDP1 flattens the model's parameters: set fsdp_version: 2 in accelerate's config")
-        zero = self.accelerator.state.deepspeed_plugin
-        if zero is not None and zero.zero_stage == 3:
-            what = "compares whole distributions, which needs the whole output layer" if self.compares_distributions else None
-            if self.has_teacher and args.teacher_weights not in ("live", "adapter_off"):
-                what = f"has teacher weights {args.teacher_weights!r}, of which a copy is kept"
-            if what is not None:
-                raise ValueError(f"DeepSpeed ZeRO-3 shards the model, and this run {what}: use FSDP2 or ZeRO-2")
-        rollouts, group = args.generation_batch_size, args.num_generations
-        if hasattr(self.train_dataset, "__len__") and (rows := len(self.train_dataset)) < rollouts // group:
-            raise ValueError(
-                f"the dataset has {rows} rows, and a batch of rollouts takes {rollouts // group} (generation_batch_size "
-                f"{rollouts} / num_generations {group}): not one step could be made. Give more rows, or lower "
-                "generation_batch_size"
-            )
-        if args.max_resamples and args.per_device_train_batch_size * args.steps_per_generation % args.num_generations:
-            raise ValueError(
-                f"dynamic sampling needs whole groups on every process: per_device_train_batch_size x steps_per_generation "
-                f"({args.per_device_train_batch_size} x {args.steps_per_generation}) must be a multiple of num_generations "
-                f"({args.num_generations})"
-            )
+    # Who is silent
 
     def _tell_who_is_silent(self, logs: Mapping[str, float]) -> None:
         """Says once of each who teaches nothing."""
@@ -444,16 +417,6 @@ class SelfDistillationTrainer(TokenCreditTrainer):
             if fact not in self._warned:
                 self._warned.add(fact)
                 logger.warning(sentence)
-
-
-def _refuse_to_cast(model: Any) -> None:
-    """Raises ValueError where TRL's cast of the head does not know its way about the model."""
-    tied = model.config.tie_word_embeddings
-    if not hasattr(model, "lm_head") or (tied and not hasattr(getattr(model, "model", None), "embed_tokens")):
-        raise ValueError(
-            f"cast_lm_head_to_fp32 looks for lm_head{' and model.embed_tokens' if tied else ''}, which {type(model).__name__} "
-            "has under other names: leave it out, or load the model in float32"
-        )
 
 
 def _teachers(scores: Scores) -> Batch:

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,10 @@ from dasd.config import RunFailed
 from dasd.credit import Credit
 from dasd.models import LanguageModelHead, keep_head_input_contiguous, refuse_changed_head, without_adapter
 from dasd.prompts import tokenize_prompt
-from dasd.training.callbacks import Passes
+from dasd.training.callbacks import DataPasses
 from dasd.training.checkpoints import keep_newest, saving
 from dasd.training.distributions import divergence_loss
-from dasd.training.dynamic_sampling import idle_groups, merge_rows, other_rows
+from dasd.training.dynamic_sampling import DynamicSampling
 from dasd.training.fingerprint import differ, fingerprint
 from dasd.training.guards import StopWhenNotFinite, refuse_broken_weights, stopping
 from dasd.training.lookahead import LooksAhead
@@ -92,7 +93,6 @@ class TokenCreditTrainer(GRPOTrainer):
         self._credit: Credit | None = None
         self._totals: defaultdict[str, float | Tensor] = defaultdict(float)
         self._turns: Counter[tuple[int, ...]] = Counter()  # how often rollouts were sampled at a place
-        self._draws: Counter[int] = Counter()  # how often fresh problems were drawn at a step, by all its generations
         with telling_vllm(self):
             super().__init__(*args, **kwargs)
         if self.use_vllm:
@@ -100,6 +100,7 @@ class TokenCreditTrainer(GRPOTrainer):
         if self.use_vllm and self.vllm_mode == "server" and self.accelerator.is_main_process:
             warn_of_another_dtype(self, self.vllm_generation.vllm_client.get_server_info()["model_config"]["dtype"])
         self._samples_itself = self._chooses_itself()
+        self._dynamic_sampling = DynamicSampling(self, self._generate_batch, self._tokenizer.pad_token_id)
         refuse_changed_head(self._language_model())
         for parameter in self.model.parameters() if getattr(self._language_model(), "is_quantized", False) else ():
             if parameter.requires_grad:  # TRL's are bfloat16: that rounds small updates away, and PEFT resumes in float32
@@ -117,7 +118,7 @@ class TokenCreditTrainer(GRPOTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As TRL's. Raises RunFailed where no step was made, or the data ended before the steps did."""
-        progress = Passes()
+        progress = DataPasses()
         self.add_callback(progress)
         # Under autocast an adapter's products need no input in float32: PEFT's casts cost more than the products.
         with disable_input_dtype_casting(self.model, active=self.accelerator.mixed_precision != "no"):
@@ -250,7 +251,7 @@ class TokenCreditTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
         rows, batch = list(inputs), self._generate_batch(inputs)
         if self.model.training and self.max_resamples:
-            rows, batch = self._replace_idle_groups(rows, batch)
+            rows, batch = self._dynamic_sampling.replaced(rows, batch)
         batch |= self.score_rollouts(rows, batch)
         if "old_per_token_logps" in batch and not self.compares_distributions:
             batch["advantages"] = self.credit(batch, batch["old_per_token_logps"], batch["old_entropies"]).loss_advantages
@@ -443,37 +444,10 @@ class TokenCreditTrainer(GRPOTrainer):
         ):
             return write_rollouts(model, prompt_ids, settings, seeds, self.eos_token_ids, pad_id), None
 
-    # Dynamic sampling
 
-    def _replace_idle_groups(self, rows: list[dict[str, Any]], batch: Batch) -> tuple[list[dict[str, Any]], Batch]:
-        """Groups whose rewards are all alike give way to groups of fresh problems, in at most `max_resamples` rounds."""
-        size, first = self.group_size, idle_groups(batch["rewards"], self.group_size)
-        sampled = 0
-        for _ in range(self.max_resamples):
-            idle = idle_groups(batch["rewards"], size)
-            wanted = int(self.accelerator.gather(torch.tensor([len(idle)], device=self.accelerator.device)).max())
-            if wanted == 0:
-                break
-            sampled += wanted
-            step = self.state.global_step
-            place = (self.args.seed, step, self._draws[step], self.accelerator.process_index)
-            self._draws[step] += 1
-            fresh_rows = [row for row in other_rows(self.train_dataset, wanted, place) for _ in range(size)]
-            fresh = self._generate_batch(fresh_rows)
-            useless = set(idle_groups(fresh["rewards"], size))
-            good = [group for group in range(wanted) if group not in useless]
-            source = list(range(len(rows)))
-            for old, new in zip(idle, good, strict=False):
-                for member in range(size):
-                    rows[old * size + member] = fresh_rows[new * size + member]
-                    source[old * size + member] = len(source) + new * size + member
-            batch = merge_rows(batch, fresh, source, self._tokenizer.pad_token_id)
-        tokens = self.accelerator.gather(self.loss_mask(batch).sum()).sum()
-        batch["num_items_in_batch"] = tokens.to(batch["num_items_in_batch"].dtype)
-        counts = {"groups": len(rows) // size, "idle_first": len(first), "resampled": sampled}
-        counts["idle_left"] = len(idle_groups(batch["rewards"], size))
-        self.add_totals({name: torch.tensor(float(count)) for name, count in counts.items()})
-        return rows, batch
+def sample_by(trainer: GRPOTrainer, write: Callable[..., tuple[Any, Any]]) -> None:
+    """From now on `write(sample, prompt_ids, ...)` makes the completions and their log-probs; `sample` is what made them."""
+    trainer._generate_single_turn = partial(write, trainer._generate_single_turn)
 
 
 @contextmanager

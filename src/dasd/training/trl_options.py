@@ -85,7 +85,7 @@ WORKS = {
     "vespo_k_neg": "",
     "vespo_lambda_neg": "",
     "importance_sampling_level": "sequence: one ratio for a rollout, times each token's credit",
-    "reward_weights": "one number, or two with training.overlong_buffer",
+    "reward_weights": "one number for each reward: the verifier, training.overlong_buffer, training.rewards",
     "multi_objective_aggregation": "",
     "scale_rewards": "",
     "mask_truncated_completions": "",

@@ -24,6 +24,7 @@ from verl.utils.debug import marked_timer
 from verl.workers.utils.padding import no_padding_2_padding, response_to_nested
 
 from dasd.config import RunFailed
+from dasd.credit import has_teacher
 from dasd.prompts import tokenize_prompt
 from dasd.verl.alignment import behind_prompts, credit, unpadded
 from dasd.verl.prompts import as_row, teacher_prompts
@@ -53,7 +54,7 @@ class DasdTrainer(PPOTrainerSync):
         wanted = [*SCORES, *ABOUT, "responses", *column]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=wanted)
         rollouts = padded(data, ("responses", *SCORES), self.tokenizer.pad_token_id)
-        if "teacher_logps" in self.method.needs:
+        if has_teacher(self.method):
             with marked_timer("teacher", self.timing_raw, color="olive"):
                 self._score_as_teacher(rollouts, data, metrics)
         step = self.global_steps - 1  # verl's first one is 1, a schedule's is 0

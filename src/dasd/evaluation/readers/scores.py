@@ -8,7 +8,6 @@ instructions of an IFEval prompt) weigh each part the same, as their makers do.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from dasd.config import BadInput
 from dasd.evaluation.readers.base import OnFile
 from dasd.evaluation.summary import Record, Sums, metric_sums
+from dasd.report.data.inputs import in_natural_order
 from dasd.tasks.base import GradeStatus
 
 FROM_RIGHT = ("avg_at_", "pass_at_", "maj_at_")
@@ -45,7 +45,7 @@ def evaluation(where: Path, suite: str, settings: Record, samples: Sequence[Scor
     found: dict[str, list[Scored]] = defaultdict(list)
     for sample in samples:
         found[sample.problem_id].append(sample)
-    by_problem = {name: found[name] for name in sorted(found, key=_in_natural_order)}
+    by_problem = {name: found[name] for name in sorted(found, key=in_natural_order)}  # tools write samples as they finish
     counts = {len(group) for group in by_problem.values()}
     names = list(dict.fromkeys(name for sample in samples for name in sample.scores))
     if not names:
@@ -91,11 +91,6 @@ def _sums(by_problem: dict[str, list[Scored]], records: list[Record], names: lis
         for name in (names[1:] if binary else names)
     }
     return sums | scores if binary else scores | sums
-
-
-def _in_natural_order(name: str) -> list[str | int]:
-    """Problem 2 before problem 10: tools write samples as they finish."""
-    return [int(part) if index % 2 else part for index, part in enumerate(re.split("([0-9]{1,9})", name))]
 
 
 def _record(sample: Scored, number: int, first: str) -> Record:

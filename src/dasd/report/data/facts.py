@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
-
-from dasd.report.data.inputs import RunFiles, mapping, number
+from dasd.report.data.inputs import RunFiles, mapping, number, settings
 
 
 def run_facts(files: RunFiles) -> list[tuple[str, str]]:
@@ -25,14 +23,6 @@ def run_facts(files: RunFiles) -> list[tuple[str, str]]:
         "whole job": f"{wall:,.0f} s" if wall == wall else "",
     }
     return [(name, value) for name, value in known.items() if value]
-
-
-def settings(files: RunFiles) -> dict[str, Any]:
-    """The config as data; empty where it cannot be read."""
-    try:
-        return mapping(yaml.safe_load(files.config or ""))
-    except (yaml.YAMLError, RecursionError):
-        return {}
 
 
 def data_line(data: dict[str, Any]) -> str:

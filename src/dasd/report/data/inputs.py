@@ -52,7 +52,7 @@ def is_finished(run_dir: Path) -> bool:
     result = _json_object(run_dir / "result.json")
     if result is None or ((run_dir / "before").is_dir() and not (run_dir / "summary.json").is_file()):
         return False
-    config = mapping(yaml.safe_load(_text(run_dir / "config.yaml") or "") or {})
+    config = settings(RunFiles(_text(run_dir / "config.yaml")))
     asked = number(mapping(config.get("training")).get("steps"))  # a finished run may have been given more to do
     return not number(result.get("steps")) < asked
 
@@ -62,13 +62,17 @@ def last_change(run_dir: Path) -> float:
     return max((path.stat().st_mtime for name in FILES if (path := run_dir / name).is_file()), default=0.0)
 
 
-def method_settings(files: RunFiles) -> dict[str, Any]:
-    """The `method` section of the config; empty where it cannot be read."""
+def settings(files: RunFiles) -> dict[str, Any]:
+    """The config as data; empty where it cannot be read."""
     try:
-        config = yaml.safe_load(files.config or "")
+        return mapping(yaml.safe_load(files.config or ""))
     except (yaml.YAMLError, RecursionError):
         return {}
-    method = mapping(config).get("method")
+
+
+def method_settings(files: RunFiles) -> dict[str, Any]:
+    """The `method` section of the config; empty where it cannot be read."""
+    method = settings(files).get("method")
     return {"name": method} if isinstance(method, str) else mapping(method)
 
 
@@ -115,7 +119,7 @@ def _metrics(path: Path) -> Series | None:
         row = rows.setdefault(float(len(rows) + 1) if math.isnan(step) else step, {})
         row.update({name: value for name, value in values.items() if not math.isnan(value)})
     steps = sorted(rows)
-    names = sorted({name for row in rows.values() for name in row}, key=_in_natural_order)
+    names = sorted({name for row in rows.values() for name in row}, key=in_natural_order)
     series = {name: np.array([rows[step].get(name, math.nan) for step in steps]) for name in names}
     return {"step": np.array(steps), **series} if steps else None
 
@@ -139,6 +143,6 @@ def _records(path: Path) -> list[dict[str, Any]] | None:
     return records
 
 
-def _in_natural_order(name: str) -> list[str | int]:
+def in_natural_order(name: str) -> list[str | int]:
     """decile_2 before decile_10."""
     return [int(part) if index % 2 else part for index, part in enumerate(re.split("([0-9]{1,9})", name))]

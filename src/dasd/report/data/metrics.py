@@ -31,6 +31,12 @@ class Unit:
         return f"{shown:{'+' if sign else ''},.{self.decimals}f}".replace("-", MINUS)
 
 
+def signed(value: float) -> str:
+    """A difference with three decimals and its sign."""
+    return _DIFFERENCE.write(value, sign=True) if math.isfinite(value) else UNKNOWN
+
+
+_DIFFERENCE = Unit(1, 3, "", "")
 RATE = Unit(100, 1, " %", " points")
 COUNT = Unit(1, 2, "", "")
 STEPS = Unit(1, 2, "", " steps")

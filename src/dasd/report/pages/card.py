@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from dasd.report.data import inputs
 from dasd.report.data.facts import sources_of
 from dasd.report.data.inputs import RunFiles, mapping, number
 from dasd.report.data.methods import describe_method
@@ -58,7 +59,7 @@ def write_card(
 def _content(
     files: RunFiles, folder: Path, settings: dict[str, Any], base: str, license: str | None, merged: bool
 ) -> dict[str, Any]:
-    config = mapping(yaml.safe_load(files.config or "") or {})
+    config = inputs.settings(files)
     sections = {name: mapping(config.get(name)) for name in ("model", "data", "teacher", "method", "training")}
     method, training = sections["method"], sections["training"]
     sections["method"] = {"name": method.get("name"), **(settings or {k: v for k, v in method.items() if k != "name"})}

@@ -66,7 +66,7 @@ def _content(result: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]
     health, nothing = _health(result["benchmarks"], keys)
     names = [benchmark.name for benchmark in benchmarks]
     samples = show_samples(examples["shown"], names, [side.letter for side in sides])
-    outcomes = _outcomes(examples, sides)
+    outcomes = _outcomes(examples)
     return {
         "sides": sides,
         "paired": len(sides) > 1,
@@ -205,9 +205,7 @@ def _headline(row: Row, sides: list[Side], benchmarks: int) -> str:
     told: dict[str, list[str]] = {"above": [], "below": [], "not told from": []}
     for side, difference in zip(sides[1:], row.differences, strict=True):
         told["not told from" if not difference.clear else "above" if difference.mean > 0 else "below"].append(side.letter)
-    parts = [
-        f"{' and '.join(letters)} {'is' if len(letters) == 1 else 'are'} {verb} A" for verb, letters in told.items() if letters
-    ]
+    parts = [f"{_listed(letters)} {'is' if len(letters) == 1 else 'are'} {verb} A" for verb, letters in told.items() if letters]
     return f"{start}{'; '.join(parts)} (A has {row.plain(0)}; tested with Holm's correction)."
 
 
@@ -215,7 +213,7 @@ def _listed(letters: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(letters[:-1]), letters[-1]]))
 
 
-def _outcomes(examples: dict[str, Any], sides: list[Side]) -> list[tuple[str, str, int]]:
+def _outcomes(examples: dict[str, Any]) -> list[tuple[str, str, int]]:
     """Key, words and number on file of each outcome there is, in a fixed order."""
     totals = {key: sum(mapping(counts).get(key, 0) for counts in examples["counts"].values()) for key in OUTCOMES}
     return [(key, OUTCOMES[key], total) for key, total in totals.items() if total]

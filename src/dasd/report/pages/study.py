@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dasd.report.data.metrics import MINUS, UNKNOWN
+from dasd.report.data.metrics import UNKNOWN, signed
 from dasd.report.figures import study as figures
 from dasd.report.figures.panel import Panel
 from dasd.report.parts.render import write_page
@@ -97,8 +97,8 @@ def _prediction(found: Record, kind: str, figure: str) -> Record:
         {
             "arm": cell["arm"],
             "where": f"{cell['task']}, {cell['by']}, {cell['study']}",
-            "predicted": (_signed(cell["predicted"]["mean"]), _ends(cell["predicted"])),
-            "measured": (_signed(cell["measured"]["mean"]), _ends(cell["measured"])),
+            "predicted": (signed(cell["predicted"]["mean"]), _ends(cell["predicted"])),
+            "measured": (signed(cell["measured"]["mean"]), _ends(cell["measured"])),
         }
         for cell in sorted(of["cells"], key=lambda cell: -cell["predicted"]["mean"])
     ]
@@ -128,7 +128,7 @@ def _measure(of: Record) -> Record:
     p = "<0.0001" if difference["p_holm"] < 0.0001 else f"{difference['p_holm']:.4f}"
     return {
         **found,
-        "change": _signed(difference["mean"]),
+        "change": signed(difference["mean"]),
         "ends": _ends(difference),
         "p": p,
         "style": STYLES.get(of["verdict"], ""),
@@ -157,11 +157,7 @@ def _interval(value: Record | None) -> tuple[str, str]:
 
 
 def _ends(of: Record) -> str:
-    return f"[{_signed(of['low'])}, {_signed(of['high'])}]"
-
-
-def _signed(value: float) -> str:
-    return f"{round(value, 3) + 0.0:+.3f}".replace("-", MINUS)
+    return f"[{signed(of['low'])}, {signed(of['high'])}]"
 
 
 def _effect(entry: Record) -> tuple[str, str]:
