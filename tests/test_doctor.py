@@ -37,3 +37,23 @@ def test_prompts_are_shown_as_they_are_read(tmp_path, capsys, method):
     assert tokenizer(student, add_special_tokens=False)["input_ids"] == prompts[0]
     assert (f"{WORDS}\nReference solution: 21 + 8" in shown) == (method == "dasd")
     assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_reward_that_tells_nothing_apart_is_no_ok(tmp_path, capsys):
+    (tmp_path / "data.jsonl").write_text((json.dumps({"problem": "2 + 2", "answer": "4", "solution": "4"}) + "\n") * 4)
+    (tmp_path / "r.py").write_text(
+        "def none(completions, **columns):\n    return [None for _ in completions]\n"
+        "def same(completions, **columns):\n    return [0.5 for _ in completions]\n"
+        "def good(completions, **columns):\n    return [float('4' in c[0]['content']) for c in completions]\n"
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.format(data=tmp_path / "data.jsonl", output=tmp_path / "run", method="grpo"))
+    rewards = ",".join(f"{tmp_path}/r.py:{name}" for name in ("none", "same", "good"))
+    weights = "--training.reward_weights=1,1,1"
+    assert run(["doctor", str(path), "--training.rewards", rewards, weights]) == 0
+    shown = {line.split(": ")[0].rpartition(":")[2]: line for line in capsys.readouterr().out.splitlines() if "r.py:" in line}
+    assert shown["none"].startswith("note")
+    assert "does it ever apply?" in shown["none"]
+    assert shown["same"].startswith("note")
+    assert "0.5 on junk: it does not tell them apart" in shown["same"]
+    assert shown["good"].strip().startswith("ok")

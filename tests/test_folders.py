@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from dasd.cli import run as command
 from dasd.config import BadInput, DataConfig, EvalConfig, ModelConfig, RunConfig, load_config, validate
@@ -135,3 +136,20 @@ def test_a_run_may_grow_and_nothing_else(tmp_path, change, allowed):
     with pytest.raises(BadInput, match="other settings"):
         claim(output, second, may_grow=True)
     assert (output / CONFIG).read_bytes() == written
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path):
+    """A setting that came since was a difference, and the run that was under way could not go on."""
+    config = validate(RunConfig, {"output": str(tmp_path / "run")})
+    claim(tmp_path / "run", config)
+    path = tmp_path / "run" / CONFIG
+    said = yaml.safe_load(path.read_text())
+    del said["data"]["columns"]["further"], said["training"]["sampler"]
+    path.write_text(yaml.safe_dump(said))
+    claim(tmp_path / "run", config, may_grow=True)
+    changed = validate(RunConfig, {"output": str(tmp_path / "run"), "training": {"sampler": "trl"}})
+    with pytest.raises(BadInput, match=r"other settings \(training.sampler\)"):
+        claim(tmp_path / "run", changed)
+    path.write_text(yaml.safe_dump(said | {"of_the_future": 1}))
+    with pytest.raises(BadInput, match="of_the_future"):
+        claim(tmp_path / "run", config)

@@ -133,3 +133,40 @@ def test_probe_takes_a_run(trained, tmp_path, capsys):
     assert "system_prompt: Think." in config
     assert "enable_thinking: false" in config
     assert "split: validation" in config
+
+
+def test_eval_asks_the_problems_that_the_model_is_for(trained, tmp_path, capsys, caplog):
+    """It said so, and asked Countdown."""
+    facts = facts_of_run(RunConfig(data={"task": "word_problems", "task_settings": {"difficulty": 3}}), [])
+    facts.write(trained)
+    facts.write(trained / "checkpoints" / "final")
+    output, few = tmp_path / "eval", ["--data.limit", "2", *SHORT]
+    with caplog.at_level(logging.INFO, "dasd"):
+        assert run(["eval", str(trained), "bundled", "--output", str(output), *few]) == 0
+    for folder in output.iterdir():
+        identity = json.loads((folder / "eval.json").read_text())
+        assert identity["task"] == "word_problems"
+        assert identity["source"]["task_settings"] == {"difficulty": 3}
+    assert [text for text in caplog.messages if "Asked are" in text] == [
+        f"Asked are problems of word_problems, which {trained} was made for; --data.task asks others."
+    ]
+    given = ["--data.task", "countdown", "--output", str(tmp_path / "other")]
+    assert run(["eval", str(trained), *given, *few]) == 0
+    assert json.loads((tmp_path / "other" / "eval.json").read_text())["task"] == "countdown"
+    assert run(["eval", str(trained), "bundled/products", "--output", str(tmp_path / "both"), *few]) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"{trained} was trained with data.task word_problems, bundled/products with products: say what both are asked" in said
+    )
+    assert not (tmp_path / "both").exists()
+
+
+def test_own_problems_are_asked_in_the_words_of_training(trained):
+    data = {"task": "math", "source": "a.jsonl", "prompt": "Solve: {problem}", "answer_format": "last"}
+    facts = facts_of_run(RunConfig(data=data), [])
+    facts.write(trained)
+    config = as_trained(EvalConfig(model={"path": str(trained)}, data={"task": "math", "source": "b.jsonl"}))
+    assert (config.data.prompt, config.data.answer_format) == ("Solve: {problem}", "last")
+    given = {"task": "math", "source": "b.jsonl", "prompt": "{problem}!", "answer_format": "boxed"}
+    config = as_trained(EvalConfig(model={"path": str(trained)}, data=given))
+    assert (config.data.prompt, config.data.answer_format) == ("{problem}!", "boxed")

@@ -5,6 +5,7 @@ Exit code 0 if a run can start, 2 if not.
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -56,7 +57,7 @@ def examine(config: RunConfig) -> int:
         gold, rows = [task.gold_completion(problem) for problem in some], [as_row(problem) for problem in some]
         for name in config.training.rewards:
             right, junk = tried(OwnReward(name), gold, [JUNK[1]] * len(some), rows)
-            _line("ok", f"reward {name}: {right:.3g} on right completions, {junk:.3g} on junk")
+            _line(*_of_reward(name, right, junk))
     except (BadInput, RunFailed) as error:
         _line("fail", str(error))
         return 2
@@ -82,6 +83,14 @@ def _prompts(config: RunConfig, tokenizer: Any, problems: Sequence[Problem], tas
         "student": prompt_text(tokenizer, row["prompt"], **arguments),
         "teacher": prompt_text(tokenizer, prompt, **arguments | config.teacher.chat_template_kwargs),
     }
+
+
+def _of_reward(name: str, right: float, junk: float) -> tuple[str, str]:
+    """Status and line of a reward that was tried; NaN where it is None for all."""
+    if math.isnan(right) and math.isnan(junk):
+        return "note", f"reward {name}: None on all right completions and all junk: does it ever apply?"
+    told = f"reward {name}: {right:.3g} on right completions, {junk:.3g} on junk"
+    return ("ok", told) if right > junk or math.isnan(right - junk) else ("note", f"{told}: it does not tell them apart")
 
 
 def _line(status: str, message: str) -> None:

@@ -11,7 +11,7 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
-from dasd.config import BadInput, RunFailed, dump_config
+from dasd.config import BadInput, RunFailed, dump_config, validate
 from dasd.files import write_json, write_text
 
 CONFIG = "config.yaml"
@@ -27,7 +27,7 @@ def claim(output: Path, config: BaseModel, write: bool = True, may_grow: bool = 
     path = output / CONFIG
     ours = config.model_dump(mode="json")
     if path.exists():
-        theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
+        theirs = _on_file(path, type(config))
         changed = sorted(_differences(theirs, ours))
         if may_grow and changed == [STEPS] and ours["training"]["steps"] > theirs["training"]["steps"]:
             changed = []
@@ -62,6 +62,15 @@ def failure_on_file(output: Path) -> Iterator[None]:
     except RunFailed as error:
         write_json(output / FAILURE, {"error": str(error)})
         raise
+
+
+def _on_file(path: Path, kind: type[BaseModel]) -> Any:
+    """The config on file; settings that came after it was written have their defaults, which change nothing."""
+    said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        return validate(kind, said).model_dump(mode="json")
+    except (BadInput, TypeError):  # none of this version: every difference is named
+        return said
 
 
 def _differences(first: Any, second: Any, path: str = "") -> list[str]:

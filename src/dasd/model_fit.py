@@ -22,7 +22,8 @@ EXTENDED_ALREADY = ("gemma3",)
 # What decides when a completion ends, or how it is computed: these are kept, or say nothing about which token is chosen.
 KEPT = {
     "eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version", "use_cache", "do_sample",
-    "max_length", "max_new_tokens", "cache_implementation", "_from_model_config",
+    "max_length", "max_new_tokens", "cache_implementation", "_from_model_config", "output_attentions",
+    "output_hidden_states",
 }  # fmt: skip
 
 

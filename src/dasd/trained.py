@@ -26,13 +26,17 @@ C = TypeVar("C", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Trained:
-    """run: the folder it was trained in; problems: digests of what it was trained on, its base's included; task: theirs."""
+    """run: the folder it was trained in; problems: digests of what it was trained on, its base's included; the others: how
+    these were asked and graded, as `data` has it."""
 
     run: str
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     system_prompt: str | None = None
     problems: list[str] = field(default_factory=list)
     task: str | None = None
+    task_settings: dict[str, Any] = field(default_factory=dict)
+    answer_format: str = "auto"
+    prompt: str | None = None
 
     @classmethod
     def of(cls, model: str) -> Trained | None:
@@ -53,9 +57,12 @@ class Trained:
 
 def facts_of_run(config: RunConfig, problems: Iterable[str]) -> Trained:
     """What a run's model will say; `problems` are the digests of its own."""
-    base = Trained.of(config.model.path)
+    base, data = Trained.of(config.model.path), config.data
     seen = sorted({*problems, *(base.problems if base else ())})
-    return Trained(config.output, config.model.chat_template_kwargs, config.data.system_prompt, seen, config.data.task)
+    return Trained(
+        config.output, config.model.chat_template_kwargs, data.system_prompt, seen, data.task, data.task_settings,
+        data.answer_format, data.prompt,
+    )  # fmt: skip
 
 
 def is_run(path: Path) -> bool:
@@ -80,8 +87,8 @@ def final_model(run: Path) -> Path:
 
 
 def as_trained(config: C) -> C:
-    """`config` with what its model says of itself where the user has set nothing: how its prompts are made, and which task's
-    problems it is for; a run's folder is its final model.
+    """`config` with what its model says of itself where the user has set nothing: how its prompts are made, and what problems
+    it is for; a run's folder is its final model.
 
     Raises BadInput for a run that has not ended.
     """
@@ -89,17 +96,31 @@ def as_trained(config: C) -> C:
     path = Path(model.path)
     settings: dict[str, Any] = {"path": str(final_model(path))} if is_run(path) else {}
     facts, data = Trained.of(model.path), config.data  # type: ignore[attr-defined]
-    if facts is not None:
-        if "chat_template_kwargs" not in model.model_fields_set:
-            settings["chat_template_kwargs"] = facts.chat_template_kwargs
-        if "system_prompt" not in data.model_fields_set:
-            data = data.model_copy(update={"system_prompt": facts.system_prompt})
-    task = facts.task if facts is not None else _task_of_base(model.path)
-    asked = data.model_fields_set & {"task", "source", "sources"} or getattr(config, "benchmarks", ())
-    if task is not None and not asked and task != data.task:
-        logger.info("Asked are problems of %s, which this model was made for; --data.task asks others.", task)
-        data = data.model_copy(update={"task": task})
-    return config.model_copy(update={"model": model.model_copy(update=settings), "data": data})
+    if facts is not None and "chat_template_kwargs" not in model.model_fields_set:
+        settings["chat_template_kwargs"] = facts.chat_template_kwargs
+    if facts is not None and "system_prompt" not in data.model_fields_set:
+        data = data.model_copy(update={"system_prompt": facts.system_prompt})
+    asked = asked_of(config)
+    if "task" in asked and asked["task"] != data.task:
+        logger.info("Asked are problems of %s, which this model was made for; --data.task asks others.", asked["task"])
+    return config.model_copy(update={"model": model.model_copy(update=settings), "data": data.model_copy(update=asked)})
+
+
+def asked_of(config: BaseModel) -> dict[str, Any]:
+    """What the model of `config` says of the problems it is for, as settings of `data`: those that the user has not given."""
+    path, data = config.model.path, config.data  # type: ignore[attr-defined]
+    if getattr(config, "benchmarks", ()):
+        return {}
+    facts, given = Trained.of(path), data.model_fields_set
+    task = facts.task if facts is not None else _task_of_base(path)
+    asked: dict[str, Any] = {}
+    if task is not None and not given & {"task", "source", "sources"}:
+        asked["task"] = task
+    if facts is not None and facts.task == asked.get("task", data.task):
+        asked |= {"task_settings": facts.task_settings, "answer_format": facts.answer_format}
+        if given & {"source", "sources"}:  # the bundled ones are asked as they stand
+            asked["prompt"] = facts.prompt
+    return {name: value for name, value in asked.items() if name not in given}
 
 
 def _task_of_base(path: str) -> str | None:

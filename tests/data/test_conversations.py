@@ -107,7 +107,7 @@ def test_what_is_no_conversation_is_refused_by_number(tmp_path, messages, reason
 def test_same_last_words_are_not_the_same_question(tmp_path):
     rows = [ROWS[0], {"messages": [{"role": "user", "content": "What is 7?"}, REPLY, SECOND], "answer": "14"}]
     problems = load(write(tmp_path, [*rows, rows[0]]))
-    assert [finding.message for finding in check_problems(problems, MathTask(), None)] == ["1 problems occur more than once"]
+    assert [finding.message for finding in check_problems(problems, MathTask(), None)] == ["1 problem occurs more than once"]
     assert problems[0].digest == problems[2].digest != problems[1].digest
 
 

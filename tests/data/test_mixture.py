@@ -70,7 +70,8 @@ def test_mixtures(sizes, weights, seed):
 
 def test_a_config_that_was_written_down_reads_the_same(sources):
     data = config(sources, 1, 2, prompt="{problem}!")
-    assert data.sources[1].columns.model_dump() == {"problem": "question", "answer": "final", "solution": None, "hint": None}
+    columns = {"problem": "question", "answer": "final", "solution": None, "hint": None, "further": ()}
+    assert data.sources[1].columns.model_dump() == columns
     assert validate(DataConfig, yaml.safe_load(dump_config(data))) == data == DataConfig(**data.model_dump())
     assert data.named == f"{sources}/a.jsonl, {sources}/b.jsonl"
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dasd.config import BadInput, DataConfig, validate
-from dasd.data.problems import check_lengths, check_problems, gold_faults, load_problems
+from dasd.config import BadInput, DataConfig, RunConfig, validate
+from dasd.data.problems import as_row, check_lengths, check_problems, gold_faults, load_problems
 from dasd.tasks.base import Problem
 from dasd.tasks.countdown import CountdownTask
 from dasd.tasks.math import MathTask
@@ -314,3 +314,41 @@ def test_a_prompt_that_fills_the_context_can_only_be_dropped(length):
 
 def test_without_a_known_context_length_nothing_is_too_long():
     assert check_lengths(PROBLEMS, lambda p: 10**9, 50, None) == []
+
+
+def test_problems_that_occur_twice_with_two_answers_are_said():
+    problems = [Problem("0", "3 + 4?", "7"), Problem("1", "3 + 4?", "8"), Problem("2", "1 + 1?", "2")]
+    found = check_problems(problems, MathTask(), None)
+    assert [finding.message for finding in found] == [
+        "1 problem occurs more than once", "1 of them with another answer: '7' for problem 0, '8' for problem 1",
+    ]  # fmt: skip
+    assert not any(finding.fatal for finding in found)
+
+
+def test_further_columns_reach_the_rewards_rows(tmp_path):
+    """TRL gives a reward every column of the data; here those that are named, as text or JSON."""
+    row = {
+        "problem": "?",
+        "answer": 4,
+        "solution": "s",
+        "level": 3.10,
+        "tests": [[1, 2.50], {"in": "x", "ok": True}],
+        "none": None,
+    }
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps(row))
+    columns = {"further": ["level", "tests", "none"]}
+    [problem] = load_problems(DataConfig(task="math", source=str(path), columns=columns))
+    found = as_row(problem)
+    assert (found["level"], found["tests"], found["none"]) == ("3.1", '[[1, 2.5], {"in": "x", "ok": true}]', None)
+    with pytest.raises(BadInput, match=r"has no column 'levl', did you mean 'level'.*Set data.columns.further"):
+        load_problems(DataConfig(task="math", source=str(path), columns={"further": ["levl"]}))
+    with pytest.raises(BadInput, match="'answer' is given to rewards as it is"):
+        validate(RunConfig, {"data": {"columns": {"further": ["answer"]}}})
+
+
+def test_another_separator_is_named(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("problem;answer;solution\n2 + 2?;4;4\n")
+    with pytest.raises(BadInput, match="its fields are parted by ';', commas are read"):
+        load_problems(DataConfig(task="math", source=str(path)))

@@ -199,3 +199,95 @@ def test_loading_the_file_is_in_nobodys_time(tmp_path):
     path.write_text("import time\ntime.sleep(1.5)\n" + HOSTILE)
     task = make_task(f"{path}:make_task", settings={"seconds": 1.0})
     assert task.grade(PROBLEM, "4").correct
+
+
+def test_why_a_verifier_fails_is_said_once(own, task, caplog):
+    """The reason was lost: a typo in a user's verifier looked like bad data."""
+    again = make_task(f"{own}:make_task")
+    with caplog.at_level("WARNING", "dasd"):
+        for _ in range(2):
+            grades = again.grade_all([(PROBLEM, "raises"), (PROBLEM, "4"), (PROBLEM, "says nothing")])
+    assert [grade.reason for grade in grades] == [
+        "RuntimeError: broken", None, "TypeError: grade must return a Grade, a bool or a number from 0 to 1, got None",
+    ]  # fmt: skip
+    assert caplog.messages == ["task make_task: grade failed on 2 of 3 completions: RuntimeError: broken"]
+    assert task.grade(PROBLEM, "dies").reason == "no answer in 1 s, or its process ended"
+
+
+MADE = """
+from dasd.tasks import Problem
+
+class Mine:
+    def __init__(self, how):
+        self.how = how
+
+    def grade(self, problem, completion):
+        if self.how == "wrong fails" and completion != "\\\\boxed{1}":
+            return None
+        if self.how == "strings":
+            return "right"
+        return completion == "\\\\boxed{1}"
+
+    def make_problems(self, count, seed, split):
+        if self.how == "raises":
+            return undefined
+        if self.how == "dicts":
+            return [{"problem": "?", "answer": "1"}] * count
+        if self.how == "numbers":
+            return [Problem(str(i), "?", 1) for i in range(count)]
+        if self.how == "same id":
+            return [Problem("same", f"{i}?", "1") for i in range(count)]
+        if self.how == "none":
+            return None
+        return [Problem(str(i), f"{i}?", "1") for i in range(count - (self.how == "fewer"))]
+
+def make_task(how):
+    return Mine(how)
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    path = tmp_path_factory.mktemp("made") / "mine.py"
+    path.write_text(MADE)
+    return lambda how: DataConfig(task=f"{path}:make_task", task_settings={"how": how}, count=4)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("same id", "two problems have the id 'same'; each needs one of its own"),
+        ("dicts", "must return a list of dasd.tasks.base.Problem, entry 0 is of type dict"),
+        ("numbers", "answer of entry 0 must be text, got 1"),
+        ("none", "must return a list of dasd.tasks.base.Problem, got None"),
+        ("raises", r"make_problems of task make_task\(4, 0, 'train'\) failed: NameError: name 'undefined' is not defined"),
+    ],
+)
+def test_problems_that_cannot_be_told_apart_or_are_none_are_refused(made, how, message):
+    """Those of one id were sampled as one, and counted as many."""
+    with pytest.raises(BadInput, match=message):
+        load_problems(made(how))
+
+
+def test_fewer_problems_than_asked_for_are_said(made, caplog):
+    with caplog.at_level("WARNING", "dasd"):
+        assert len(load_problems(made("fewer"))) == 3
+    assert caplog.messages == ["make_problems of task make_task returned 3 problems, asked for 4"]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("wrong fails", "the verifier of task make_task fails on 12 of 12 wrong completions, on '': TypeError: grade must"),
+        (
+            "strings",
+            r"'.*boxed.1.' is grader_error (TypeError: grade must return a Grade, a bool or a number from 0 to 1, got 'r",
+        ),
+    ],
+)
+def test_a_verifier_that_fails_is_no_ready_one(made, how, message):
+    problems = load_problems(made(how))
+    [finding] = check_problems(problems, task_of(made(how)), None)
+    assert finding.fatal
+    assert message.removeprefix(r"'.*boxed.1.' ") in finding.message
+    assert check_problems(load_problems(made("fine")), task_of(made("fine")), None) == []

@@ -76,3 +76,10 @@ def test_where_an_answer_is_read():
 def test_a_wrong_name_or_setting_is_said(name, settings, message):
     with pytest.raises(ValueError, match=message):
         task_of(name, settings)
+
+
+def test_seed_and_size_are_settings_of_data():
+    """reasoning-gym said: create_dataset() got multiple values for keyword argument 'seed'."""
+    for name in ("seed", "size"):
+        with pytest.raises(ValueError, match=f"data.task_settings.{name} is not set there"):
+            task_of("chain_sum", {name: 3})

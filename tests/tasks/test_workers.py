@@ -100,3 +100,12 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
         time.sleep(0.05)
     else:
         assert not os.path.exists(f"/proc/{int(run.stdout)}/cmdline")
+
+
+def test_what_a_call_prints_is_no_figure(capfd):
+    """With --json, a verifier that prints spoiled the figures on standard output."""
+    pool = WorkerPool("builtins", "print", size=1)
+    pool.map([("from a verifier",)], 10.0)
+    pool.stop()
+    said = capfd.readouterr()
+    assert "from a verifier" not in said.out

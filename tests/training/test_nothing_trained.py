@@ -159,3 +159,24 @@ def test_more_steps_than_data_repeat_the_data(train, problems):
 def test_a_run_with_the_wrong_number_is_bad_input():
     with pytest.raises(BadInput, match="multiple"):
         validate(RunConfig, {"training": {"rollouts_per_step": 12, "group_size": 8}})
+
+
+def test_a_run_in_which_nothing_was_rewarded_is_a_failure(written, tmp_path, capfd, caplog):
+    """The verifier fails on whatever the model writes: the teacher alone trained it, and the command ended with 0."""
+    (tmp_path / "mine.py").write_text(
+        "class Mine:\n"
+        "    def grade(self, problem, completion):\n"
+        "        if not completion.startswith('\\\\boxed'):\n"
+        "            return 1 / len(completion.split('I do not know.')[1:]) == 2\n"
+        "        return completion == '\\\\boxed{29}'\n"
+        "def make_task():\n"
+        "    return Mine()\n"
+    )
+    path, output = written(rows=2)
+    with caplog.at_level("WARNING", "dasd"):
+        assert command(["train", path, "--data.task", f"{tmp_path}/mine.py:make_task"]) == 1
+    said = " ".join(caplog.messages)
+    assert "grade failed on 2 of 6 completions: ZeroDivisionError" in said
+    assert "No completion has a reward: verifier and rewards failed on all of them; the teacher alone trains" in said
+    assert "no completion of the whole run had a reward" in capfd.readouterr().err
+    assert not (output / "checkpoints" / "final").exists()

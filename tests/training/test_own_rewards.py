@@ -177,3 +177,26 @@ def test_a_reward_is_tried_before_a_run(file):
     assert tried(OwnReward(f"{file}:length"), ["abc", "abcde"], ["a", "a"], [row, row]) == (4.0, 1.0)
     with pytest.raises(BadInput, match="fragile failed on 1 of 2 completions"):
         tried(OwnReward(f"{file}:fragile"), ["a", "raise"], ["a", "a"], [row, row])
+
+
+def test_what_is_no_list_of_numbers_is_refused_and_an_end_is_no_silence(tmp_path, caplog):
+    path = tmp_path / "odd.py"
+    path.write_text(
+        "import sys\n"
+        "def table(completions, **columns):\n    return {c[0]['content']: 1.0 for c in completions}\n"
+        "def ends(completions, **columns):\n    sys.exit('no')\n"
+        "def infinite(completions, **columns):\n    return [float('inf'), 1.0]\n"
+    )
+    for name, said in (
+        (
+            "table",
+            "reward table failed on 2 of 2 completions: TypeError: it must return one number for each completion, got dict",
+        ),
+        ("ends", "reward ends failed on 2 of 2 completions: SystemExit: no"),
+        ("infinite", "reward infinite gave 1 of 2 completions a number that is not finite"),
+    ):
+        caplog.clear()
+        with caplog.at_level("WARNING", "dasd"):
+            values = OwnReward(f"{path}:{name}")(**batch("1", "2"))
+        assert math.isnan(values[0])
+        assert caplog.messages[-1].startswith(said)

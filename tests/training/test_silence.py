@@ -1,6 +1,7 @@
 """Is each message true, and one fact?"""
 
 import logging
+import math
 
 import pytest
 
@@ -56,3 +57,11 @@ def _with(method):
     from dasd.training.trainer import SelfDistillationConfig
 
     return lambda **settings: SelfDistillationConfig(method=method, **settings)
+
+
+def test_a_step_without_any_reward_is_no_step_of_equal_rewards():
+    """TRL says of it that the rewards of no group are equal, and nothing was said."""
+    logs = SPEAKING | {"reward": math.nan, "frac_reward_zero_std": 0.0, "credit/teacher": 1.0}
+    assert "No completion has a reward" in silences(logs, True)["no reward"]
+    assert "the teacher alone trains" in silences(logs, True)["no reward"]
+    assert set(silences(logs, False)) == {"no reward"}

@@ -55,6 +55,14 @@ class ColumnsConfig(Section):
     answer: str = Field("answer", description="the gold answer")
     solution: str | None = Field("solution", description="a worked reference; null: the dataset has none")
     hint: str | None = Field(None, description="a hint for the teacher; null: the dataset has none")
+    further: tuple[str, ...] = Field((), description="further columns that training.rewards are given, with commas between")
+
+    @field_validator("further")
+    @classmethod
+    def _names_are_free(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if taken := sorted({"id", "prompt", "problem", "answer", "solution", "hint", "completions"} & set(value)):
+            raise ValueError(f"{taken[0]!r} is given to rewards as it is; further columns have other names")
+        return value
 
 
 class SourceConfig(Section):

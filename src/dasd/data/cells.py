@@ -6,12 +6,13 @@ A cell is refused with the reason (ValueError, "holds ...") rather than turned i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from dasd.data.files import Moment, float_text
+from dasd.data.files import Moment, Number, float_text
 
 Message = dict[str, Any]
 ROLES = ("system", "developer", "user", "assistant")
@@ -36,6 +37,29 @@ def text_of(value: Any) -> str | None:
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError("holds half of a surrogate pair, which is no character: was it cut in the middle?")
     return text if text.strip() else None
+
+
+def json_of(value: Any) -> str | None:
+    """A cell's text, and of what has none of its own (a list, an object, true or false) the JSON; None where it is empty.
+
+    Raises ValueError where that has none either.
+    """
+    if not isinstance(value, bool | list | dict):
+        return text_of(value)
+    return json.dumps(_unwrapped(value), ensure_ascii=False)
+
+
+def _unwrapped(value: Any) -> Any:
+    """Numbers as numbers again, within lists and objects."""
+    if isinstance(value, list):
+        return [_unwrapped(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _unwrapped(each) for name, each in value.items()}
+    if isinstance(value, Number):
+        return json.loads(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise ValueError(f"holds {_name(value)} within it")
 
 
 def is_conversation(value: Any) -> bool:

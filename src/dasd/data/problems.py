@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dasd.config import BUNDLED, BadInput, DataConfig, nearest
-from dasd.data.cells import is_conversation, question_of, reply_of, text_of
+from dasd.data.cells import is_conversation, json_of, question_of, reply_of, text_of
 from dasd.data.sources import load_rows
 from dasd.prompts import with_system_prompt
 from dasd.tasks import make_task
@@ -68,6 +68,7 @@ def as_row(problem: Problem) -> dict[str, Any]:
         "answer": problem.answer,
         "solution": problem.solution,
         "hint": problem.hint,
+        **dict(problem.further),
     }
 
 
@@ -75,9 +76,11 @@ def _of_source(config: DataConfig) -> list[Problem]:
     if config.source == BUNDLED:
         return [_asked(problem, None, config) for problem in _made_problems(config)]
     table, columns = load_rows(config), _columns(config)
-    for role, column in columns.items():
+    for role, column in [*columns.items(), *(("further", column) for column in config.columns.further)]:
         if column not in table.columns:
             have, remedy = ", ".join(table.columns), " or null if there is none" if role in ("solution", "hint") else ""
+            if len(table.columns) == 1 and (mark := next((mark for mark in ";\t|" if mark in have), None)):
+                raise BadInput(f"{config.source} has one column, {have!r}: its fields are parted by {mark!r}, commas are read")
             raise BadInput(
                 f"{config.source} has no column {column!r}{nearest(column, table.columns)} It has: {have}. "
                 f"Set data.columns.{role} to the right one{remedy}."
@@ -96,7 +99,8 @@ def _of_source(config: DataConfig) -> list[Problem]:
 
 def _columns(config: DataConfig) -> dict[str, str]:
     """Role -> column, without the roles that the dataset does not have."""
-    return {role: column for role, column in config.columns.model_dump().items() if column is not None}
+    named = config.columns.model_dump(exclude={"further"})
+    return {role: column for role, column in named.items() if column is not None}
 
 
 def _problem(index: int, row: Mapping[str, Any], config: DataConfig) -> Problem:
@@ -119,7 +123,8 @@ def _problem(index: int, row: Mapping[str, Any], config: DataConfig) -> Problem:
             needs = "problem" if role == "problem" else "gold answer"
             raise ValueError(f"column {column!r} is empty; every row needs a {needs}")
     question, answer = texts.pop("problem") or "", texts.pop("answer") or ""
-    problem = Problem(str(index), question, answer, texts.get("solution"), texts.get("hint"))
+    further = tuple((column, json_of(row[column])) for column in config.columns.further)
+    problem = Problem(str(index), question, answer, texts.get("solution"), texts.get("hint"), further=further)
     return _asked(problem, conversation, config)
 
 
@@ -152,13 +157,9 @@ def check_problems(problems: Sequence[Problem], task: Task, context_column: str 
             "Mend or drop these rows, or check data.task and data.columns."
         )
         findings.append(Finding(message, fatal=True))
-    elif accepted := junk_accepted(problems[:JUNK_TRIED], task):
-        problem, junk = accepted[0]
-        message = f"the verifier of task {task.name} calls junk right: {junk!r} for problem {problem.id}. Mend it."
-        findings.append(Finding(message, fatal=True))
-    duplicates = len(problems) - len({str(p.messages) for p in problems})
-    if duplicates:
-        findings.append(Finding(f"{duplicates} problems occur more than once", fatal=False))
+    else:
+        findings += _of_junk(problems[:JUNK_TRIED], task)
+    findings += _repeated(problems)
     if context_column is not None:
         named = "reference solution" if context_column == "solution" else context_column
         empty = [p for p in problems if not (getattr(p, context_column) or "").strip()]
@@ -177,11 +178,39 @@ def check_problems(problems: Sequence[Problem], task: Task, context_column: str 
     return findings
 
 
-def junk_accepted(problems: Sequence[Problem], task: Task) -> list[tuple[Problem, str]]:
-    """Completions that are right for no problem and are graded as right nevertheless."""
+def _of_junk(problems: Sequence[Problem], task: Task) -> list[Finding]:
+    """Whether completions that are right for no problem are graded as right nevertheless, or not graded at all."""
     pairs = [(problem, junk) for problem in problems for junk in JUNK]
-    grades = task.grade_all(pairs)
-    return [pair for pair, grade in zip(pairs, grades, strict=True) if grade.status is GradeStatus.CORRECT]
+    grades = list(zip(pairs, task.grade_all(pairs), strict=True))
+    for (problem, junk), grade in grades:
+        if grade.status is GradeStatus.CORRECT:
+            message = f"the verifier of task {task.name} calls junk right: {junk!r} for problem {problem.id}. Mend it."
+            return [Finding(message, fatal=True)]
+    failed = [(junk, grade.reason) for (_, junk), grade in grades if grade.status is GradeStatus.GRADER_ERROR]
+    if not failed:
+        return []
+    junk, reason = failed[0]
+    because = f": {reason}" if reason is not None else ""
+    fails = f"the verifier of task {task.name} fails on {len(failed)} of {len(grades)} wrong completions"
+    message = f"{fails}, on {junk!r}{because}. A completion that it fails on has no reward."
+    return [Finding(message, fatal=len(failed) == len(grades))]
+
+
+def _repeated(problems: Sequence[Problem]) -> list[Finding]:
+    """Problems that occur more than once, and those of them that have another answer there."""
+    first: dict[str, Problem] = {}
+    again = [(first.setdefault(str(problem.messages), problem), problem) for problem in problems]
+    repeated = [(one, other) for one, other in again if one is not other]
+    contradict = [(one, other) for one, other in repeated if one.answer.strip() != other.answer.strip()]
+    findings = []
+    if repeated:
+        many = f"{len(repeated)} problems occur" if len(repeated) > 1 else "1 problem occurs"
+        findings.append(Finding(f"{many} more than once", fatal=False))
+    if contradict:
+        one, other = contradict[0]
+        answers = f"{one.answer[:80]!r} for problem {one.id}, {other.answer[:80]!r} for problem {other.id}"
+        findings.append(Finding(f"{len(contradict)} of them with another answer: {answers}", fatal=False))
+    return findings
 
 
 def gold_faults(problems: Sequence[Problem], task: Task) -> list[tuple[Problem, str]]:
@@ -200,7 +229,8 @@ def gold_faults(problems: Sequence[Problem], task: Task) -> list[tuple[Problem, 
             faults.append((problem, str(error)))
     for (problem, gold), grade in zip(golds, task.grade_all(golds), strict=True):
         if grade.status is not GradeStatus.CORRECT:
-            faults.append((problem, f"{gold[:80]!r} is {grade.status.value}"))
+            because = f" ({grade.reason})" if grade.reason is not None else ""
+            faults.append((problem, f"{gold[:80]!r} is {grade.status.value}{because}"))
     order = {problem.id: index for index, problem in enumerate(problems)}
     return sorted(faults, key=lambda fault: order[fault[0].id])
 

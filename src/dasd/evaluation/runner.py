@@ -47,7 +47,7 @@ from dasd.prompts import content_text, tokenize_prompt, with_system_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, Problem, Task, TellsSolutionsApart, grade_completions
 from dasd.teacher.context import PrivilegedContext
-from dasd.trained import Trained, as_trained
+from dasd.trained import Trained, as_trained, asked_of
 
 logger = logging.getLogger("dasd")
 Pass = Callable[[Evaluation, dict[str, Messages]], None]  # works something out about the samples and puts it beside them
@@ -82,6 +82,7 @@ def run_models(
     sampled. `passes` are made over the samples of each finished suite, when the sampler has given back its memory, and before
     the figures are worked out. Raises BadInput.
     """
+    config = _asked_alike(config, models)
     configs = {model: _of_model(config, model, loads=not regrade) for model in models}
     suites = [sound(suite, config.skip_unsound) for suite in load_suites(config)]
     results = {}
@@ -109,10 +110,30 @@ def run_models(
     return results
 
 
+def _asked_alike(config: EvalConfig, models: Sequence[str]) -> EvalConfig:
+    """`config` with the problems that the models say they are for, where the user has not said it. Raises BadInput where two
+    models say different things: their figures are compared."""
+    told: dict[str, tuple[str, Any]] = {}  # setting -> who said what
+    for model in models:
+        for name, value in asked_of(_with_path(config, model)).items():
+            who, before = told.setdefault(name, (model, value))
+            if value != before:
+                raise BadInput(
+                    f"{who} was trained with data.{name} {before}, {model} with {value}: say what both are asked, --data.{name}"
+                )
+    asked = {name: value for name, (_, value) in told.items()}
+    if "task" in asked and asked["task"] != config.data.task:
+        logger.info("Asked are problems of %s, which %s was made for; --data.task asks others.", asked["task"], told["task"][0])
+    return config.model_copy(update={"data": config.data.model_copy(update=asked)}) if asked else config
+
+
+def _with_path(config: EvalConfig, path: str) -> EvalConfig:
+    return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
+
+
 def _of_model(config: EvalConfig, model: str, loads: bool) -> EvalConfig:
     """The settings for one of several models. Raises BadInput where it `loads` and cannot be."""
-    path = base_of_task(model, _task_asked(config))
-    of_model = as_trained(config.model_copy(update={"model": config.model.model_copy(update={"path": path})}))
+    of_model = as_trained(_with_path(config, base_of_task(model, _task_asked(config))))
     if loads:
         check_loadable(of_model.sampler, of_model.model)
     return of_model

@@ -37,7 +37,8 @@ class Problem:
 
     `problem` is what the student sees, `answer` the gold answer, `solution` a worked reference (privileged, may be None),
     `hint` an optional privileged hint, `id` unique within its dataset. `prompt` are the chat messages that ask it, where
-    they are more than `problem` said by a user; `question` is the problem without the words that were put around it.
+    they are more than `problem` said by a user; `question` is the problem without the words that were put around it; `further`
+    are other columns of its row, for rewards.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Problem:
     hint: str | None = None
     prompt: tuple[dict[str, Any], ...] | None = None
     question: str | None = None
+    further: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -63,11 +65,12 @@ class Problem:
 @dataclass(frozen=True)
 class Grade:
     """Status of a completion, the answer text it was judged by (None if no answer was found), and partial credit from 0 to 1
-    where the task gives any: a second figure, which earns no reward."""
+    where the task gives any: a second figure, which earns no reward. `reason`: why the verifier failed, where that is known."""
 
     status: GradeStatus
     extracted: str | None = None
     score: float | None = None
+    reason: str | None = field(default=None, compare=False)
 
     @property
     def correct(self) -> bool:

@@ -8,6 +8,7 @@ or dies costs that one grade, which is counted as GRADER_ERROR.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from dasd.own_files import load_file, offered
 from dasd.tasks.base import Grade, GradeStatus, Problem, StepCheck
 from dasd.tasks.workers import WorkerPool
 
+logger = logging.getLogger("dasd")
 LOAD = ""  # in place of a method: the file is run once before the first call, in nobody's time
 SECONDS = 10.0  # of one call, unless the task has an attribute `seconds`
 
@@ -39,12 +41,37 @@ class OwnTask:
             )
         self.name = str(getattr(self.task, "name", function))
         self.seconds = float(getattr(self.task, "seconds", SECONDS))
+        self._said: set[str] = set()  # reasons why it failed
         self._pool = WorkerPool("dasd.tasks.own", "call", warm_up=(*self._target, LOAD, None, ""))
         if callable(getattr(self.task, "make_problems", None)):
-            self.make_problems = self.task.make_problems
+            self.make_problems = self._make_problems
             self.splits = tuple(getattr(self.task, "splits", ("train", "validation", "test")))
         if callable(getattr(self.task, "solution_key", None)):
             self.solution_key = self._solution_key
+
+    def _make_problems(self, count: int, seed: int, split: str) -> list[Problem]:
+        """The task's own. Raises ValueError where it fails, returns no problems, or gives two of them one id."""
+        says = f"make_problems of task {self.name}"
+        try:
+            made = self.task.make_problems(count, seed, split)
+        except Exception as error:
+            raise ValueError(f"{says}({count}, {seed}, {split!r}) failed: {type(error).__name__}: {error}") from error
+        if not isinstance(made, list | tuple) or not made:
+            raise ValueError(f"{says} must return a list of dasd.tasks.base.Problem, got {made!r:.80}")
+        seen: set[str] = set()
+        for index, problem in enumerate(made):
+            if not isinstance(problem, Problem):
+                kind = type(problem).__name__
+                raise ValueError(f"{says} must return a list of dasd.tasks.base.Problem, entry {index} is of type {kind}")
+            for name in ("id", "problem", "answer"):
+                if not isinstance(getattr(problem, name), str):
+                    raise ValueError(f"{says}: {name} of entry {index} must be text, got {getattr(problem, name)!r}")
+            if problem.id in seen:
+                raise ValueError(f"{says}: two problems have the id {problem.id!r}; each needs one of its own")
+            seen.add(problem.id)
+        if len(made) != count:
+            logger.warning("%s returned %d problems, asked for %d", says, len(made), count)
+        return list(made)
 
     def gold_completion(self, problem: Problem) -> str:
         """The task's own, or a box around the answer."""
@@ -55,8 +82,14 @@ class OwnTask:
         return self.grade_all([(problem, completion)])[0]
 
     def grade_all(self, pairs: Sequence[tuple[Problem, str]]) -> list[Grade]:
-        verdicts = self._pool.map([(*self._target, "grade", *pair) for pair in pairs], self.seconds)
-        return [Grade(GradeStatus.GRADER_ERROR) if verdict is None else verdict for verdict in verdicts]
+        found = self._pool.map([(*self._target, "grade", *pair) for pair in pairs], self.seconds)
+        silent = f"no answer in {self.seconds:g} s, or its process ended"
+        grades = [each if isinstance(each, Grade) else failed_with(each or silent) for each in found]
+        reasons = [grade.reason for grade in grades if grade.reason is not None]
+        if new := set(reasons) - self._said:
+            self._said |= new
+            logger.warning("task %s: grade failed on %d of %d completions: %s", self.name, len(reasons), len(grades), min(new))
+        return grades
 
     def check_steps(self, problem: Problem, completion: str) -> StepCheck:
         """The task's own; no step can be checked where it has none or it fails."""
@@ -72,14 +105,22 @@ class OwnTask:
 
 
 def call(path: str, function: str, settings: str, method: str, problem: Problem | None, completion: str) -> Any:
-    """One method of a user's task, with its result in our types. Runs in a worker; what it raises is the caller's None."""
+    """One method of a user's task, with its result in our types; of `grade`, the reason where it fails. Runs in a worker; what
+    another raises is the caller's None."""
     task = _make(path, function, settings)
     if method == LOAD:
         return None
-    result = getattr(task, method)(problem, completion)
     if method == "grade":
-        return as_grade(result)
+        try:
+            return as_grade(task.grade(problem, completion))
+        except (Exception, SystemExit) as error:
+            return f"{type(error).__name__}: {error}"
+    result = getattr(task, method)(problem, completion)
     return StepCheck.of(list(result)) if method == "check_steps" and not isinstance(result, StepCheck) else result
+
+
+def failed_with(reason: str) -> Grade:
+    return Grade(GradeStatus.GRADER_ERROR, reason=reason[:400])
 
 
 def as_grade(result: Any) -> Grade:

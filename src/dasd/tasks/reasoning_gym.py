@@ -152,6 +152,8 @@ def _generator(dataset: str, settings: str, seed: int) -> Any:
         from reasoning_gym.factory import DATASETS
     except ImportError:
         raise ImportError("the reasoning-gym package is not installed: pip install reasoning-gym==0.1.25") from None
+    if taken := {"seed", "size"} & json.loads(settings).keys():
+        raise ValueError(f"data.task_settings.{min(taken)} is not set there: data.seed and data.count say it")
     if dataset not in DATASETS:
         from difflib import get_close_matches
 

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,12 +50,17 @@ class OwnReward:
             )
         if isinstance(answer, tuple):
             values, metrics = answer
+            if failed := _failures(values):
+                logger.warning(
+                    "reward %s gave %d of %d completions a number that is not finite", self.function, failed, len(values)
+                )
         else:
             rows = [{key: [column[i]] for key, column in table.items()} for i in range(len(completions))]
             answers = self._pool.map([(self.path, self.function, row, state) for row in rows], self.seconds)
+            silent = f"no answer in {self.seconds:g} s, or its process ended"
             values = [each[0][0] if isinstance(each, tuple) else FAILED for each in answers]
             metrics = {}
-            reason = next((each for each in answers if isinstance(each, str)), f"no answer in {self.seconds:g} s")
+            reason = next((each for each in answers if isinstance(each, str)), silent)
             logger.warning(
                 "reward %s failed on %d of %d completions: %s", self.function, _failures(values), len(values), reason
             )
@@ -101,8 +106,10 @@ def call(
             **table, trainer_state=SimpleNamespace(**state), log_metric=metrics.__setitem__, log_extra=lambda *_: None
         )
         values = asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+        if isinstance(values, str | Mapping):
+            raise TypeError(f"it must return one number for each completion, got {type(values).__name__} {values!r:.80}")
         rewards = [None if value is None else float(value) for value in values]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return f"{type(error).__name__}: {error}"
     if len(rewards) != len(table["completions"]):
         return len(rewards)

@@ -44,6 +44,7 @@ from dasd.training.checkpoints import is_complete, last_checkpoint, saving, step
 from dasd.training.lora import adapter
 from dasd.training.provenance import provenance
 from dasd.training.rewards import rewards
+from dasd.training.silence import has_no_reward
 from dasd.training.trainer import SelfDistillationTrainer
 from dasd.training.validation import Validation
 from dasd.training.vllm import check_vllm
@@ -144,6 +145,12 @@ def _optimise(config: RunConfig, trainer: SelfDistillationTrainer, tokenizer: An
         trainer.add_callback(StopWhenDone())
         with suppress(Done):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    steps = [logs for logs in trainer.state.log_history if "reward" in logs]
+    if steps and all(map(has_no_reward, steps)):
+        raise RunFailed(
+            "no completion of the whole run had a reward: verifier and rewards failed on all of them, and no final model was "
+            f"written; `dasd doctor {output / CONFIG}` tries them", goes_on=False,
+        )  # fmt: skip
     if (made := trainer.state.global_step) < config.training.steps:
         raise RunFailed(f"training ended after {made} of {config.training.steps} steps, and no final model was written")
     return made

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 
 def silences(logs: Mapping[str, float], has_teacher: bool) -> dict[str, str]:
@@ -10,7 +12,13 @@ def silences(logs: Mapping[str, float], has_teacher: bool) -> dict[str, str]:
     said = {}
     if logs.get("grad_norm") == 0.0:
         said["nothing"] = "The gradient is 0: neither verifier nor teacher teaches anything in such a step."
-    if logs.get("frac_reward_zero_std") == 1.0:
+    if has_no_reward(logs):
+        rest = "; the teacher alone trains the model in such a step" if _teaches(logs) else ""
+        said["no reward"] = (
+            f"No completion has a reward: verifier and rewards failed on all of them{rest}. What they said stands above; "
+            "`dasd doctor` tries them."
+        )
+    elif logs.get("frac_reward_zero_std") == 1.0:
         rest = "; the teacher alone trains the model in such a step" if _teaches(logs) else ""
         said["verifier"] = (
             f"No reward varies inside its group, so the verifier says nothing{rest}. Take easier or harder problems, a larger "
@@ -32,6 +40,11 @@ def silences(logs: Mapping[str, float], has_teacher: bool) -> dict[str, str]:
             "No token is attracted or repelled, though teacher and student differ: the entropies of each rollout are all equal."
         )
     return said
+
+
+def has_no_reward(logs: Mapping[str, Any]) -> bool:
+    """Whether a step's rewards are known, and there is none."""
+    return "reward" in logs and (logs["reward"] is None or math.isnan(logs["reward"]))
 
 
 def _teaches(logs: Mapping[str, float]) -> bool:
