@@ -88,3 +88,13 @@ def test_a_checkpoint_of_a_live_teacher_is_refused_by_one_with_a_copy(train, tmp
     trainer = train(teacher_weights="frozen", max_steps=1)
     with pytest.raises(ValueError, match=r"has no teacher\.safetensors: its teacher weights were not frozen"):
         trainer.load_state(tmp_path / "run" / "checkpoint-1")
+
+
+def test_a_tied_head_is_no_missing_weight(tmp_path, monkeypatch):
+    """Going on said that there were missing keys, lm_head.weight."""
+    said = []
+    monkeypatch.setattr("transformers.trainer.logger.warning", said.append)
+    small = config(tmp_path, "frozen, vocabulary")
+    run.train(small.model_copy(update={"training": small.training.model_copy(update={"steps": 2})}))
+    run.train(small)
+    assert [text for text in said if "missing keys" in text] == []

@@ -28,6 +28,7 @@ from dasd.training.trl_adapter import TokenCreditTrainer
         ("_save_checkpoint", ["self", "model", "trial"]),
         ("_load_optimizer_and_scheduler", ["self", "checkpoint"]),
         ("_get_output_dir", ["self", "trial"]),
+        ("_issue_warnings_after_load", ["self", "load_result"]),
     ],
 )
 def test_trl_has_the_private_methods_the_adapter_overrides(name, parameters):

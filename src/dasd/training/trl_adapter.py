@@ -142,6 +142,14 @@ class TokenCreditTrainer(GRPOTrainer):
         refuse_broken_weights(self._trained_weights(), self.accelerator, self.state.global_step, self.args.output_dir)
         super().save_model(output_dir, _internal_call)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """A head that is tied to the embeddings is not in a checkpoint, which is no missing weight."""
+        tied = set(getattr(self.model, "all_tied_weights_keys", None) or {})
+        if load_result.missing_keys and tied.issuperset(load_result.missing_keys):
+            self.model.tie_weights()
+            load_result = type(load_result)([], load_result.unexpected_keys)
+        super()._issue_warnings_after_load(load_result)
+
     # Hooks
 
     def score_rollouts(self, rows: Sequence[Mapping[str, Any]], batch: Batch) -> Batch:
