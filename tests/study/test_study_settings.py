@@ -17,7 +17,7 @@ from dasd.files import read_lines, write_json
 from dasd.study import work
 from dasd.study.cells import Cell, all_cells, check, settings_of
 from dasd.study.config import Study, load_study
-from dasd.study.history import deviations, record
+from dasd.study.history import _agree, deviations, record
 from dasd.study.outcome import keep
 from dasd.study.results import results
 from dasd.study.work import Work, run_cell
@@ -338,3 +338,9 @@ def test_a_suite_that_comes_after_the_cells_is_refused_by_report_and_plan(tmp_pa
         "grpo/seed-0 (the first of 4 cells) was not evaluated on countdown/more_numbers; set the study"
         in capsys.readouterr().err
     )
+
+
+def test_a_setting_that_came_since_is_no_other_setting():
+    """Results of an earlier version were refused when `data.columns` got one more entry."""
+    assert _agree({"a": 1, "of": {"b": None}}, {"a": 1, "of": {"b": None, "new": []}, "more": 2})
+    assert not _agree({"of": {"b": None}}, {"of": {"b": "x", "new": []}})

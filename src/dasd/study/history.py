@@ -106,9 +106,18 @@ def _changed(cell: Cell, settings: Mapping[str, Any]) -> list[str]:
         for key in {**was, **ours} if section == "method" else [key for key in was if key in ours]:
             name = f"{section}.{key}"
             unknown = cell.candidate is None and any(is_of(each, [name]) for each in tried)
-            if was.get(key, "absent") != ours.get(key, "absent") and not unknown:
+            before, after = was.get(key, "absent"), ours.get(key, "absent")
+            same = before == after if section == "method" else _agree(before, after)
+            if not same and not unknown:
                 changed.append(f"{name} ({_shown(was, key)}, now {_shown(ours, key)})")
     return changed
+
+
+def _agree(before: Any, after: Any) -> bool:
+    """Whether two values are the same, at every depth where both versions have something."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        return all(_agree(before[key], after[key]) for key in before.keys() & after.keys())
+    return bool(before == after)
 
 
 def _shown(settings: Mapping[str, Any], key: str) -> str:
