@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from dasd.cli import run as command
-from dasd.config import BadInput, DataConfig, EvalConfig, ModelConfig, RunConfig, load_config, validate
+from dasd.config import BadInput, DataConfig, EvalConfig, ModelConfig, RunConfig, filled, load_config, validate
 from dasd.folders import CONFIG, claim, sole_writer
 
 SHORT = [
@@ -153,3 +153,33 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path):
     path.write_text(yaml.safe_dump(said | {"of_the_future": 1}))
     with pytest.raises(BadInput, match="of_the_future"):
         claim(tmp_path / "run", config)
+
+
+def test_a_config_that_no_command_would_take_goes_on_too(tmp_path):
+    """Weights stand still at a learning rate of 0, which a run refuses: what had come since was a difference there."""
+    config = validate(RunConfig, {"data": {"sources": [{"source": "a.jsonl", "columns": {"problem": "q"}}]}})
+    still = config.model_copy(update={"training": config.training.model_copy(update={"learning_rate": 0.0})})
+    claim(tmp_path, still)
+    path = tmp_path / CONFIG
+    said = yaml.safe_load(path.read_text())
+    del said["data"]["columns"]["further"], said["data"]["sources"][0]["columns"]["further"], said["training"]["sampler"]
+    path.write_text(yaml.safe_dump(said))
+    claim(tmp_path, still)
+    with pytest.raises(BadInput, match=r"other settings \(training.learning_rate\)"):
+        claim(tmp_path, config)
+
+
+@pytest.mark.parametrize(("text", "said"), [("training: {steps: [", "cannot be read as YAML"), ("", "holds no settings")])
+def test_a_torn_config_is_no_traceback(text, said, tmp_path):
+    (tmp_path / CONFIG).write_text(text)
+    with pytest.raises(BadInput, match=f"config.yaml {said}.*or delete the folder"):
+        claim(tmp_path, validate(RunConfig, {}))
+
+
+def test_free_keys_are_the_same_only_if_they_are_the_same():
+    """Of `training.trl` nothing can have come since: that it says nothing of a setting is what it says."""
+    said = {"training": {"steps": 5, "trl": {"beta": 0.1}}, "method": {"name": "dasd", "rho": 0.2}, "of_the_past": 1}
+    values = filled(RunConfig, said)
+    assert (values["training"]["trl"], values["method"], values["of_the_past"]) == ({"beta": 0.1}, said["method"], 1)
+    assert (values["training"]["steps"], values["training"]["sampler"]) == (5, "auto")
+    assert filled(RunConfig, {}) == RunConfig().model_dump(mode="json")

@@ -29,6 +29,27 @@ def test_json_stands_alone_on_standard_output(evaluated):
     assert "Avg@2" in evaluated.stderr  # the table goes on
 
 
+def test_what_a_users_file_prints_is_no_figure(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from dasd.tasks.countdown import CountdownTask\n"
+        "print('imported')\n"
+        "class Mine(CountdownTask):\n"
+        "    def make_problems(self, count, seed, split):\n"
+        "        print('made')\n"
+        "        return super().make_problems(count, seed, split)\n"
+        "def make_task():\n"
+        "    return Mine()\n"
+    )
+    task = ["--data.task", f"{path}:make_task", "--data.limit", "2", "--data.split", "test"]
+    short = ["--num_samples", "1", "--max_completion_length", "4", "--output", str(tmp_path / "eval")]
+    assert run(["eval", "bundled", *task, *short, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "bundled" in json.loads(shown.out)
+    assert "imported\n" in shown.err
+    assert "made\n" in shown.err
+
+
 def test_every_command_that_prints_figures_takes_json():
     parser = build_parser()
     children = next(action.choices for action in parser._actions if action.choices and "eval" in action.choices)

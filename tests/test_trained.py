@@ -78,6 +78,7 @@ def test_where_facts_are_found(trained):
     assert len(facts.problems) == 6
     (trained / "checkpoints" / "checkpoint-5").mkdir()
     assert Trained.of(str(trained / "checkpoints" / "checkpoint-5")) == facts
+    assert Trained.of(str(trained / "checkpoints" / "checkpoint-2")) == facts, "training has deleted it since"
     assert Trained.of("bundled") is Trained.of(str(trained.parent)) is None
     again = facts_of_run(RunConfig(model={"path": str(trained / "checkpoints" / "final")}), ["f00"])
     assert set(again.problems) == {*facts.problems, "f00"}

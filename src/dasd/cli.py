@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -84,12 +84,14 @@ def run(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _only_figures() -> Iterator[None]:
-    """Tables, progress and messages go to standard error, so that what is printed after it stands alone on standard output."""
+    """Tables, progress, messages and what a user's own file prints go to standard error, so that what is printed after it
+    stands alone on standard output."""
     from dasd.progress import console
 
     console.file = sys.stderr
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         console.file = None  # type: ignore[assignment]  # standard output again, whatever it is by then
 

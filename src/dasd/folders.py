@@ -11,7 +11,7 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
-from dasd.config import BadInput, RunFailed, dump_config, validate
+from dasd.config import BadInput, RunFailed, dump_config, filled
 from dasd.files import write_json, write_text
 
 CONFIG = "config.yaml"
@@ -20,7 +20,7 @@ FAILURE = "failure.json"
 
 
 def claim(output: Path, config: BaseModel, write: bool = True, may_grow: bool = False) -> None:
-    """Marks the folder as this run's. Raises BadInput where it belongs to a run with other settings.
+    """Marks the folder as this run's. Raises BadInput where it belongs to a run with other settings, or cannot say.
 
     may_grow  more steps than before are no other run: the folder is then marked with the new number
     """
@@ -64,13 +64,16 @@ def failure_on_file(output: Path) -> Iterator[None]:
         raise
 
 
-def _on_file(path: Path, kind: type[BaseModel]) -> Any:
+def _on_file(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
     """The config on file; settings that came after it was written have their defaults, which change nothing."""
-    said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    remedy = "mend it, give another --output, or delete the folder"
     try:
-        return validate(kind, said).model_dump(mode="json")
-    except (BadInput, TypeError):  # none of this version: every difference is named
-        return said
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise BadInput(f"{path} cannot be read as YAML: {' '.join(str(error).split())}; {remedy}") from None
+    if not isinstance(said, dict):
+        raise BadInput(f"{path} holds no settings, got {said!r:.80}: {remedy}")
+    return dict(filled(kind, said))
 
 
 def _differences(first: Any, second: Any, path: str = "") -> list[str]:

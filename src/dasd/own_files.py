@@ -26,7 +26,7 @@ def load_file(file: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script's last line may end the whole process
         del sys.modules[name]
         raise ValueError(f"{file} cannot be run: {type(error).__name__}: {error}") from error
     return module

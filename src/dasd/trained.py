@@ -40,9 +40,10 @@ class Trained:
 
     @classmethod
     def of(cls, model: str) -> Trained | None:
-        """Of a model's folder, a checkpoint's, or a run's; None where nothing is said, and of what is no folder."""
+        """Of a model's folder, a checkpoint's (that may be gone by now), or a run's; None where nothing is said, and of what is
+        no folder."""
         folder = Path(model).expanduser().absolute()
-        if not folder.is_dir():
+        if not folder.is_dir() and folder.parent.name != "checkpoints":
             return None  # a hub id is no place: what lies around here is not its own
         for place in (folder, folder.parent, folder.parent.parent):
             try:

@@ -6,10 +6,16 @@ import re
 import pytest
 
 from dasd import cli
-from dasd.analysis.token_map import config_of_run, read_tokens
+from dasd.analysis.token_map import _method_and_context, _room, config_of_run, read_tokens
 from dasd.assets import BASE_MODEL
 from dasd.config import BadInput, ModelConfig, RunConfig, TokensConfig, dump_config, make_config
+from dasd.data.problems import as_row, load_problems
+from dasd.evaluation.samplers.transformers import TransformersSampler
 from dasd.folders import claim
+from dasd.model_fit import context_length
+from dasd.models import load_model
+from dasd.prompts import tokenize_prompt
+from dasd.teacher.context import wrong_hints
 
 SMALL = ["--problems", "2", "--rollouts", "4", "--max-completion-length", "48"]
 
@@ -159,3 +165,23 @@ def test_bad_input_of_the_command(tmp_path, capsys):
 def test_a_direction_that_is_found_in_training_is_not_shown_as_none():
     with pytest.raises(BadInput, match="method lookahead finds its direction while it trains, and no map can show it"):
         read_tokens(config("--method.name", "lookahead"))
+
+
+def test_every_wrong_hint_has_room(tmp_path):
+    """They are other problems' solutions, shown or not, and the teacher reads each before the completion."""
+    rows = [{"problem": "1 + 1?", "answer": "2", "solution": "It is 2."}] * 2
+    rows += [{"problem": f"{n} + 1?", "answer": f"{n + 1}", "solution": "so " * n + f"{n + 1}."} for n in range(2, 60)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ["--data.task", "math", "--data.source", str(tmp_path / "mine.jsonl"), "--max-completion-length", "4096"]
+    method = ["--method.name", "rlcsd", "--method.hints_from", "other_problems", "--teacher.context", "solution"]
+    given = config(*method, *asked)
+    method, context = _method_and_context(given)
+    problems = load_problems(given.data)
+    model, tokenizer = load_model(given.model)
+    room = _room(given, method, context, problems, TransformersSampler(model, tokenizer))
+    rows = [as_row(problem) for problem in problems]
+    wrong = wrong_hints(context, method)
+    hints = [wrong.prompt(rows[0], others=rows, choice=choice) for choice in range(method.wrong_hints)]
+    lengths = [len(tokenize_prompt(tokenizer, hint)) for hint in hints]
+    assert lengths[0] < max(lengths), "the first is not the longest"
+    assert room == context_length(model.config) - max(lengths)

@@ -343,12 +343,35 @@ def test_further_columns_reach_the_rewards_rows(tmp_path):
     assert (found["level"], found["tests"], found["none"]) == ("3.1", '[[1, 2.5], {"in": "x", "ok": true}]', None)
     with pytest.raises(BadInput, match=r"has no column 'levl', did you mean 'level'.*Set data.columns.further"):
         load_problems(DataConfig(task="math", source=str(path), columns={"further": ["levl"]}))
-    with pytest.raises(BadInput, match="'answer' is given to rewards as it is"):
-        validate(RunConfig, {"data": {"columns": {"further": ["answer"]}}})
+    row["level"] = "\ud800"
+    path.write_text(json.dumps(row))
+    with pytest.raises(BadInput, match="row 0: column 'level' holds half of a surrogate pair"):
+        load_problems(DataConfig(task="math", source=str(path), columns=columns))
 
 
-def test_another_separator_is_named(tmp_path):
+@pytest.mark.parametrize(
+    "name", ["answer", "prompts", "completion_ids", "trainer_state", "log_metric", "environments", "images"]
+)
+def test_a_further_column_has_no_name_that_rewards_or_trl_know(name):
+    """TRL ended with a traceback, took the run for a multimodal one, or gave the reward something else."""
+    with pytest.raises(BadInput, match=f"'{name}' means something else to rewards or to TRL"):
+        validate(RunConfig, {"data": {"columns": {"further": [name]}}})
+
+
+def test_every_problem_of_a_mixture_has_every_further_column(tmp_path):
+    """The first row's columns are the dataset's: one without would take it from all others."""
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"problem": "?", "answer": "[1]", "solution": "s", "level": "hard"}))
+    sources = [{"source": "bundled", "limit": 2}, {"source": str(path), "columns": {"further": ["level"]}}]
+    problems = load_problems(DataConfig(sources=sources))
+    assert [as_row(problem)["level"] for problem in problems] == [None, None, "hard"]
+    with pytest.raises(BadInput, match=r"data\.columns\.further level: bundled problems have no further columns"):
+        load_problems(DataConfig(columns={"further": ["level"]}))
+
+
+@pytest.mark.parametrize("row", ["2 + 2?", "What is 1,5 + 1?"])
+def test_another_separator_is_named(row, tmp_path):
     path = tmp_path / "mine.csv"
-    path.write_text("problem;answer;solution\n2 + 2?;4;4\n")
+    path.write_text(f"problem;answer;solution\n{row};4;4\n")
     with pytest.raises(BadInput, match="its fields are parted by ';', commas are read"):
         load_problems(DataConfig(task="math", source=str(path)))

@@ -1,6 +1,7 @@
 """Does verl compose what the recipes say, and does dasd's trainer accept it?"""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,9 +12,21 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 
+from dasd.config import BadInput
 from dasd.verl import settings
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "verl").glob("*.sh"))
+
+
+def test_a_method_that_is_refused_names_others_that_are_not(tmp_path):
+    with pytest.raises(BadInput, match=r"needs \w+, which dasd does not compute under verl: .*\((.*)\)") as caught:
+        settings.read({"method": {"name": "sdpo"}})
+    for name in re.findall(r"\(([\w, ]+)\)", str(caught.value))[0].split(", "):
+        settings.read({"method": {"name": name}})
+    own = tmp_path / "mine.py"
+    own.write_text("def method(signals):\n    return signals\nmethod.needs = frozenset({'teacher_entropies'})\n")
+    with pytest.raises(BadInput, match="needs teacher_entropies, which comes with a teacher"):
+        settings.read({"method": {"name": f"{own}:method"}})
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

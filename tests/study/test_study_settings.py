@@ -17,7 +17,7 @@ from dasd.files import read_lines, write_json
 from dasd.study import work
 from dasd.study.cells import Cell, all_cells, check, settings_of
 from dasd.study.config import Study, load_study
-from dasd.study.history import _agree, deviations, record
+from dasd.study.history import deviations, record
 from dasd.study.outcome import keep
 from dasd.study.results import results
 from dasd.study.work import Work, run_cell
@@ -340,7 +340,25 @@ def test_a_suite_that_comes_after_the_cells_is_refused_by_report_and_plan(tmp_pa
     )
 
 
-def test_a_setting_that_came_since_is_no_other_setting():
-    """Results of an earlier version were refused when `data.columns` got one more entry."""
-    assert _agree({"a": 1, "of": {"b": None}}, {"a": 1, "of": {"b": None, "new": []}, "more": 2})
-    assert not _agree({"of": {"b": None}}, {"of": {"b": "x", "new": []}})
+def test_a_setting_that_came_since_was_at_its_default(tmp_path):
+    """Results of an earlier version were refused when `data.columns` got one more entry, and then no change of what a mapping
+    of free keys says was seen."""
+    for cell in all_cells(study(tmp_path)):
+        done(cell)
+        kept = json.loads((cell.folder / "outcome.json").read_text())
+        del kept["settings"]["data"]["columns"]["further"], kept["settings"]["training"]["sampler"]
+        write_json(cell.folder / "outcome.json", kept)
+    assert results(study(tmp_path))["progress"]["done"] == 4
+
+    for change, said in (
+        ({"training": {"sampler": "trl"}}, r'training\.sampler \("auto", now "trl"\)'),
+        ({"training": {"trl": {"beta": 0.04}}}, r"training\.trl \({}, now"),
+        ({"teacher": {"chat_template_kwargs": {"x": 1}}}, r"teacher\.chat_template_kwargs \({}, now"),
+    ):
+        arms = {**SMALL["arms"], "dasd": SMALL["arms"]["dasd"] | change}
+        with pytest.raises(BadInput, match=said):
+            results(study(tmp_path, arms=arms))
+    path = write(tmp_path)
+    edited(tmp_path, data={"limit": 40, "columns": {"hint": "clue"}})
+    with pytest.raises(BadInput, match=r'data\.columns .*"clue"'):
+        results(load_study(path, {}))

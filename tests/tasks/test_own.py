@@ -82,6 +82,38 @@ def test_what_hangs_raises_or_dies_costs_only_itself(task):
     assert grades == [right, failed, wrong, failed, failed, failed, failed, Grade(GradeStatus.INCORRECT, None, 0.5), right]
 
 
+def test_why_it_failed_is_said_once_for_each_kind(tmp_path, caplog):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from dasd.tasks import Grade, GradeStatus\n"
+        "class Mine:\n"
+        "    def grade(self, problem, completion):\n"
+        "        if completion == 'silent':\n"
+        "            return Grade(GradeStatus.GRADER_ERROR)\n"
+        "        if completion == 'down':\n"
+        "            return Grade(GradeStatus.GRADER_ERROR, reason='server is down: ' + 'x' * 500)\n"
+        "        if completion == 'wrong':\n"
+        "            return Grade(GradeStatus.INCORRECT, reason='no box')\n"
+        "        return float(completion)\n"
+        "    def gold_completion(self, problem):\n"
+        "        return {}[problem.answer]\n"
+        "def make_task():\n"
+        "    return Mine()\n"
+    )
+    task = make_task(f"{path}:make_task")
+    with caplog.at_level("WARNING", "dasd"):
+        down, _ = task.grade_all([(PROBLEM, "down"), (PROBLEM, "wrong")])
+        for text in ("one", "two", "silent", "three"):
+            task.grade(PROBLEM, text)
+    assert down.reason == "server is down: " + "x" * 384
+    said = [message.partition("of task")[2] or message for message in caplog.messages]
+    assert [message.split(" completions: ")[1][:32] for message in said] == [
+        "server is down: xxxxxxxxxxxxxxxx", "ValueError: could not convert st", "it says GRADER_ERROR and no reas",
+    ]  # fmt: skip
+    [finding] = check_problems([PROBLEM], task, None)
+    assert "gold_completion of task make_task failed: KeyError: '4'" in finding.message
+
+
 def test_steps_are_checked_by_the_task_and_a_failure_checks_none(task):
     assert task.check_steps(PROBLEM, "4") == StepCheck(2, 3)
     assert task.check_steps(PROBLEM, "4").first_wrong == 2
@@ -130,11 +162,13 @@ def test_a_verifier_that_is_wrong_about_gold_or_junk_is_a_finding(tmp_path):
         ("{own}:make_tusk", "has no function 'make_tusk'; it has: .*make_task"),
         ("{own}:no_task", "returned int, which has no method grade"),
         ("{folder}/broken.py:make_task", "cannot be run: ZeroDivisionError"),
+        ("{folder}/script.py:make_task", "cannot be run: SystemExit: 0"),
         ("{example}:make_task", "TypeError: .*unexpected keyword argument"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(own, tmp_path, name, message):
     (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(0)\n")
     shutil.copy(EXAMPLE, tmp_path / "example.py")
     name = name.format(folder=tmp_path, own=own, example=tmp_path / "example.py")
     with pytest.raises(BadInput, match=message):

@@ -179,6 +179,24 @@ def test_defaults_that_are_written_out_are_no_difference(tmp_path, monkeypatch):
         gains(found, "reference", tmp_path / "out", BATCHES)
 
 
+def test_a_folder_of_an_earlier_version_goes_on(done, tmp_path, monkeypatch):
+    """It was refused once `data.columns` had one more entry: a learning rate of 0 is none that a run's config may have."""
+    _, _, folder = done
+    shutil.copytree(folder / "out", tmp_path / "out")
+    on_file = json.loads((tmp_path / "out" / ROLLOUTS).read_text())
+    del on_file["settings"]["data"]["columns"]["further"], on_file["settings"]["model"]["chat_template"]
+    (tmp_path / "out" / ROLLOUTS).write_text(json.dumps(on_file))
+    for path in (tmp_path / "out").glob("*/config.yaml"):
+        said = yaml.safe_load(path.read_text())
+        del said["data"]["columns"]["further"]
+        path.write_text(yaml.safe_dump(said))
+    shutil.rmtree(tmp_path / "out" / "novelty")
+    files = {name: load_config(RunConfig, folder / f"{name}.yaml") for name in ("grpo", "conformity", "novelty")}
+    monkeypatch.setattr("dasd.training.gain._share_rollouts", lambda trainer, known, place: pytest.fail(f"asks {place.name}"))
+    with pytest.raises(pytest.fail.Exception, match="asks novelty"):
+        gains(files, "grpo", tmp_path / "out", BATCHES)
+
+
 def test_prompts_that_are_no_longer_those_on_file_say_so(done, tmp_path):
     """The data behind a name have changed: nothing that a config says, and deleting one method's folder would not help."""
     _, _, folder = done

@@ -21,7 +21,7 @@ from dasd.credit import Method, TokenSignals, assign_credit, has_teacher, withou
 from dasd.data.problems import as_row
 from dasd.prompts import Prompt, tokenize_prompt
 from dasd.tasks.base import Problem
-from dasd.teacher.context import PrivilegedContext, wrong_hints
+from dasd.teacher.context import PrivilegedContext, number_of_wrong_hints, wrong_hints
 
 TOP = 5  # likely tokens that are kept of student and teacher
 Record = dict[str, Any]
@@ -73,7 +73,7 @@ class TokenReader:
         teacher_logps, teacher_entropies = score_states(self._teacher, teacher, ids, self.temperature)
         taught, contrast, method = told is not None, None, without_control(self.method)
         if (wrong_context := wrong_hints(self.context, self.method)) is not None:
-            choices = range(getattr(method, "wrong_hints", 1))
+            choices = range(number_of_wrong_hints(method))
             hints = [hint for i in choices if (hint := wrong_context.prompt(row, failed, rows, i)) is not None]
             taught = taught and bool(hints)
             states = [self._as_teacher(hint, ids) for hint in hints or [row["prompt"]]]

@@ -25,7 +25,7 @@ from dasd.models import load_model
 from dasd.progress import track
 from dasd.prompts import tokenize_prompt
 from dasd.tasks.base import GradeStatus, Problem, grade_completions
-from dasd.teacher.context import PrivilegedContext, wrong_hints
+from dasd.teacher.context import PrivilegedContext, number_of_wrong_hints, wrong_hints
 
 Checkpoint = Literal["base", "final"]
 Record = dict[str, Any]
@@ -93,8 +93,7 @@ def read_tokens(config: TokensConfig, base: ModelConfig | None = None) -> Record
     )  # fmt: skip
     sampler = TransformersSampler(model, tokenizer, config.batch_size, config.model.chat_template_kwargs)
     shown = problems[: config.problems]
-    contexts = [context, *([wrong] if (wrong := wrong_hints(context, method)) is not None else [])]
-    params = SamplingParams(_room(config, sampler, shown, contexts, tokenizer), config.temperature)
+    params = SamplingParams(_room(config, method, context, problems, sampler), config.temperature)
     with track("Reading rollouts", len(shown) * config.rollouts) as advance:
         for problem in shown:
             samples = _sample(sampler, problem, config, params)
@@ -127,17 +126,18 @@ def _method_and_context(config: TokensConfig) -> tuple[Method, PrivilegedContext
 
 
 def _room(
-    config: TokensConfig, sampler: TransformersSampler, problems: list[Problem], contexts: list[PrivilegedContext],
-    tokenizer: Any,
-) -> int:  # fmt: skip
+    config: TokensConfig, method: Method, context: PrivilegedContext, problems: list[Problem], sampler: TransformersSampler
+) -> int:
     """Tokens a completion may have, beside the longest prompt of student and teacher."""
-    arguments = config.model.chat_template_kwargs | config.teacher.chat_template_kwargs
-    longest = sampler.longest_prompt([as_row(problem)["prompt"] for problem in problems])
-    for problem in problems:
-        rows = [as_row(other) for other in problems]
-        for told in (context.prompt(as_row(problem), others=rows) for context in contexts):
-            if told is not None:
-                longest = max(longest, len(tokenize_prompt(tokenizer, told, **arguments)))
+    rows, wrong = [as_row(problem) for problem in problems], wrong_hints(context, method)
+    contexts, shown = [context] if wrong is None else [context, wrong], rows[: config.problems]
+    told = [
+        prompt for row in shown for each in contexts for choice in range(number_of_wrong_hints(method))
+        if (prompt := each.prompt(row, others=rows, choice=choice)) is not None
+    ]  # fmt: skip
+    template = config.model.chat_template_kwargs | config.teacher.chat_template_kwargs
+    longest = max(len(tokenize_prompt(sampler.tokenizer, prompt, **template)) for prompt in told or [shown[0]["prompt"]])
+    longest = max(longest, sampler.longest_prompt([row["prompt"] for row in shown]))
     if sampler.context_length is None:
         return config.max_completion_length
     told_peers = any(context.needs_peers for context in contexts)

@@ -1,7 +1,7 @@
 """What can be set: `core` reads it, `parts` are the sections with their defaults, `commands` one config for each command."""
 
 from dasd.config.commands import EvalConfig, ProbeConfig, RunConfig, TokensConfig
-from dasd.config.core import BadInput, RunFailed, Section, dump_config, load_config, make_config, nearest, validate
+from dasd.config.core import BadInput, RunFailed, Section, dump_config, filled, load_config, make_config, nearest, validate
 from dasd.config.parts import (
     BASES,
     BUNDLED,
@@ -45,6 +45,7 @@ __all__ = [
     "ValidationConfig",
     "base_of_task",
     "dump_config",
+    "filled",
     "is_bundled",
     "load_config",
     "make_config",

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import to_jsonable_python
 
 from dasd.presets import PRESETS
 
@@ -170,6 +171,29 @@ def _not_finite(values: Any, path: str = "") -> Iterator[tuple[str, float]]:
     elif isinstance(values, list | tuple):
         for index, value in enumerate(values):
             yield from _not_finite(value, f"{path}[{index}]")
+
+
+def filled(kind: Any, said: Any, default: Any = None) -> Any:
+    """What was written down of a `kind` by an earlier version, with the defaults of the settings that came since.
+
+    `said` is not checked, and what it says stays as it is. Only what `kind` declares can have come since: a mapping of free
+    keys, such as `training.trl`, is the same only if it is the same.
+
+    default  the section's values where they are not its own; as JSON has them
+    """
+    fields = getattr(_section_in(kind), "model_fields", {})
+    if isinstance(said, list):
+        return [filled(kind, entry) for entry in said]
+    if not fields or not isinstance(said, Mapping):
+        return said
+    values = dict(said)
+    for name, field in fields.items():
+        ours = field.get_default(call_default_factory=True) if default is None else getattr(default, name)
+        if name in said:
+            values[name] = filled(field.annotation, said[name], ours if isinstance(ours, BaseModel) else None)
+        elif default is not None or not field.is_required():
+            values[name] = to_jsonable_python(ours)
+    return values
 
 
 def dump_config(config: BaseModel) -> str:

@@ -48,6 +48,13 @@ def base_of_task(path: str, task: str) -> str:
     return f"{BUNDLED}/{task}" if path == BUNDLED and task in BASES[1:] else path
 
 
+_TAKEN = {
+    "id", "prompt", "problem", "answer", "solution", "hint",  # of every problem
+    "prompts", "completion", "completions", "completion_ids", "trainer_state", "log_metric", "log_extra", "environments",
+    "image", "images",  # TRL takes a row that has them for one of a multimodal model
+}  # fmt: skip
+
+
 class ColumnsConfig(Section):
     """Which columns of the dataset hold what."""
 
@@ -60,8 +67,8 @@ class ColumnsConfig(Section):
     @field_validator("further")
     @classmethod
     def _names_are_free(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if taken := sorted({"id", "prompt", "problem", "answer", "solution", "hint", "completions"} & set(value)):
-            raise ValueError(f"{taken[0]!r} is given to rewards as it is; further columns have other names")
+        if taken := sorted(_TAKEN & set(value)):
+            raise ValueError(f"{taken[0]!r} means something else to rewards or to TRL: further columns have other names")
         return value
 
 

@@ -4,7 +4,7 @@ from dasd.credit.advantage import GroupRelative
 from dasd.credit.controls import CONTROLS, Controlled, without_control
 from dasd.credit.direction import DirectionAdaptive
 from dasd.credit.divergence import Divergence, chunked_divergence
-from dasd.credit.methods import METHODS, Method, assign_credit, has_teacher, make_method, needs_of
+from dasd.credit.methods import METHODS, Method, assign_credit, has_teacher, make_method, needs_of, unmet_needs
 from dasd.credit.schedule import Schedule, at_step
 from dasd.credit.signals import Credit, DivergenceTerm, TokenSignals, ratios
 
@@ -27,5 +27,6 @@ __all__ = [
     "make_method",
     "needs_of",
     "ratios",
+    "unmet_needs",
     "without_control",
 ]

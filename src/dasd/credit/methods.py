@@ -45,6 +45,9 @@ class Method(Protocol):
     def __call__(self, signals: TokenSignals) -> Credit: ...
 
 
+_OF_THE_TEACHER = {  # of a method's needs
+    "teacher_entropies", "teacher_distribution", "teacher_entropy_history", "contrast_logps", "batch_totals", "evidence",
+}  # fmt: skip
 _CAPPED_FORWARD_KL = Divergence("forward_kl", summand_cap=0.05)
 
 METHODS: dict[str, Method] = {
@@ -136,6 +139,13 @@ def needs_of(method: Any) -> frozenset[str]:
 def has_teacher(method: Any) -> bool:
     """Whether there is a teacher at all: whoever reads anything of one reads its log-probs."""
     return "teacher_logps" in needs_of(method)
+
+
+def unmet_needs(method: Any) -> str | None:
+    """What speaks against the method's `needs`, in a sentence: it reads of a teacher that it does not have; None if nothing."""
+    if has_teacher(method) or not (unmet := sorted(needs_of(method) & _OF_THE_TEACHER)):
+        return None
+    return f"this method needs {unmet[0]}, which comes with a teacher: its `needs` must have teacher_logps, too"
 
 
 def _build(name: str, default: Any, values: Mapping[str, Any]) -> Any:

@@ -50,6 +50,13 @@ def join(tables: Sequence[Table]) -> Table:
     return _table([dict(row) for table in tables for row in table.rows])
 
 
+def parted_otherwise(columns: Sequence[str]) -> str | None:
+    """What is wrong with a header whose names are not parted by commas; None where they are."""
+    if len(columns) != 1 or (mark := next((mark for mark in ";\t|" if mark in columns[0]), None)) is None:
+        return None
+    return f"has one column, {columns[0]!r}: its fields are parted by {mark!r}, commas are read"
+
+
 def float_text(value: float, shortest: str | None = None) -> str:
     """A binary float as a decimal: 5.0 is 5, 2e-05 is 0.00002; `shortest` is its shortest form where it is no double.
 
@@ -105,6 +112,8 @@ def _read_csv(path: Path) -> Table:
             if not cells:
                 continue  # an empty line
             if len(cells) != len(columns):
+                if fault := parted_otherwise(columns):
+                    raise BadInput(f"{path} {fault}")
                 raise BadInput(
                     f"{path}, line {reader.line_num}: {len(cells)} fields, and the header has {len(columns)}: is a "
                     "comma not in quotes?"

@@ -12,6 +12,7 @@ from typing import Any
 
 from dasd.config import BUNDLED, BadInput, DataConfig, nearest
 from dasd.data.cells import is_conversation, json_of, question_of, reply_of, text_of
+from dasd.data.files import parted_otherwise
 from dasd.data.sources import load_rows
 from dasd.prompts import with_system_prompt
 from dasd.tasks import make_task
@@ -22,12 +23,21 @@ JUNK_TRIED = 8  # problems
 
 
 def load_problems(config: DataConfig) -> list[Problem]:
-    """The problems of a config, each once, in the order of its sources and their rows. Raises BadInput."""
+    """The problems of a config, each once, in the order of its sources and their rows. Raises BadInput.
+
+    All of them have the further columns of any source, None where theirs has no such column.
+    """
     parts = config.parts
+    further = list(dict.fromkeys(column for part in parts for column in part.columns.further))
+    if further and all(part.source == BUNDLED for part in parts):
+        raise BadInput(
+            f"data.columns.further {further[0]}: bundled problems have no further columns: set data.source, or leave it out"
+        )
     if len(parts) == 1:
         return _of_source(parts[0])
     named = zip(source_names(config), parts, strict=True)
-    return [replace(problem, id=f"{name}/{problem.id}") for name, part in named for problem in _of_source(part)]
+    found = [replace(problem, id=f"{name}/{problem.id}") for name, part in named for problem in _of_source(part)]
+    return [replace(each, further=tuple((column, dict(each.further).get(column)) for column in further)) for each in found]
 
 
 def source_names(config: DataConfig) -> list[str]:
@@ -79,8 +89,8 @@ def _of_source(config: DataConfig) -> list[Problem]:
     for role, column in [*columns.items(), *(("further", column) for column in config.columns.further)]:
         if column not in table.columns:
             have, remedy = ", ".join(table.columns), " or null if there is none" if role in ("solution", "hint") else ""
-            if len(table.columns) == 1 and (mark := next((mark for mark in ";\t|" if mark in have), None)):
-                raise BadInput(f"{config.source} has one column, {have!r}: its fields are parted by {mark!r}, commas are read")
+            if fault := parted_otherwise(table.columns):
+                raise BadInput(f"{config.source} {fault}")
             raise BadInput(
                 f"{config.source} has no column {column!r}{nearest(column, table.columns)} It has: {have}. "
                 f"Set data.columns.{role} to the right one{remedy}."
@@ -123,8 +133,13 @@ def _problem(index: int, row: Mapping[str, Any], config: DataConfig) -> Problem:
             needs = "problem" if role == "problem" else "gold answer"
             raise ValueError(f"column {column!r} is empty; every row needs a {needs}")
     question, answer = texts.pop("problem") or "", texts.pop("answer") or ""
-    further = tuple((column, json_of(row[column])) for column in config.columns.further)
-    problem = Problem(str(index), question, answer, texts.get("solution"), texts.get("hint"), further=further)
+    further = []
+    for column in config.columns.further:
+        try:
+            further.append((column, json_of(row[column])))
+        except ValueError as fault:
+            raise ValueError(f"column {column!r} {fault}") from None
+    problem = Problem(str(index), question, answer, texts.get("solution"), texts.get("hint"), further=tuple(further))
     return _asked(problem, conversation, config)
 
 

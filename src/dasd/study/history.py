@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from dasd.config import BadInput
+from dasd.config import BadInput, RunConfig, filled
 from dasd.files import append_lines, read_lines, write_text
 from dasd.study.cells import Cell, all_cells, candidates, settings_of
 from dasd.study.config import Study, flat, is_of
@@ -95,29 +95,21 @@ def _why_another(cell: Cell) -> str | None:
 
 
 def _changed(cell: Cell, settings: Mapping[str, Any]) -> list[str]:
-    """Which `settings` of a cell are none that it would be run with now. What either version of them does not have is unknown,
-    but for settings of the method; so is what a search tries that is still open.
+    """Which `settings` of a cell are none that it would be run with now. What an earlier version did not have was at its
+    default. What this one does not have is unknown, but for settings of the method; so is what a search tries that is open.
     """
     choice = read_choice(cell.study, cell.task, cell.arm)
     tried = next(iter(candidates(cell.study, cell.arm))) if choice is None else {}
     now, changed = settings_of(cell.run_config(choice["chosen"] if choice else tried)), []
-    for section, was in settings.items():
-        ours = now.get(section, {})
+    before = filled(RunConfig, settings)
+    for section in settings:
+        was, ours = before[section], now.get(section, {})
         for key in {**was, **ours} if section == "method" else [key for key in was if key in ours]:
             name = f"{section}.{key}"
             unknown = cell.candidate is None and any(is_of(each, [name]) for each in tried)
-            before, after = was.get(key, "absent"), ours.get(key, "absent")
-            same = before == after if section == "method" else _agree(before, after)
-            if not same and not unknown:
+            if was.get(key, "absent") != ours.get(key, "absent") and not unknown:
                 changed.append(f"{name} ({_shown(was, key)}, now {_shown(ours, key)})")
     return changed
-
-
-def _agree(before: Any, after: Any) -> bool:
-    """Whether two values are the same, at every depth where both versions have something."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        return all(_agree(before[key], after[key]) for key in before.keys() & after.keys())
-    return bool(before == after)
 
 
 def _shown(settings: Mapping[str, Any], key: str) -> str:

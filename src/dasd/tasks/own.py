@@ -20,6 +20,8 @@ from dasd.tasks.workers import WorkerPool
 
 logger = logging.getLogger("dasd")
 LOAD = ""  # in place of a method: the file is run once before the first call, in nobody's time
+MOST_OF_A_REASON = 400  # characters
+_FAILED = GradeStatus.GRADER_ERROR
 SECONDS = 10.0  # of one call, unless the task has an attribute `seconds`
 
 
@@ -41,7 +43,7 @@ class OwnTask:
             )
         self.name = str(getattr(self.task, "name", function))
         self.seconds = float(getattr(self.task, "seconds", SECONDS))
-        self._said: set[str] = set()  # reasons why it failed
+        self._said: set[str] = set()  # kinds of reasons why it failed
         self._pool = WorkerPool("dasd.tasks.own", "call", warm_up=(*self._target, LOAD, None, ""))
         if callable(getattr(self.task, "make_problems", None)):
             self.make_problems = self._make_problems
@@ -54,7 +56,7 @@ class OwnTask:
         says = f"make_problems of task {self.name}"
         try:
             made = self.task.make_problems(count, seed, split)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(f"{says}({count}, {seed}, {split!r}) failed: {type(error).__name__}: {error}") from error
         if not isinstance(made, list | tuple) or not made:
             raise ValueError(f"{says} must return a list of dasd.tasks.base.Problem, got {made!r:.80}")
@@ -74,9 +76,13 @@ class OwnTask:
         return list(made)
 
     def gold_completion(self, problem: Problem) -> str:
-        """The task's own, or a box around the answer."""
-        own = getattr(self.task, "gold_completion", None)
-        return str(own(problem)) if callable(own) else f"\\boxed{{{problem.answer}}}"
+        """The task's own, or a box around the answer. Raises ValueError where the task's own fails."""
+        if not callable(own := getattr(self.task, "gold_completion", None)):
+            return f"\\boxed{{{problem.answer}}}"
+        try:
+            return str(own(problem))
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"gold_completion of task {self.name} failed: {type(error).__name__}: {error}") from error
 
     def grade(self, problem: Problem, completion: str) -> Grade:
         return self.grade_all([(problem, completion)])[0]
@@ -85,10 +91,13 @@ class OwnTask:
         found = self._pool.map([(*self._target, "grade", *pair) for pair in pairs], self.seconds)
         silent = f"no answer in {self.seconds:g} s, or its process ended"
         grades = [each if isinstance(each, Grade) else failed_with(each or silent) for each in found]
-        reasons = [grade.reason for grade in grades if grade.reason is not None]
-        if new := set(reasons) - self._said:
-            self._said |= new
-            logger.warning("task %s: grade failed on %d of %d completions: %s", self.name, len(reasons), len(grades), min(new))
+        failed = [grade.reason or "it says GRADER_ERROR and no reason" for grade in grades if grade.status is _FAILED]
+        new = {_kind(reason): reason for reason in sorted(failed, reverse=True) if _kind(reason) not in self._said}
+        if new:
+            self._said |= set(new)
+            logger.warning(
+                "task %s: grade failed on %d of %d completions: %s", self.name, len(failed), len(grades), min(new.values())
+            )
         return grades
 
     def check_steps(self, problem: Problem, completion: str) -> StepCheck:
@@ -120,15 +129,20 @@ def call(path: str, function: str, settings: str, method: str, problem: Problem 
 
 
 def failed_with(reason: str) -> Grade:
-    return Grade(GradeStatus.GRADER_ERROR, reason=reason[:400])
+    return Grade(_FAILED, reason=reason[:MOST_OF_A_REASON])
+
+
+def _kind(reason: str) -> str:
+    """Of a reason what it may have in common with others: after a colon stands what was read."""
+    return reason.partition(":")[0]
 
 
 def as_grade(result: Any) -> Grade:
     """A user's verdict: a `Grade`, true or false, or a number from 0 to 1 of which 1 is right. Raises TypeError for others."""
     if isinstance(result, Grade):
-        return Grade(
-            GradeStatus(result.status), None if result.extracted is None else str(result.extracted)[:200], result.score
-        )
+        extracted = None if result.extracted is None else str(result.extracted)[:200]
+        reason = None if result.reason is None else str(result.reason)[:MOST_OF_A_REASON]
+        return Grade(GradeStatus(result.status), extracted, result.score, reason)
     if isinstance(result, bool | int | float) and 0 <= result <= 1:
         return Grade(GradeStatus.CORRECT if result == 1 else GradeStatus.INCORRECT, None, float(result))
     raise TypeError(f"grade must return a Grade, a bool or a number from 0 to 1, got {result!r}")
@@ -139,7 +153,7 @@ def _make(path: str, function: str, settings: str) -> Any:
     made = load_function(path, function)
     try:
         return made(**json.loads(settings))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{function} in {path} with data.task_settings {settings}: {type(error).__name__}: {error}") from error
 
 

@@ -174,6 +174,11 @@ def wrong_hints(context: PrivilegedContext, method: Any) -> PrivilegedContext | 
     return context.wrong(getattr(without_control(method), "hints_from", "other_problems"))
 
 
+def number_of_wrong_hints(method: Any) -> int:
+    """How many wrong hints, `choice` 0 and on, a method that contrasts hints may be given; 1 of others."""
+    return int(getattr(without_control(method), "wrong_hints", 1))
+
+
 def choose_peers(texts: Sequence[str], fitting: Sequence[bool], index: int, group: range) -> list[str]:
     """Fitting (accepted, say) rollouts of `index`'s group whose text differs from its own, the next ones first."""
     following = [*range(index + 1, group.stop), *range(group.start, index)]

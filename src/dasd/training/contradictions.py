@@ -7,19 +7,16 @@ from typing import Any
 from torch import nn
 
 from dasd.analysis.attention import refuse_hidden_attention
+from dasd.credit import unmet_needs
 from dasd.models import without_adapter
 from dasd.teacher.weights import refuse_sharded_copy
-
-_OF_THE_TEACHER = {  # of a method's needs
-    "teacher_entropies", "teacher_distribution", "teacher_entropy_history", "contrast_logps", "batch_totals", "evidence",
-}  # fmt: skip
 
 
 def refuse_contradictions(trainer: Any) -> None:
     """Raises ValueError for settings of a trainer that contradict each other, its model or how it is shared by processes."""
     args = trainer.args
-    if not trainer.has_teacher and (unmet := sorted(trainer.needs & _OF_THE_TEACHER)):
-        raise ValueError(f"this method needs {unmet[0]}, which comes with a teacher: its `needs` must have teacher_logps, too")
+    if unmet := unmet_needs(trainer.method):
+        raise ValueError(unmet)
     if "attention_entropies" in trainer.needs:
         refuse_hidden_attention(without_adapter(trainer.accelerator.unwrap_model(trainer.model)))
     dropout = [name for name, module in trainer.model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]

@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from dasd.models import keep_generation_config, load_model, model_path
 from dasd.progress import track
 from dasd.prompts import tokenize_prompt
 from dasd.tasks.base import Problem, Task
-from dasd.teacher.context import PrivilegedContext, wrong_hints
+from dasd.teacher.context import PrivilegedContext, number_of_wrong_hints, wrong_hints
 from dasd.trained import Trained, facts_of_run
 from dasd.training.arguments import place_reporters, too_few_problems, trainer_arguments
 from dasd.training.batches import whole_batches
@@ -148,8 +149,9 @@ def _optimise(config: RunConfig, trainer: SelfDistillationTrainer, tokenizer: An
     steps = [logs for logs in trainer.state.log_history if "reward" in logs]
     if steps and all(map(has_no_reward, steps)):
         raise RunFailed(
-            "no completion of the whole run had a reward: verifier and rewards failed on all of them, and no final model was "
-            f"written; `dasd doctor {output / CONFIG}` tries them", goes_on=False,
+            "no completion of the whole run had a reward: verifier and rewards failed on all of them, or could not decide, and "
+            f"no final model was written; `dasd doctor {output / CONFIG}` tries them. Mend them, and give another --output, or "
+            "delete this one", goes_on=False,
         )  # fmt: skip
     if (made := trainer.state.global_step) < config.training.steps:
         raise RunFailed(f"training ended after {made} of {config.training.steps} steps, and no final model was written")
@@ -167,7 +169,7 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
             f"model.path {config.model.path} is a LoRA adapter: make it a plain model first, with "
             f"`dasd merge {config.model.path} --output FOLDER`, and train that"
         )
-    _, contexts = method_and_contexts(config)
+    method, contexts = method_and_contexts(config)
     arguments = trainer_arguments(config)
     check_vllm(arguments)
     problems, task = load_problems(config.data), task_of(config.data)
@@ -188,11 +190,11 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
     def longest_prompt(problem: Problem) -> int:
         row = as_row(problem)
         lengths = [len(tokenize_prompt(tokenizer, row["prompt"], **template))]
-        for kind in contexts:
-            if (told := kind.prompt(row, ["a peer"], rows)) is not None:
+        for kind, choice in product(contexts, range(number_of_wrong_hints(method))):
+            if (told := kind.prompt(row, ["a peer"], rows, choice)) is not None:
                 peer = config.training.max_completion_length if kind.context(row, ["a peer"], rows) == "a peer" else 0
                 lengths.append(len(tokenize_prompt(tokenizer, told, **teacher_template)) + peer)
-            if (alone := kind.prompt(row, (), rows)) is not None:
+            if (alone := kind.prompt(row, (), rows, choice)) is not None:
                 lengths.append(len(tokenize_prompt(tokenizer, alone, **teacher_template)))
         return max(lengths)
 

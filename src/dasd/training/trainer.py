@@ -39,7 +39,7 @@ from dasd.credit import (
 )
 from dasd.credit.signals import high_entropy
 from dasd.prompts import Prompt, tokenize_prompt, without_answer
-from dasd.teacher.context import PrivilegedContext, choose_peers, wrong_hints
+from dasd.teacher.context import PrivilegedContext, choose_peers, number_of_wrong_hints, wrong_hints
 from dasd.teacher.weights import TeacherWeights
 from dasd.training.callbacks import StepLines
 from dasd.training.cards import write_trainer_card
@@ -371,8 +371,9 @@ class SelfDistillationTrainer(TokenCreditTrainer):
     @property
     def _wrong_hints(self) -> list[tuple[PrivilegedContext, int]]:
         """The wrong context and a choice of it, for as many wrong hints as the teacher may be given."""
-        count = getattr(self.method_now, "wrong_hints", 1)
-        return [] if self.wrong_context is None else [(self.wrong_context, choice) for choice in range(count)]
+        if self.wrong_context is None:
+            return []
+        return [(self.wrong_context, choice) for choice in range(number_of_wrong_hints(self.method_now))]
 
     @property
     def _other_rows(self) -> Any:

@@ -13,7 +13,7 @@ from pydantic import Field
 from dasd.config import BadInput, make_config
 from dasd.config.core import Section
 from dasd.config.parts import MethodConfig, TeacherConfig
-from dasd.credit import Method, make_method
+from dasd.credit import Method, make_method, unmet_needs
 from dasd.teacher.context import PrivilegedContext
 
 # What a worker's pass over the completions gives. Whole distributions, contrasted hints and sums over steps are not there.
@@ -38,10 +38,12 @@ def read(values: Mapping[str, Any] | None) -> tuple[DasdConfig, Method, Privileg
         context = PrivilegedContext(teacher.context, teacher.template, teacher.fraction)
     except (ValueError, TypeError) as error:
         raise BadInput(f"dasd: {error}") from None
+    if unmet := unmet_needs(method):
+        raise BadInput(f"dasd.method.name {config.method.name}: {unmet}")
     if missing := sorted(method.needs - GIVEN):
         raise BadInput(
             f"dasd.method.name {config.method.name} needs {missing[0]}, which dasd does not compute under verl: train it with "
-            "`dasd train`, or take a method of one number a token (dasd, rlrt, antisd, grpo)"
+            "`dasd train`, or take a method of one number a token (dasd, rlrt, egrsd, grpo)"
         )
     if teacher.weights not in WEIGHTS:
         raise BadInput(f"dasd.teacher.weights {teacher.weights} is not there under verl: take {', '.join(WEIGHTS)}")
