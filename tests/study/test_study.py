@@ -391,45 +391,53 @@ def start(path: Path, *more: str) -> subprocess.Popen:
 
 @pytest.mark.slow
 def test_from_a_kill_to_the_report(tmp_path, capsys):
-    """Killed within a cell, the command is given again: no cell is done twice, and table, text, figures and page are there."""
+    """Killed within a cell, the command is given again: no cell is done twice, and table, text, figures and page are there.
+
+    One seed of each arm is run, the other is a copy of the reference's, turned round: a cell takes three processes.
+    """
     path = write(tmp_path, suites={"countdown": ["countdown/more_numbers"]}, suite_limit=2)
     given = load_study(path, {})
-    cells = all_cells(given)
+    first, other, second, copied = all_cells(given)
+    for cell in (other, copied):  # done for the time being
+        outcome(cell, {name: [0] for name in (cell.own_set, *cell.suites)})
     study_process = start(path)
     try:
         end = time.monotonic() + 240
-        while not (cells[0].done and (cells[1].folder / "log.txt").exists()):
+        while not (first.done and (second.folder / "log.txt").exists()):
             assert time.monotonic() < end
             assert study_process.poll() is None
             time.sleep(0.1)
     finally:
         study_process.send_signal(signal.SIGKILL)
         study_process.wait()
-    before = (cells[0].folder / "outcome.json").stat().st_mtime
+    before = (first.folder / "outcome.json").stat().st_mtime
+    kept = {name: value for name, value in first.outcome.items() if name != "settings"}
+    for found in kept["sets"].values():
+        found["right"].reverse()
+    for cell in (other, copied):
+        write_json(cell.folder / "outcome.json", kept)
     assert cli.run(["study", str(path), "--report", "--json"]) == 0
     half = json.loads(capsys.readouterr().out)
-    assert half["progress"]["done"] == 1
-    assert [row["avg"]["verdict"] for row in half["results"]] == ["reference", "unknown"] * 2
+    assert half["progress"]["done"] == 3
+    assert [row["avg"]["verdict"] for row in half["results"]] == ["reference", "one seed"] * 2
     assert cli.run(["study", str(path), "--workers", "2", "--json"]) == 0
     whole = json.loads(capsys.readouterr().out)
     assert whole["progress"]["done"] == whole["progress"]["cells"] == 4
-    assert (cells[0].folder / "outcome.json").stat().st_mtime == before
-    assert {name: len(kept["right"]) for name, kept in cells[0].outcome["sets"].items()} == {
-        "test": 3,
-        "countdown/more_numbers": 2,
-    }
+    assert (first.folder / "outcome.json").stat().st_mtime == before
+    right = {name: [cell.outcome["sets"][name]["right"] for cell in (second, copied, first, other)] for name in kept["sets"]}
+    assert {name: len(counts[0]) for name, counts in right.items()} == {"test": 3, "countdown/more_numbers": 2}
     reference, dasd, *suites = whole["results"]
     assert [(row["set"], row["problems"]) for row in suites] == [("countdown/more_numbers", 2)] * 2
     assert (dasd["seeds"], dasd["avg"]["difference"]["seeds"], reference["avg"]["difference"]) == ([0, 1], 2, None)
-    runs = [json.loads((cell.folder / "evaluation/summary.json").read_text()) for cell in cells]
-    for kind in ("avg", "pass"):
-        figures = [run[f"{kind}_at_2"] for run in runs]
-        mean = dasd[kind]["difference"]["mean"]
-        assert mean == pytest.approx((figures[2] + figures[3] - figures[0] - figures[1]) / 2)
+    figures = [json.loads((cell.folder / "evaluation/summary.json").read_text()) for cell in (second, first)]
+    for kind, of in (("avg", lambda counts: sum(counts) / 6), ("pass", lambda counts: sum(map(bool, counts)) / 3)):
+        ours, copy, theirs, reversed_copy = map(of, right["test"])
+        assert [ours, theirs] == pytest.approx([each[f"{kind}_at_2"] for each in figures])
+        assert dasd[kind]["difference"]["mean"] == pytest.approx((ours + copy - theirs - reversed_copy) / 2)
     assert dasd["curves"]["reward"]["step"] == [1]
     assert dasd["curves"]["validation"]["step"] == [0, 1]
     assert whole["deviations"] == []
-    assert load_config(RunConfig, cells[2].folder / "config.yaml").method.settings["beta"] == 0.02
+    assert load_config(RunConfig, second.folder / "config.yaml").method.settings["beta"] == 0.02
     page = (given.output / "study.html").read_text()
     assert "What is supported, and what is not" in page
     assert page.count("<svg") >= 4
