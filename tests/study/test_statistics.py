@@ -17,6 +17,7 @@ from dasd.study.statistics import (
     paired_difference,
     performance_profile,
     student_quantile,
+    student_tail,
 )
 
 
@@ -47,6 +48,36 @@ def test_student_quantiles_are_those_of_the_tables():
         assert student_quantile(0.975, freedom) == pytest.approx(expected, abs=1e-3)
         assert student_quantile(0.025, freedom) == pytest.approx(-expected, abs=1e-3)
     assert student_quantile(0.5, 3) == pytest.approx(0, abs=1e-4)
+
+
+def test_student_tails_are_those_of_the_tables_however_small():
+    assert student_tail([0.0, 1.0, -1.0], 1) == pytest.approx([0.5, 0.25, 0.75], abs=1e-5)
+    assert student_tail([2.776, 4.604, 8.610, 15.544], 4) == pytest.approx([0.025, 0.005, 0.0005, 0.00005], rel=1e-3)
+    assert student_tail(30.0, 2) == pytest.approx(
+        0.5 - 15 / math.sqrt(902), rel=1e-3
+    )  # t / (2 sqrt(2 + t^2)) is in closed form
+
+
+def test_p_values_are_students_where_problems_are_alike_and_no_draw_limits_them():
+    """Three differences of 0.1, 0.2 and 0.3 on every problem: t is sqrt(12). Closer together: 4,000 draws said 0.0005."""
+    reference = np.full((3, 20), 0.5)
+    apart = reference + np.array([[0.1], [0.2], [0.3]])
+    expected = 2 * (0.5 - math.sqrt(12) / (2 * math.sqrt(14)))
+    assert paired_difference(apart, reference).p_value == pytest.approx(expected, rel=1e-3)
+    assert paired_difference(reference, apart).p_value == pytest.approx(expected, rel=1e-3)
+    close = reference + np.array([[0.199], [0.2], [0.201]])
+    assert paired_difference(close, reference).p_value == pytest.approx(1 / 120000, rel=0.01)  # 1 / t^2 far out
+
+
+def test_p_values_are_those_of_the_draws():
+    """Both kinds of noise at once, drawn: a normal mean of problems plus Student's t of the seeds."""
+    rng = np.random.default_rng(5)
+    arms = [rng.normal(0.5 + shift, 0.02, (4, 1)) + rng.normal(0, 0.15, (4, 60)) for shift in (0.03, 0.0)]
+    gaps = arms[0] - arms[1]
+    error = gaps.mean(axis=1).std(ddof=1) / 2
+    problems = rng.normal(0, gaps.mean(axis=0).std() / math.sqrt(60), 400_000)
+    drawn = gaps.mean() + problems + error * rng.standard_t(3, 400_000)
+    assert paired_difference(*arms).p_value == pytest.approx(2 * (drawn < 0).mean(), rel=0.05)
 
 
 def test_noise_takes_two_way_variances_apart():
