@@ -13,8 +13,9 @@ from dasd.study.cells import all_cells
 from dasd.study.claims import better
 from dasd.study.history import record
 from dasd.study.results import band, results, verdict
+from dasd.study.search import settle
 from dasd.study.sentences import sentences, signed
-from study.test_study import SMALL, answered, outcome, study
+from study.test_study import SMALL, answered, finish, outcome, study
 
 
 def test_a_verdict_needs_test_and_both_intervals():
@@ -42,6 +43,7 @@ def test_the_text_claims_no_more_than_the_verdicts():
         "progress": {"done": 3, "cells": 4, "failed": 1}, "reference": "grpo", "results": rows, "seeds": [0], "deviations": [],
         "minimum_effect": [{"task": "t", "effect": 0.02}], "plan": {"first": {"at": "now"}}, "tasks": ["t"], "num_samples": 16,
         "better": [{"arm": "a", "above": ["t"], "not_lower": ["t"], "better": True}], "pairs": [],
+        "choices": [],
     }  # fmt: skip
     text = sentences(found)
     assert "3 of 4 cells are done, 1 failed" in text[0]
@@ -55,6 +57,29 @@ def test_the_text_claims_no_more_than_the_verdicts():
     assert text[7].startswith(
         "Secondary: of 4 other comparisons (Pass@k and 1 other evaluation sets; a family of their own) 3 are"
     )
+
+
+def test_what_the_search_chose_for_one_alone_is_said(tmp_path):
+    """A difference of two arms at different rates is not that of their methods; and the best may lie beyond the grid."""
+    search = {
+        "grid": {"training.learning_rate": [1e-3, 3e-4, 1e-4]},
+        "arms": {"dasd": {"method.rho": [0.2, 0.5, 0.8]}},
+        "seeds": [7],
+    }
+    given = study(tmp_path, search=search)
+    for cell in all_cells(given):
+        if cell.candidate is None:
+            continue
+        rate, rho = cell.candidate["training.learning_rate"], cell.candidate.get("method.rho")
+        finish(cell, {1e-3: 0.3, 3e-4: 0.5, 1e-4: 0.4}[rate] if rho is None else 0.6 - rate - abs(rho - 0.5))
+    for arm in SMALL["arms"]:
+        settle(given, "countdown", arm, {})
+    said = [text for text in results(given)["findings"] if "search" in text]
+    assert said == [
+        "Not of the method alone, on countdown: grpo runs with training.learning_rate 0.0003, and by the search's choice on "
+        "validation problems dasd 0.0001 (ahead by 0.000).",
+        "The search took the smallest training.learning_rate that it tried, 0.0001, on countdown for dasd.",
+    ]
 
 
 def judged(task: str, arm: str, verdict: str, low: float, seeds: int = 3) -> dict[str, object]:

@@ -14,7 +14,7 @@ Record = dict[str, Any]
 def sentences(found: Record) -> list[str]:
     """The primary outcome first, task by task, then the secondary ones, then how the plan was kept."""
     said = [*_unfinished(found), *_primary(found), *_better(found), *_pairs(found), *_secondary(found)]
-    said += _short_of_seeds(found)
+    said += [*_apart_in_settings(found), *_at_the_end(found), *_short_of_seeds(found)]
     said += [sentence for kind in ("prediction", "gain_prediction") if found.get(kind) for sentence in found[kind]["sentences"]]
     return [*said, _plan(found)]
 
@@ -119,6 +119,52 @@ def _what(rows: Sequence[tuple[Record, str]]) -> str:
     others = len({(row["task"], row["set"]) for row, _ in rows if not row["own"]})
     parts = [*(["Pass@k"] if "pass" in kinds else []), *([f"{others} other evaluation sets"] if others else [])]
     return " and ".join(parts)
+
+
+def _apart_in_settings(found: Record) -> list[str]:
+    """What the search chose for an arm and not for the reference: a difference between them is not of the methods alone."""
+    reference, said = found["reference"], []
+    for task in found["tasks"]:
+        choices = _settled(found, task)
+        for key, theirs in choices[reference]["chosen"].items() if reference in choices else ():
+            apart = [choice for choice in choices.values() if choice["chosen"].get(key, theirs) != theirs]
+            names = ", ".join(f"{each['arm']} {each['chosen'][key]} (ahead by {_lead(each, key, theirs)})" for each in apart)
+            if names:
+                said.append(
+                    f"Not of the method alone, on {task}: {reference} runs with {key} {theirs}, and by the search's choice on "
+                    f"validation problems {names}."
+                )
+    return said
+
+
+def _at_the_end(found: Record) -> list[str]:
+    """Arms for which the search took the largest or smallest number that it tried: there may be better ones beyond."""
+    said = []
+    for task in found["tasks"]:
+        at: dict[str, list[str]] = {}
+        for choice in _settled(found, task).values():
+            for key, value in choice["chosen"].items():
+                tried = sorted({each["settings"][key] for each in choice["candidates"] if _is_number(each["settings"][key])})
+                if len(tried) > 2 and value in (tried[0], tried[-1]):  # of two one always is
+                    which = "largest" if value == tried[-1] else "smallest"
+                    at.setdefault(f"the {which} {key} that it tried, {value}", []).append(choice["arm"])
+        said += [f"The search took {what}, on {task} for {', '.join(arms)}." for what, arms in at.items()]
+    return said
+
+
+def _settled(found: Record, task: str) -> dict[str, Record]:
+    return {choice["arm"]: choice for choice in found["choices"] if choice["task"] == task and choice["chosen"]}
+
+
+def _lead(choice: Record, key: str, theirs: Any) -> str:
+    """By how much the best candidate of an arm is ahead of the best that has the reference's value."""
+    means = [(each["settings"][key] == theirs, each["mean"]) for each in choice["candidates"] if each["mean"] is not None]
+    with_theirs = [mean for same, mean in means if same]
+    return f"{max(mean for _, mean in means) - max(with_theirs):.3f}" if with_theirs else "an unknown amount"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _short_of_seeds(found: Record) -> list[str]:
