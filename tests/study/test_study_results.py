@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -187,7 +188,9 @@ def test_the_results_are_those_of_the_cells_paired(tmp_path):
     grpo_0, grpo_1, dasd_0, _ = all_cells(given)
     empty = results(given)
     assert (empty["progress"]["done"], empty["results"][1]["avg"]["verdict"]) == (0, "unknown")
-    assert build_study_page(empty, tmp_path / "empty.html").exists()
+    for file, title in (("direction/study.yaml", "direction"), ("lookahead/rate.yaml", "lookahead: rate")):
+        page = build_study_page(empty | {"study": str(tmp_path / file)}, tmp_path / "empty.html").read_text()
+        assert re.search("<h1[^>]*>(.*?)</h1>", page, re.DOTALL)[1].strip() == title
     answered(grpo_0, [0, 1, 2, 1])
     answered(grpo_1, [1, 1, 1, 2])
     answered(dasd_0, [1, 1, 2, 2])

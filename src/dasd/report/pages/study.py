@@ -46,7 +46,7 @@ def _content(found: Record) -> Record:
         ("samples a problem", found["num_samples"]),
     ]
     return {
-        "title": Path(found["study"]).parent.resolve().name or found["study"],
+        "title": _title(Path(found["study"]).resolve()),
         "facts": [
             ("cells", f"{done['done']} of {done['cells']} done" + (f", {done['failed']} failed" if done["failed"] else "")),
             ("reference", found["reference"]),
@@ -158,6 +158,12 @@ def _interval(value: Record | None) -> tuple[str, str]:
 
 def _ends(of: Record) -> str:
     return f"[{signed(of['low'])}, {signed(of['high'])}]"
+
+
+def _title(study: Path) -> str:
+    """The name of its folder, and that of the file where it has another than study.yaml: a folder may hold several."""
+    named = [study.parent.name, study.stem] if study.stem != "study" else [study.parent.name]
+    return ": ".join(name for name in named if name) or study.name
 
 
 def _effect(entry: Record) -> tuple[str, str]:
