@@ -11,8 +11,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dasd.assets import BASE_MODEL
 from dasd.cli import run as command
-from dasd.config import BadInput, RunConfig, dump_config, validate
+from dasd.config import BadInput, DataConfig, RunConfig, dump_config, validate
+from dasd.data.problems import as_row, load_problems
+from dasd.prompts import tokenize_prompt
 from dasd.tasks.math import MathTask
+from dasd.teacher.context import PrivilegedContext
 from dasd.training import callbacks, checkpoints, rewards, run
 from dasd.training.arguments import trainer_arguments
 
@@ -308,3 +311,17 @@ def test_what_was_cut_off_or_cannot_be_decided_earns_nothing():
     ]
     assert logged == {"grades/no_answer": 0.25, "grades/undecided": 0.25, "grades/grader_error": 0.0}
     assert reward(completions=completions, **columns) == [1.0, 1.0, None, 1.0]  # token ids are not known
+
+
+def test_room_for_a_peer_is_kept_only_where_a_peer_is_told():
+    """Under `rlcsd` each of several hints is looked at; of one peer the second is the row's own solution, and no peer."""
+    context, tokenizer = PrivilegedContext("peer_else_solution"), AutoTokenizer.from_pretrained(BASE_MODEL)
+    rows = [as_row(problem) for problem in load_problems(DataConfig(limit=4))]
+    told, own = (max(len(tokenize_prompt(tokenizer, context.prompt(row, peers))) for row in rows) for peers in (["a peer"], ()))
+    longest = (512 - told) // 2  # the peer, and the completion after it
+    assert own > told + 1
+    values = {"method": {"name": "rlcsd"}, "teacher": {"context": "peer_else_solution"}, "data": {"limit": 4}}
+    sizes = {"rollouts_per_step": 16, "group_size": 4, "micro_batch_size": 16}
+    run.prepare(validate(RunConfig, values | {"training": sizes | {"max_completion_length": longest}}))
+    with pytest.raises(BadInput, match="prompts are too long"):
+        run.prepare(validate(RunConfig, values | {"training": sizes | {"max_completion_length": longest + 1}}))

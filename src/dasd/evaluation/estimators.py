@@ -203,9 +203,14 @@ def mean_of_seeds(runs: Sequence[Draws], stream: int = 0) -> Draws:
     mean, count = _mean(runs, min(run.problems for run in runs)), len(runs)
     if count < 2:
         return mean
-    error = float(np.std([run.value for run in runs], ddof=1)) / math.sqrt(count)
+    error = error_of_seeds(runs)
     order = np.random.default_rng([stream, count]).permutation(RESAMPLES)
     return replace(mean, draws=mean.draws + error * _student(count - 1)[order])
+
+
+def error_of_seeds(runs: Sequence[Draws]) -> float:
+    """Standard error of the mean over training runs, two or more."""
+    return float(np.std([run.value for run in runs], ddof=1)) / math.sqrt(len(runs))
 
 
 def _mean(parts: Sequence[Draws], problems: float) -> Draws:

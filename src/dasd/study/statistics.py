@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dasd.evaluation.estimators import RESAMPLES, Draws, Estimate, draws_of, mean_of_seeds
+from dasd.evaluation.estimators import RESAMPLES, Draws, Estimate, draws_of, error_of_seeds, mean_of_seeds
 
 Scores = NDArray[np.float64]
 POWER, LEVEL = 0.8, 0.05
@@ -64,7 +64,7 @@ def _p_value(runs: Sequence[Draws]) -> float:
     around each draw of the problems. Drawn as well, it could not be less than one in so many draws, and many comparisons
     would never be told apart.
     """
-    error = float(np.std([run.value for run in runs], ddof=1)) / math.sqrt(len(runs)) if len(runs) > 1 else 0.0
+    error = error_of_seeds(runs) if len(runs) > 1 else 0.0
     if not error > 1e-9:  # one seed, or all alike: the problems alone tell
         return mean_of_seeds(runs).p_value
     means = np.mean([run.draws for run in runs], axis=0)

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from dasd.analysis.first_order import relative_gains
-from dasd.config import BadInput, DataConfig, ModelConfig, RunConfig, RunFailed, filled
+from dasd.config import BadInput, RunConfig, RunFailed, filled
 from dasd.files import read_json, write_json
 from dasd.folders import claim, sole_writer
 from dasd.progress import track
@@ -135,8 +135,7 @@ def _known_rollouts(folder: Path, config: RunConfig) -> list[Any] | None:
     known = read_json(folder / ROLLOUTS)
     if known is None:
         return None
-    settings = known["settings"] | {"data": filled(DataConfig, known["settings"]["data"])}
-    settings |= {"model": filled(ModelConfig, settings["model"])}
+    settings = filled(RunConfig, known["settings"])
     if differs := [key for key, value in _shared(config).items() if settings.get(key) != value]:
         raise BadInput(f"{folder} holds rollouts of another {differs[0]}: give another --output, or delete it")
     batches: list[Any] = known["batches"]

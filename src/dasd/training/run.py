@@ -192,7 +192,7 @@ def prepare(config: RunConfig) -> tuple[Any, Any, list[Problem], Task]:
         lengths = [len(tokenize_prompt(tokenizer, row["prompt"], **template))]
         for kind, choice in product(contexts, range(number_of_wrong_hints(method))):
             if (told := kind.prompt(row, ["a peer"], rows, choice)) is not None:
-                peer = config.training.max_completion_length if kind.context(row, ["a peer"], rows) == "a peer" else 0
+                peer = config.training.max_completion_length if kind.context(row, ["a peer"], rows, choice) == "a peer" else 0
                 lengths.append(len(tokenize_prompt(tokenizer, told, **teacher_template)) + peer)
             if (alone := kind.prompt(row, (), rows, choice)) is not None:
                 lengths.append(len(tokenize_prompt(tokenizer, alone, **teacher_template)))
