@@ -13,7 +13,7 @@ ROOT = Path(dasd.__file__).parent
 LAYERS = [
     {"own_files", "credit", "presets", "config", "files", "folders", "hub", "processes", "trained"},
     {"progress", "assets", "report", "prompts"},
-    {"tasks", "teacher", "models", "model_fit", "adapters", "results"},
+    {"tasks", "teacher", "models", "model_fit", "adapters", "results", "cpu_layout"},
     {"data"},
     {"evaluation"},
     {"analysis"},

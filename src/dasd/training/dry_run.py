@@ -197,6 +197,7 @@ def make_plan(config: RunConfig, hardware: Hardware) -> Plan:
         sharding=hardware.sharding,
         device=hardware.device,
         prompts=None if arguments.sampler == "trl" or hardware.sharding in ("fsdp2", "zero3") else groups,
+        lays_out=hardware.device == "cpu" and arguments.sampler != "trl" and sizes.weight_bytes == 2 and not sizes.packed_bytes,
         different=different if shares else None,
         bf16=arguments.bf16,
         checkpointing=arguments.gradient_checkpointing,
@@ -212,7 +213,10 @@ def make_plan(config: RunConfig, hardware: Hardware) -> Plan:
         vllm_sleeps=arguments.vllm_enable_sleep_mode,
     )
     try:
-        return Plan(config, hardware, arguments, sizes, work, estimate(sizes, work))
+        parts = estimate(sizes, work)
+        if work.lays_out and hardware.memory is not None and peak(parts) > hardware.memory:  # as sampling does without, then
+            parts = estimate(sizes, work := replace(work, lays_out=False))
+        return Plan(config, hardware, arguments, sizes, work, parts)
     except ValueError as error:
         raise BadInput(str(error)) from None
 

@@ -90,6 +90,7 @@ class Workload:
     sharding: Sharding = "none"
     device: Literal["gpu", "cpu"] = "gpu"
     prompts: int | None = None  # different ones among those of `rollouts`, where each is read once; None: one a rollout
+    lays_out: bool = False  # sampling on a CPU reads a copy of the bfloat16 weights (`cpu_layout`)
     different: int | None = None  # prompts of a micro-batch, of which the training pass reads each once; None: one a row
     bf16: bool = True
     checkpointing: bool = True
@@ -323,15 +324,18 @@ def _cache(sizes: ModelSizes, work: Workload) -> Part:
 
 
 def _sampling(sizes: ModelSizes, work: Workload) -> Part:
-    """Reading the prompts, and four float32 tensors of one position's logits; under autocast also cast weights."""
+    """Reading the prompts, and four float32 tensors of one position's logits; copies of weights that are cast or laid out."""
     if work.vllm != "none":
         return Part("sampling", 0.0, 0.0, "")
     compute, stream = _compute_bytes(sizes, work), _stream_bytes(sizes, work)
     read = work.rollouts if work.prompts is None else work.prompts
     prefill = read * work.prompt * (3 * compute * sizes.intermediate + 2 * stream * sizes.hidden)
     copies = 2 * sizes.layers * sizes.one_layer if precision(sizes, work) == "autocast" and not sizes.lora else 0
+    if work.lays_out:
+        copies += 2 * (sizes.layers * sizes.one_layer + sizes.head)
     logits = 16 * work.rollouts * sizes.vocab
-    return Part("sampling", prefill + copies + logits, 0.0, "prompts read at once, logits of one position")
+    how = f"prompts read at once, logits of one position{', a copy of the weights' if copies else ''}"
+    return Part("sampling", prefill + copies + logits, 0.0, how)
 
 
 def _vllm(work: Workload) -> Part:

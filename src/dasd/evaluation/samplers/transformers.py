@@ -19,6 +19,7 @@ import transformers
 from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from dasd.config import BadInput
+from dasd.cpu_layout import laid_out
 from dasd.evaluation.samplers.base import UNWATCHED, Messages, Request, Sampled, SamplingParams, Watch
 from dasd.model_fit import context_length, end_tokens
 from dasd.models import keep_head_input_contiguous
@@ -93,9 +94,10 @@ def write(
 
     Raises BadInput where the model's logits are not numbers.
     """
-    hook = keep_head_input_contiguous(model)
+    hook, warp = keep_head_input_contiguous(model), warp or _warp(params)
     try:
-        return _write(model, prompts, rows, noise, params, ends, pad, warp or _warp(params), first, limits, finished, tokens)
+        with laid_out(model):
+            return _write(model, prompts, rows, noise, params, ends, pad, warp, first, limits, finished, tokens)
     finally:
         hook.remove()
 
