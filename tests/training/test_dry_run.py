@@ -101,6 +101,19 @@ def test_a_reference_model_and_distributions_are_counted(plan):
     assert "distributions" not in sizes_of(plan())
 
 
+def test_sampling_on_a_cpu_lays_weights_out_where_there_is_room(plan, monkeypatch):
+    words = "--training.lora_rank 16 --training.rollouts_per_step 64 --training.micro_batch_size 1"
+    copy = 2 * (28 * 2048 * (2 * 2048 + 2 * 1024 + 3 * 6144) + 151_936 * 2048)
+    for there, lays_out in ((64 * GIB, True), (8 * GIB, False)):
+        monkeypatch.setattr(Hardware, "memory", there)
+        made = plan(words, device="cpu", gpu_memory=None)
+        assert made.work.lays_out is lays_out
+        assert (sizes_of(made)["sampling"][0] > copy) is lays_out
+    assert not plan(words + " --training.sampler trl", device="cpu", gpu_memory=None).work.lays_out
+    assert not plan(words + " --model.dtype float32", device="cpu", gpu_memory=None).work.lays_out
+    assert not plan(words).work.lays_out
+
+
 def test_a_cpu_has_its_own_defaults(plan, capsys, folder):
     """Autocast for an adapter on bfloat16 only; no checkpointing, no CUDA; this machine's memory, shared by its processes."""
     assert not plan("", device="cpu", gpu_memory=None).arguments.bf16
