@@ -92,6 +92,23 @@ def test_after_an_error_nothing_is_left():
     assert layer(torch.ones(4).bfloat16()).requires_grad
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["by default", "told to keep"])
+def test_the_copies_are_given_back_unless_glibc_was_told_to_keep_them(kept, monkeypatch):
+    """Small pieces, which glibc would keep: a step of 1,024 tokens of a 0.5 B model had 0.7 GiB of them."""
+    given_back = []
+    library = SimpleNamespace(malloc_trim=given_back.append)
+    monkeypatch.setattr(cpu_layout.ctypes, "CDLL", lambda name: library)
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    if kept:
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "100000000000")
+    with laid_out(nn.Linear(4, 4)):  # nothing to give back
+        pass
+    assert given_back == []
+    with laid_out(nn.Linear(4, 4).bfloat16()):
+        assert given_back == []
+    assert given_back == ([] if kept else [0])
+
+
 class Quantised(nn.Linear):
     pass
 

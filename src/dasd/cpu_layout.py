@@ -7,8 +7,10 @@ they give the same numbers, now and then another last bit.
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import torch
@@ -34,6 +36,8 @@ def laid_out(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             vars(layer).pop("forward", None)
+        if layers:
+            _give_back()
 
 
 def layers_to_lay_out(model: nn.Module) -> list[nn.Linear]:
@@ -54,6 +58,14 @@ def _forward(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
         return product(input.to(torch.bfloat16), weight, bias, "none", [], "")
 
     return forward
+
+
+def _give_back() -> None:
+    """The copies' memory to the system: they are many small pieces, which glibc keeps, and what comes next is larger than they
+    are. Not where the user has told glibc when to give back."""
+    with suppress(OSError, AttributeError):  # no glibc
+        if "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _supported() -> bool:
