@@ -130,6 +130,7 @@ def test_a_cpu_has_its_own_defaults(plan, capsys, folder):
     said = capsys.readouterr().out
     assert "GiB on each process" in said
     assert "on 2 processes on CPUs" in said
+    assert "MALLOC_TRIM_THRESHOLD_" in said
     assert "--sharding" not in said
 
 
