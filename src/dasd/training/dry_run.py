@@ -306,8 +306,8 @@ def _notes(plan: Plan) -> Iterator[str]:
     yield f"Prompts are taken as {plan.work.prompt} tokens (--prompt_length), completions as long as they may get."
     if plan.hardware.device == "cpu":
         yield (
-            "That is what tensors take. With completions of thousands of tokens glibc held up to 1.8 times as much; in the "
-            "environment MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 has it give back, for a seventh more time."
+            "That is what tensors take. With completions of thousands of tokens glibc held up to 1.8 times as much; with "
+            "MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 in the environment it gives back, a seventh slower."
         )
     if plan.vllm_holds is not None:
         yield f"vLLM's cache holds {plan.vllm_holds} rollouts of full length at once; the others wait."
