@@ -54,6 +54,7 @@ from dasd.training.passes import (
     trains_on_shared_prompts,
 )
 from dasd.training.sampling import filled, reason_against, write_rollouts
+from dasd.training.silence import fall
 from dasd.training.student_signals import add_outputs
 from dasd.training.vllm import tell_end_tokens, telling_vllm, warn_of_another_dtype
 
@@ -129,6 +130,8 @@ class TokenCreditTrainer(GRPOTrainer):
             raise RunFailed(f"{made} of {wanted} optimisation steps were made: the data gave no further batch of rollouts")
         if self.weights_changed is False:
             logger.warning("Nothing was learnt: after %d steps all weights are the base's.", self.state.global_step)
+        if self.is_world_process_zero() and (worse := fall(self.state.log_history)) is not None:
+            logger.warning(worse)
         return result
 
     @property
