@@ -44,7 +44,7 @@ def test_the_text_claims_no_more_than_the_verdicts():
         "progress": {"done": 3, "cells": 4, "failed": 1}, "reference": "grpo", "results": rows, "seeds": [0], "deviations": [],
         "minimum_effect": [{"task": "t", "effect": 0.02}], "plan": {"first": {"at": "now"}}, "tasks": ["t"], "num_samples": 16,
         "better": [{"arm": "a", "above": ["t"], "not_lower": ["t"], "better": True}], "pairs": [],
-        "choices": [],
+        "choices": [], "fallen": [],
     }  # fmt: skip
     text = sentences(found)
     assert "3 of 4 cells are done, 1 failed" in text[0]
@@ -58,6 +58,20 @@ def test_the_text_claims_no_more_than_the_verdicts():
     assert text[7].startswith(
         "Secondary: of 4 other comparisons (Pass@k and 1 other evaluation sets; a family of their own) 3 are"
     )
+
+
+def test_runs_that_made_their_model_worse_are_said(tmp_path):
+    given = study(tmp_path)
+    for cell in all_cells(given):
+        finish(cell)
+        if cell.arm == "dasd" and cell.seed == given.config.seeds[-1]:
+            kept = json.loads((cell.folder / "outcome.json").read_text())
+            kept["curves"]["reward"] = {str(step): 0.4 - 0.03 * step for step in range(1, 13)}
+            (cell.folder / "outcome.json").write_text(json.dumps(kept))
+    seeds = given.config.seeds
+    [said] = [text for text in results(given)["findings"] if "worse" in text]
+    assert said.startswith(f"Training made the model worse in 1 of {len(seeds)} runs of dasd on countdown")
+    assert said.endswith(f"seeds {seeds[-1]}).")
 
 
 def test_what_the_search_chose_for_one_alone_is_said(tmp_path):

@@ -26,6 +26,7 @@ from dasd.study.predicted import against_effects, gains_against_effects
 from dasd.study.search import read_choice
 from dasd.study.sentences import sentences
 from dasd.study.work import estimate
+from dasd.training.silence import fall
 
 MEASURES = ("avg", "pass")
 THRESHOLDS = [round(0.02 * step, 2) for step in range(51)]
@@ -72,6 +73,7 @@ def results(study: Study, workers: int = 1) -> Record:
         "results": rows,
         "better": better(rows),
         "pairs": _pairs(study, read),
+        "fallen": _fallen(read),
         "aggregate": [_aggregate(study, arm, read) for arm in config.arms],
         "thresholds": THRESHOLDS,
         "minimum_effect": effects,
@@ -92,6 +94,16 @@ def _read_all(study: Study) -> dict[tuple[str, str], Read]:
     for task in config.tasks:
         _same_problems(task, [entry for arm in config.arms for entry in read[task, arm]])
     return read
+
+
+def _fallen(read: Mapping[tuple[str, str], Read]) -> list[Record]:
+    """Task and arm of which training made the model worse in some cells, with their seeds."""
+    found = []
+    for (task, arm), cells in read.items():
+        rewards = {cell.seed: [reward for _, reward in sorted(_curve(kept, "reward").items())] for cell, kept in cells}
+        seeds = [seed for seed, of in rewards.items() if fall([{"reward": reward} for reward in of])]
+        found += [{"task": task, "arm": arm, "seeds": seeds, "cells": len(cells)}] if seeds else []
+    return found
 
 
 def _rows(study: Study, read: Mapping[tuple[str, str], Read]) -> list[Record]:

@@ -14,7 +14,7 @@ Record = dict[str, Any]
 def sentences(found: Record) -> list[str]:
     """The primary outcome first, task by task, then the secondary ones, then how the plan was kept."""
     said = [*_unfinished(found), *_primary(found), *_better(found), *_pairs(found), *_secondary(found)]
-    said += [*_apart_in_settings(found), *_at_the_end(found), *_short_of_seeds(found)]
+    said += [*_fallen(found), *_apart_in_settings(found), *_at_the_end(found), *_short_of_seeds(found)]
     said += [sentence for kind in ("prediction", "gain_prediction") if found.get(kind) for sentence in found[kind]["sentences"]]
     return [*said, _plan(found)]
 
@@ -119,6 +119,14 @@ def _what(rows: Sequence[tuple[Record, str]]) -> str:
     others = len({(row["task"], row["set"]) for row, _ in rows if not row["own"]})
     parts = [*(["Pass@k"] if "pass" in kinds else []), *([f"{others} other evaluation sets"] if others else [])]
     return " and ".join(parts)
+
+
+def _fallen(found: Record) -> list[str]:
+    return [
+        f"Training made the model worse in {len(of['seeds'])} of {of['cells']} runs of {of['arm']} on {of['task']} (reward in "
+        f"the last fifth of the steps under half of the first's; seeds {', '.join(map(str, of['seeds']))})."
+        for of in found["fallen"]
+    ]
 
 
 def _apart_in_settings(found: Record) -> list[str]:

@@ -52,8 +52,8 @@ def silences(logs: Mapping[str, float], has_teacher: bool) -> dict[str, str]:
 def fall(history: Sequence[Mapping[str, Any]]) -> str | None:
     """What there is to say of a run that ends with less than half of the reward that it began with; None of any other.
 
-    `history` are the metrics of each logged step. The first and the last fifth are compared, three steps each at least, and must
-    be apart by more than `CERTAIN` standard errors of their means; of less than nine steps nothing is said.
+    `history` are the metrics of each logged step. The first and the last fifth are compared, three steps each at least, and
+    must be apart by more than `CERTAIN` standard errors of their means; of less than nine steps nothing is said.
     """
     steps = [logs for logs in history if "reward" in logs and not has_no_reward(logs)]
     if len(steps) < 9:
