@@ -71,7 +71,7 @@ def test_runs_that_made_their_model_worse_are_said(tmp_path):
     seeds = given.config.seeds
     [said] = [text for text in results(given)["findings"] if "worse" in text]
     assert said.startswith(f"Training made the model worse in 1 of {len(seeds)} runs of dasd on countdown")
-    assert said.endswith(f"seeds {seeds[-1]}).")
+    assert said.endswith(f"seed {seeds[-1]}).")
 
 
 def test_what_the_search_chose_for_one_alone_is_said(tmp_path):

@@ -124,7 +124,7 @@ def _what(rows: Sequence[tuple[Record, str]]) -> str:
 def _fallen(found: Record) -> list[str]:
     return [
         f"Training made the model worse in {len(of['seeds'])} of {of['cells']} runs of {of['arm']} on {of['task']} (reward in "
-        f"the last fifth of the steps under half of the first's; seeds {', '.join(map(str, of['seeds']))})."
+        f"the last fifth of the steps under half of the first's; seed {', '.join(map(str, of['seeds']))})."
         for of in found["fallen"]
     ]
 
