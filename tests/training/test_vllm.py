@@ -162,6 +162,7 @@ def test_a_server_is_told_what_a_colocated_engine_is():
 
 def test_mixed_precision_decides_what_vllm_samples_in(train, caplog):
     trainer = train(max_steps=1)
+    caplog.clear()  # of what the run itself said
     assert vllm.computes_in(trainer) == "float32"
     vllm.warn_of_another_dtype(trainer, "torch.float32")
     assert not caplog.records
