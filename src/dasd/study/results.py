@@ -100,9 +100,9 @@ def _fallen(read: Mapping[tuple[str, str], Read]) -> list[Record]:
     """Task and arm of which training made the model worse in some cells, with their seeds."""
     found = []
     for (task, arm), cells in read.items():
-        rewards = {cell.seed: [reward for _, reward in sorted(_curve(kept, "reward").items())] for cell, kept in cells}
-        seeds = [seed for seed, of in rewards.items() if fall([{"reward": reward} for reward in of])]
-        found += [{"task": task, "arm": arm, "seeds": seeds, "cells": len(cells)}] if seeds else []
+        curves = [(cell.seed, sorted(_curve(kept, "reward").items())) for cell, kept in cells]
+        if seeds := [seed for seed, curve in curves if fall([{"reward": reward} for _, reward in curve])]:
+            found.append({"task": task, "arm": arm, "seeds": seeds, "cells": len(cells)})
     return found
 
 
