@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dasd.credit.routing import CENTERS, GAP_SCALES, GATES, MAPS, SIGMAS, SIGNALS, ranks
 from dasd.credit.schedule import Schedule, check_number, number
-from dasd.credit.signals import Credit, TokenSignals, masked_quantile, tally
+from dasd.credit.signals import Credit, TokenSignals, masked_mean, masked_quantile, tally
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,18 @@ class DirectionAdaptive:
     flip          low, high: that arm's direction is turned round; none
     gate          what the direction is multiplied by: gap  sigmoid(|gap_bar| - 1), small gaps count less;  none  1
                   threshold  1 where |gap_bar| > gate_threshold, else 0;  magnitude  min(|gap_bar|, 1)
-    gap_scale     unit of gap_bar: the rollout's median |gap|, its mean, its standard deviation, or one nat. Never centred: that
-                  flips signs. At least `TokenSignals.noise_floor`: where most gaps are rounding, and so is their median, the
-                  others count as gap_clip. A gap that is rounding counts as 0, whatever the scale
+    gap_scale     unit of gap_bar: the rollout's median |gap|, its mean, its standard deviation, or one nat. Not centred: that
+                  is for `baseline` to do. At least `TokenSignals.noise_floor`: where most gaps are rounding, and so is their
+                  median, the others count as gap_clip. A gap that is rounding counts as 0, whatever the scale
     gap_units     one unit for the rollout, or one for each side of tau, so that the smaller gaps of sure tokens carry credit
     gap_clip      gap_bar is clipped to [-gap_clip, gap_clip]
     sigma         one  sigma_H is the mean absolute deviation of H;  side  the mean distance from tau of each side's own tokens
     sigma_center  one: the deviation is from the mean of H, its median, or tau ("quantile")
     rank          the signal's rank in the rollout, from 0 to 1, takes its place
+    baseline      what the teacher's term is less: none  nothing;  rollout  its mean over the rollout's tokens that have a
+                  direction;  side  its mean over those of their side of tau (ours). A student's own tokens have a gap of
+                  -KL(student || teacher) in the mean, so without one deviating rewards, and conforming punishes, whatever is
+                  written; with one the sampled term says which tokens are better than the rest, as A_G says it of rollouts
 
     Raises ValueError for settings out of range.
     """
@@ -61,6 +65,7 @@ class DirectionAdaptive:
     sigma: Literal["one", "side"] = "one"
     sigma_center: Literal["mean", "median", "quantile"] = "mean"
     rank: bool = False
+    baseline: Literal["none", "rollout", "side"] = "none"
 
     def __post_init__(self) -> None:
         for name in ("rho", "gap_clip"):
@@ -81,7 +86,8 @@ class DirectionAdaptive:
     @property
     def is_uniform(self) -> bool:
         """Whether all tokens have one direction, whatever the signal says."""
-        return self.map in ("attract", "repel") and (self.arm, self.flip, self.gap_units) == ("both", "none", "one")
+        one_side = (self.arm, self.flip, self.gap_units) == ("both", "none", "one") and self.baseline != "side"
+        return self.map in ("attract", "repel") and one_side
 
     @property
     def needs(self) -> frozenset[str]:
@@ -89,16 +95,13 @@ class DirectionAdaptive:
 
     def __call__(self, signals: TokenSignals) -> Credit:
         omega, gap_bar = self.direction(signals)
-        term = number(self.beta) * omega * gap_bar
+        pull = omega * gap_bar
+        term = number(self.beta) * (pull - self._expected(pull, signals))
         return Credit(signals.rollout_advantages + term, omega, tally(signals, term, omega, self.rho))
 
     def direction(self, signals: TokenSignals) -> tuple[Tensor, Tensor]:
         """(B, T) omega, > 0 attract, < 0 repel, and (B, T) gap_bar, the normalised gap; both 0 where masked."""
-        valid = signals.valid
-        signal = torch.zeros_like(signals.gap) if self.is_uniform else SIGNALS[self.signal][0](signals)
-        if self.rank:
-            signal = ranks(signal, valid)
-        tau = masked_quantile(signal, valid, self.rho)
+        valid, (signal, tau) = signals.valid, self._unsure(signals)
         below = tau[:, None] - signal
         low, high = valid & (below >= 0), valid & (below < 0)
 
@@ -115,6 +118,26 @@ class DirectionAdaptive:
         omega = torch.where(sides[self.flip], -omega, omega)
         return omega.masked_fill(~sides[self.arm], 0.0), gap_bar
 
+    def _unsure(self, signals: TokenSignals) -> tuple[Tensor, Tensor]:
+        """(B, T) the signal, and (B,) tau, its quantile."""
+        signal = torch.zeros_like(signals.gap) if self.is_uniform else SIGNALS[self.signal][0](signals)
+        if self.rank:
+            signal = ranks(signal, signals.valid)
+        return signal, masked_quantile(signal, signals.valid, self.rho)
+
+    def _expected(self, pull: Tensor, signals: TokenSignals) -> Tensor:
+        """(B, T) what `baseline` takes off `pull`; 0 for tokens without a teacher or outside `arm`."""
+        expected = torch.zeros_like(pull)
+        if self.baseline == "none":
+            return expected
+        signal, tau = self._unsure(signals)
+        low = signal <= tau[:, None]
+        sides = [side for name, side in (("low", low), ("high", ~low)) if self.arm in (name, "both")]
+        for group in sides if self.baseline == "side" else [torch.stack(sides).any(0)]:
+            group = group & signals.taught
+            expected = torch.where(group, masked_mean(pull, group)[:, None], expected)
+        return expected
+
 
 # The tables themselves: what a user enters into one of them can be named.
 _CHOICES: dict[str, Collection[str]] = {
@@ -127,4 +150,5 @@ _CHOICES: dict[str, Collection[str]] = {
     "gap_units": ("one", "side"),
     "sigma": SIGMAS,
     "sigma_center": CENTERS,
+    "baseline": ("none", "rollout", "side"),
 }

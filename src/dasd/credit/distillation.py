@@ -167,6 +167,10 @@ class DirectionAdaptiveVocabulary(DirectionAdaptive):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.baseline != "none":
+            raise ValueError(
+                f"baseline must be none, got {self.baseline!r}: a divergence is an expectation, and has no noise to take off"
+            )
         if self.repel.kind != "jsd":
             raise ValueError(
                 f"repel must be a jsd, got {self.repel.kind}: it is maximised, and a KL has no bound (the policy collapses)"
