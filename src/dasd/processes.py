@@ -27,6 +27,18 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def leave() -> None:
+    """Ends the work with the others, once all of it is done: this process can then end by itself.
+
+    Threads of torch.distributed that live on while the interpreter shuts down abort it now and then ("terminate called without
+    an active exception"), and the launcher calls a run that is done a failure.
+    """
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def end_with(parent: int) -> None:
     """From now on this process ends when the one that started it, `parent`, is gone."""
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()

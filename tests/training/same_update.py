@@ -15,6 +15,7 @@ from accelerate.utils import DistributedType
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from dasd import processes
 from dasd.assets.build import build_tokenizer
 from dasd.config import RunConfig, validate
 from dasd.tasks.countdown import make_problems
@@ -72,10 +73,10 @@ def prescribed(step, place, vocabulary):
     return torch.randint(3, vocabulary, (2 + place + step % 2,), generator=generator).tolist()
 
 
-def run(folder, name, tokenizer, processes, passes=1, head_in_shards=False, **settings):
+def run(folder, name, tokenizer, several, passes=1, head_in_shards=False, **settings):
     """Two steps with plain gradient descent, whose update is as exact as the gradient."""
     settings = {"max_steps": 2, "optim": "sgd", "learning_rate": 0.5, "max_completion_length": 12} | settings
-    settings |= {"per_device_train_batch_size": ROLLOUTS // processes // passes, "gradient_accumulation_steps": passes}
+    settings |= {"per_device_train_batch_size": ROLLOUTS // several // passes, "gradient_accumulation_steps": passes}
     rows = as_dataset(make_problems(16, 0, "train"))
     if settings.get("context") == "hint":
         rows = rows.map(lambda row, index: {"hint": None if index % 2 else "try 3 * 7"}, with_indices=True)
@@ -150,14 +151,14 @@ def kill_and_resume(folder, teacher):
 
 if __name__ == "__main__":
     folder, sharding = Path(sys.argv[1]), (sys.argv[2:] or ["none"])[0]
-    tokenizer, processes = build_tokenizer(), int(os.environ.get("WORLD_SIZE", "1"))
+    tokenizer = build_tokenizer()
     if sharding == "fsdp":
         shard_on_cpus()
     elif sharding.startswith("zero"):
         zero_on_cpus(int(sharding[-1]))
     for name in SHARDED if sharding == "fsdp" else CASES:
         try:
-            run(folder, name, tokenizer, processes, use_cpu=sharding == "none", **CASES[name])
+            run(folder, name, tokenizer, processes.count(), use_cpu=sharding == "none", **CASES[name])
         except ValueError as error:
             if not sharding.startswith("zero"):
                 raise
@@ -166,3 +167,4 @@ if __name__ == "__main__":
             AcceleratorState._reset_state()  # DeepSpeed's settings are filled in once for a process
     if sharding != "none":
         kill_and_resume(folder, {} if sharding == "zero3" else {"weights": "ema", "ema_rate": 0.5})
+    processes.leave()

@@ -44,6 +44,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any] | int
     from dasd.training.run import METRICS, Result, train
 
     final = train(config)
+    processes.leave()
     if processes.is_main():
         console.print(f"Report: {build_report(Path(config.output))}", soft_wrap=True)
         result = Result.read(Path(config.output))
