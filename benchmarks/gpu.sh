@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What is to be measured on one GPU of 80 GB, about 25 minutes: step costs at Qwen3-0.6B and 1.7B shapes (random weights, bfloat16,
 # completions of up to 4,096 tokens) and a Countdown run from scratch at ten times the bundled model's size.
-# Not run yet: no GPU was at hand. On a CPU, SMOKE=1 runs the same commands on sizes of nothing, to see that they work.
+# Not run on a GPU yet. On a CPU, SMOKE=1 runs the same commands on sizes of nothing, to see that they work.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-runs/gpu}
