@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from dasd.credit import METHODS, DirectionAdaptive, GroupRelative, TokenSignals
+from dasd.credit import METHODS, DirectionAdaptive, GroupRelative, Schedule, TokenSignals, assign_credit, make_method
 
 POINTS = {
     **{name: {"map": name} for name in ("tanh", "linear", "hard", "attract", "repel")},
     "fork_only": {"map": "repel", "arm": "high"},
     "scaffold_only": {"map": "attract", "arm": "low"},
+    "less its side's mean": {"baseline": "side"},
 }
 
 
@@ -77,6 +78,9 @@ def test_only_a_direction_by_entropy_needs_it():
     assert needing == set(POINTS) - {"attract", "repel"}
     assert "entropies" in DirectionAdaptive(map="attract", gap_units="side").needs
     assert "entropies" in DirectionAdaptive(map="repel", flip="low").needs
+    assert "entropies" in make_method("conformity", {"baseline": "side"}).needs
+    assert "entropies" not in make_method("conformity", {"baseline": "rollout"}).needs
+    assert "teacher_entropies" in make_method("conformity", {"baseline": "side", "signal": "teacher_entropy"}).needs
 
 
 def test_rho_is_the_quantile_so_that_the_share_one_minus_rho_lies_above_tau():
@@ -370,6 +374,127 @@ def test_beta_scales_the_teachers_term_linearly():
     assert one.abs().max() > 0
 
 
+# ---------------------------------------------------------------- what the term is less
+
+# Six tokens, rho = 0.5: H = 0, 1, 2, 3, 4, 5, tau = 2.5. In nats, hard map, no gate, beta 1: omega = 1, 1, 1, -1, -1, -1
+#   gap = 1, -3, -1 | -1, -5, -3      omega * gap = 1, -3, -1 | 1, 5, 3: means -1 and 3, together (-3 + 9)/6 = 1
+SIX = [1.0, -3.0, -1.0, -1.0, -5.0, -3.0], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+IN_NATS = {"map": "hard", "gate": "none", "gap_scale": "none", "gap_clip": 10.0}
+ARMS, BASELINES = ("both", "low", "high"), ("rollout", "side")
+
+
+@pytest.mark.parametrize(
+    ("baseline", "arm", "term"),
+    [
+        ("none", "both", [1.0, -3.0, -1.0, 1.0, 5.0, 3.0]),
+        ("rollout", "both", [0.0, -4.0, -2.0, 0.0, 4.0, 2.0]),
+        ("side", "both", [2.0, -2.0, 0.0, -2.0, 2.0, 0.0]),
+        # only one side has a direction: its own mean either way, and the others have no term
+        ("rollout", "low", [2.0, -2.0, 0.0, 0.0, 0.0, 0.0]),
+        ("side", "low", [2.0, -2.0, 0.0, 0.0, 0.0, 0.0]),
+        ("rollout", "high", [0.0, 0.0, 0.0, -2.0, 2.0, 0.0]),
+        ("side", "high", [0.0, 0.0, 0.0, -2.0, 2.0, 0.0]),
+    ],
+)
+def test_the_baseline_is_the_mean_of_the_terms_by_hand(baseline, arm, term):
+    close(teacher_term(signals(*SIX), rho=0.5, arm=arm, baseline=baseline, **IN_NATS), [term])
+
+
+def test_a_token_at_tau_is_of_the_lower_side_whatever_its_direction():
+    # rho = 0.75 of the five tokens: tau = 3 is the fourth's own entropy, where the hard map says 0. Terms 1, -1, 2, 0: mean 0.5
+    given = signals(GAP, ENTROPY)
+    for baseline in BASELINES:
+        term = teacher_term(given, rho=0.75, arm="low", baseline=baseline, **IN_NATS)
+        close(term, [[0.5, -1.5, 1.5, -0.5, 0.0]])
+    # conformity: 1, -1, 2, 1 | 0, means 0.75 and 0
+    settings = IN_NATS | {"map": "attract"}
+    close(teacher_term(given, rho=0.75, baseline="side", **settings), [[0.25, -1.75, 1.25, 0.25, 0.0]])
+
+
+def test_masked_tokens_and_rollouts_without_a_teacher_are_in_no_mean_and_keep_their_advantage():
+    # the six tokens with two wild masked ones, and once more without a teacher; A_G = 0.5
+    gap = [1.0, -3.0, 400.0, -1.0, -1.0, -5.0, -300.0, -3.0]
+    one = signals(gap, [0.0, 1.0, 90.0, 2.0, 3.0, 4.0, 0.0, 5.0], advantage=0.5, mask=[1, 1, 0, 1, 1, 1, 0, 1])
+    tensors = (one.student_logps, one.teacher_logps, one.entropies, one.completion_mask, one.advantages)
+    pair = TokenSignals(*(torch.cat([tensor, tensor]) for tensor in tensors), has_teacher=torch.tensor([True, False]))
+    untaught = [0.5, 0.5, 0.0, 0.5, 0.5, 0.5, 0.0, 0.5]
+    side = DirectionAdaptive(beta=1.0, rho=0.5, baseline="side", **IN_NATS)(pair).advantages
+    close(side, [[2.5, -1.5, 0.0, 0.5, -1.5, 2.5, 0.0, 0.5], untaught])
+    rollout = DirectionAdaptive(beta=1.0, rho=0.5, baseline="rollout", **IN_NATS)(pair).advantages
+    close(rollout, [[0.5, -3.5, 0.0, -1.5, 0.5, 4.5, 0.0, 2.5], untaught])
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize("settings", [{}, {"map": "attract", "gate": "none"}, {"rank": True, "gate": "threshold"}], ids=str)
+def test_terms_less_a_baseline_have_the_mean_zero_and_the_others_none(baseline, arm, settings):
+    given = random_signals(10)
+    term = teacher_term(given, rho=0.6, arm=arm, baseline=baseline, **settings)
+    assert term.abs().max() > 0.1
+    for row, valid in enumerate(given.valid):
+        entropy, terms = given.entropies[row, valid].double().numpy(), term[row, valid].double().numpy()
+        low = entropy <= np.quantile(entropy, 0.6)
+        sides = {"low": [low], "high": [~low], "both": [low, ~low]}[arm]
+        for group in sides if baseline == "side" else [np.any(sides, axis=0)]:
+            assert abs(terms[group].mean()) < 2e-6
+        assert (terms[~np.any(sides, axis=0)] == 0).all()
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_baseline_moves_all_tokens_of_a_group_alike_and_leaves_omega(baseline):
+    given = random_signals(11)
+    plain, less = (DirectionAdaptive(beta=1.0, baseline=kind)(given) for kind in ("none", baseline))
+    assert torch.equal(less.omega, plain.omega)
+    moved = plain.advantages - less.advantages
+    for row, valid in enumerate(given.valid):
+        entropy = given.entropies[row, valid].double().numpy()
+        low = torch.from_numpy(entropy <= np.quantile(entropy, 0.8))
+        for group in (low, ~low) if baseline == "side" else (low | ~low,):
+            shifts = moved[row, valid][group]
+            torch.testing.assert_close(shifts, shifts[:1].expand_as(shifts), rtol=0.0, atol=2e-6)
+
+
+def test_the_credit_that_is_reported_is_less_the_baseline():
+    # 0, -4, -2 | 0, 4, 2: six of twelve on each side; A_G = 1: 1, -3, -1 | 1, 5, 3
+    given = signals(*SIX, advantage=1.0)
+    metrics = DirectionAdaptive(beta=1.0, rho=0.5, baseline="rollout", **IN_NATS)(given).metrics
+    shares = {name: metrics[f"credit/{name}"] for name in ("attracted", "repelled", "teacher", "sign_flips")}
+    assert shares == pytest.approx({"attracted": 0.5, "repelled": 0.5, "teacher": 12 / 18, "sign_flips": 2 / 6})
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_beta_weighs_what_is_left_and_may_be_a_schedule(baseline):
+    given = signals(*SIX)
+    settings = {"rho": 0.5, "baseline": baseline, **IN_NATS}
+    one, quarter = (DirectionAdaptive(beta=beta, **settings)(given).advantages for beta in (1.0, 0.25))
+    assert torch.equal(quarter, one / 4)
+    falling = DirectionAdaptive(beta=Schedule(1.0, 0.0, steps=4), **settings)
+    for step, share in enumerate((1.0, 0.75, 0.5, 0.25, 0.0, 0.0)):
+        assert torch.equal(assign_credit(given, falling, step).advantages, share * one)
+
+
+def test_a_sample_of_the_student_is_punished_for_what_it_is_by_conforming_without_a_baseline():
+    """Tokens of pi have a mean gap of -KL(pi || q): the term is a reward for being unsure of the teacher, not for a choice."""
+    rng = torch.Generator().manual_seed(0)
+    pi, q = (torch.softmax(2 * torch.randn(8, generator=rng), 0) for _ in range(2))
+    kl = float((pi * (pi / q).log()).sum())
+    tokens = torch.multinomial(pi, 20_000, replacement=True, generator=rng)[None]
+    ones = torch.ones(tokens.shape)
+    given = TokenSignals(pi.log()[tokens], q.log()[tokens], ones, ones, torch.zeros(1))
+    error = float((pi / q).log()[tokens].std()) / tokens.numel() ** 0.5
+    assert kl > 50 * error
+
+    settings = {"gap_scale": "none", "gap_clip": float("inf"), "beta": 1.0}
+    for name, sign in (("conformity", -1.0), ("novelty", 1.0)):
+        plain, less = (
+            make_method(name, settings | {"baseline": kind})(given).advantages.double() for kind in ("none", "rollout")
+        )
+        assert abs(float(plain.mean()) - sign * kl) < 4 * error
+        assert abs(float(less.mean())) < 1e-5
+        # of what the teacher prefers to the student's own mean, conforming rewards more than the rest, and deviating less
+        assert torch.equal(less > 0, -sign * (given.gap - given.gap.mean()) > 0)
+
+
 # ---------------------------------------------------------------- degenerate rollouts
 
 DEGENERATE = {
@@ -393,6 +518,8 @@ DEGENERATE = {
         {"map": "hard"},
         POINTS["fork_only"],
         {"sigma": "side", "gap_units": "side"},
+        {"baseline": "rollout"},
+        {"baseline": "side"},
     ],
     ids=str,
 )
@@ -450,6 +577,8 @@ def test_one_empty_rollout_leaves_its_neighbours_alone():
         ({"sigma": "rank"}, "sigma must be one of one, side, got 'rank'"),
         ({"rank": 1}, "rank must be True or False, got 1"),
         ({"gap_scale": "mad"}, "gap_scale must be one of median_abs, mean_abs, std, none, got 'mad'"),
+        ({"baseline": "group"}, "baseline must be one of none, rollout, side, got 'group'"),
+        ({"baseline": None}, "baseline must be one of none, rollout, side, got None"),
         ({"sigma_center": "mode"}, "sigma_center must be one of mean, median, quantile, got 'mode'"),
     ],
 )

@@ -310,6 +310,12 @@ def test_srpo_agrees_with_the_twin(settings):
         (lambda: SampleRouted(strength=math.nan), "strength must be at least 0 and finite, got nan"),
         (lambda: DirectionAdaptiveVocabulary(repel=Divergence("reverse_kl")), "repel must be a jsd, got reverse_kl: it is max"),
         (lambda: DirectionAdaptiveVocabulary(rho=2.0), "rho must lie between 0 and 1"),
+        (
+            lambda: DirectionAdaptiveVocabulary(baseline="rollout"),
+            "baseline must be none, got 'rollout': a divergence is an exp",
+        ),
+        (lambda: make_method("dasd_vocab", {"baseline": "side"}), "baseline must be none, got 'side'"),
+        (lambda: DirectionAdaptiveVocabulary(baseline="mean"), "baseline must be one of none, rollout, side, got 'mean'"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, message):

@@ -40,6 +40,7 @@ configurations = st.builds(
     sigma=st.sampled_from(["one", "side"]),
     sigma_center=st.sampled_from(["mean", "median", "quantile"]),
     rank=st.booleans(),
+    baseline=st.sampled_from(["none", "rollout", "side"]),
 )
 
 
@@ -69,6 +70,21 @@ def twin_of(method, batch):
     return credit_twin.direction_adaptive(**{name: tensor.double().numpy() for name, tensor in batch.items()}, **asdict(method))
 
 
+def taken_off(method, batch):
+    """(B, 1) size of the largest term of each rollout before the baseline, whose rounding a difference keeps."""
+    if method.baseline == "none":
+        return np.zeros((len(batch["advantages"]), 1))
+    plain = replace(method, baseline="none")
+    terms, _, _ = twin_of(plain, batch | {"advantages": torch.zeros_like(batch["advantages"])})
+    return np.abs(terms).max(axis=1, keepdims=True)
+
+
+def assert_near(actual, expected, rtol, atol):
+    """As `assert_allclose`, with an `atol` of each rollout."""
+    beyond = np.abs(actual.numpy() - expected) - rtol * np.abs(expected) - atol
+    assert (beyond <= 0).all(), (beyond.max(), actual, expected)
+
+
 def same(actual, expected):
     """Equal up to the last bits: torch vectorises a tensor's body and not its tail, so a token's place decides its rounding."""
     torch.testing.assert_close(actual, expected, rtol=5e-6, atol=5e-7)
@@ -95,11 +111,17 @@ def test_agrees_with_the_twin_on_credit_and_metrics(batch, method):
     credit = credit_of(method, batch)
     advantages, omega, metrics = twin_of(method, batch)
     # A derived signal has its own rounding in float32, which tau - x over sigma enlarges, and the term by gap_bar: of
-    # gradient_norm 1e-5 was seen of credit and metrics.
-    coarse = 1 if method.signal == "student_entropy" else 10
+    # gradient_norm 1.1e-5 was seen.
+    coarse = 1 if method.signal == "student_entropy" else 20
     np.testing.assert_allclose(credit.omega, omega, rtol=5e-6, atol=1e-6 * coarse)
-    np.testing.assert_allclose(credit.advantages, advantages, rtol=5e-6, atol=2e-6 * coarse)
-    assert credit.metrics == pytest.approx(metrics, rel=1e-5 * coarse, abs=1e-6 * coarse)
+    before = taken_off(method, batch)
+    assert_near(credit.advantages, advantages, rtol=5e-6, atol=2e-6 * coarse + 5e-6 * coarse * before)
+    found = credit.metrics
+    if method.baseline != "none":  # what is left of the terms may be rounding, and so are its shares
+        left = np.abs(advantages - batch["advantages"].numpy()[:, None] * batch["completion_mask"].numpy())
+        if left.sum() < 1e-2 * before.sum() * left.shape[1]:
+            found, metrics = ({k: v for k, v in of.items() if not k.startswith("credit/")} for of in (found, metrics))
+    assert found == pytest.approx(metrics, rel=1e-5 * coarse, abs=1e-6 * coarse)
 
 
 @some
@@ -124,7 +146,7 @@ def test_agrees_with_the_twin_from_1e_minus_30_to_1e4(data, method):
     credit = credit_of(method, batch)
     advantages, omega, _ = twin_of(method, batch)
     np.testing.assert_allclose(credit.omega, omega, rtol=2e-5, atol=1e-37)
-    np.testing.assert_allclose(credit.advantages, advantages, rtol=2e-5, atol=1e-37)
+    assert_near(credit.advantages, advantages, rtol=2e-5, atol=1e-37 + 2e-5 * taken_off(method, batch))
 
 
 @every_method

@@ -30,6 +30,10 @@ ROLLOUT_METHODS = {
     "dasd tanh nat": DirectionAdaptive(2.0, 0.5, gap_scale="none", gap_clip=0.75, sigma_center="quantile"),
     "dasd by side": DirectionAdaptive(0.5, 0.75, sigma="side", gap_units="side", gate="threshold"),
     "dasd flipped rank": DirectionAdaptive(0.5, 0.75, map="linear", rank=True, flip="low", gate="magnitude"),
+    "dasd less its mean": DirectionAdaptive(0.5, baseline="rollout"),
+    "dasd less its side's mean": DirectionAdaptive(0.5, 0.5, baseline="side", gap_units="side"),
+    "conformity less its side's mean": make_method("conformity", {"baseline": "side"}),
+    "scaffold only less its mean": make_method("scaffold_only", {"baseline": "rollout"}),
     **{f"dasd by {signal}": DirectionAdaptive(0.5, signal=signal) for signal in SIGNALS},
     "sdpo by position with verifier": make_method("sdft", {"weighting": "position", "ratio_cap": 1.5, "anchor": 0.5}),
 }

@@ -46,6 +46,7 @@ def direction_adaptive(
     sigma="one",
     sigma_center="mean",
     rank=False,
+    baseline="none",
     eps=2.0**-23,
     **others,
 ):
@@ -68,7 +69,7 @@ def direction_adaptive(
         low, high = [t for t in tokens if x[t] <= tau], [t for t in tokens if x[t] > tau]
         tau_h = float(np.quantile(list(entropy.values()), rho))
         floor = {t: noise_floor(float(student_logps[b][t]), float(teacher_logps[b][t]), eps) for t in tokens}
-        said, gap = any(abs(raw[t]) > 3 * floor[t] for t in tokens), {}
+        said, gap, pull = any(abs(raw[t]) > 3 * floor[t] for t in tokens), {}, {}
         for t in tokens:
             noise = floor[t]
             gap[t] = raw[t] if said and abs(raw[t]) > noise else 0.0
@@ -81,7 +82,9 @@ def direction_adaptive(
             if flip != "none" and t in (low if flip == "low" else high):
                 omega[b, t] = -omega[b, t]
             omega[b, t] *= gate_factor(gate, abs(gap_bar), gate_threshold)
-            term = beta * omega[b, t] * gap_bar
+            pull[t] = beta * omega[b, t] * gap_bar
+        for t in tokens:
+            term = pull[t] - usual_pull(baseline, t, pull, {"low": [low], "high": [high], "both": [low, high]}[arm])
             advantage[b, t] = verifier + term
             count_token(sums, verifier, term, omega[b, t], gap[t])
             side = "high" if entropy[t] > tau_h else "low"
@@ -155,6 +158,14 @@ def direction(map, x, tau, sigma):
     if map == "hard":
         return 1.0 if x < tau else -1.0 if x > tau else 0.0
     return {"attract": 1.0, "repel": -1.0}[map]
+
+
+def usual_pull(baseline, t, pull, sides):
+    """What the term of one token is less; `sides` are the tokens that have a direction, by their side of tau."""
+    if baseline == "none" or not any(t in side for side in sides):
+        return 0.0
+    among = [i for side in sides if baseline == "rollout" or t in side for i in side]
+    return math.fsum(pull[i] for i in among) / len(among)
 
 
 def gate_factor(gate, size, threshold):
