@@ -43,10 +43,10 @@ class DirectionAdaptive:
     sigma         one  sigma_H is the mean absolute deviation of H;  side  the mean distance from tau of each side's own tokens
     sigma_center  one: the deviation is from the mean of H, its median, or tau ("quantile")
     rank          the signal's rank in the rollout, from 0 to 1, takes its place
-    baseline      what the teacher's term is less: none  nothing;  rollout  its mean over the rollout's tokens that have a
-                  direction;  side  its mean over those of their side of tau (ours). A student's own tokens have a gap of
+    baseline      what the teacher's term is less: none  nothing;  rollout  its mean over the rollout's tokens of `arm`;
+                  side  its mean over those of their side of tau (ours). A student's own tokens have a gap of
                   -KL(student || teacher) in the mean, so without one deviating rewards, and conforming punishes, whatever is
-                  written; with one the sampled term says which tokens are better than the rest, as A_G says it of rollouts
+                  written. No baseline changes the expected gradient, and training (docs/findings.md) is not changed by one
 
     Raises ValueError for settings out of range.
     """
