@@ -60,6 +60,13 @@ def test_the_text_claims_no_more_than_the_verdicts():
     )
 
 
+def test_cells_that_came_without_their_history_are_not_called_no_run(tmp_path):
+    given = study(tmp_path)
+    assert results(given)["findings"][-1] == "No run has been made yet."
+    finish(all_cells(given)[0])
+    assert results(given)["findings"][-1] == "When the first run was made, and by which plan, is not on file."
+
+
 def test_runs_that_made_their_model_worse_are_said(tmp_path):
     given = study(tmp_path)
     for cell in all_cells(given):

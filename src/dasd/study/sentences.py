@@ -184,7 +184,8 @@ def _short_of_seeds(found: Record) -> list[str]:
 
 def _plan(found: Record) -> str:
     if not found["plan"]["first"]:
-        return "No run has been made yet."
+        done = found["progress"]["done"]
+        return "No run has been made yet." if not done else "When the first run was made, and by which plan, is not on file."
     if not found["deviations"]:
         return "The plan was written down before the first run and has not changed since."
     return "Deviations from the plan: " + " ".join(found["deviations"])
