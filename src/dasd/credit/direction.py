@@ -46,7 +46,7 @@ class DirectionAdaptive:
     baseline      what the teacher's term is less: none  nothing;  rollout  its mean over the rollout's tokens of `arm`;
                   side  its mean over those of their side of tau (ours). A student's own tokens have a gap of
                   -KL(student || teacher) in the mean, so without one deviating rewards, and conforming punishes, whatever is
-                  written. No baseline changes the expected gradient, and training (docs/findings.md) is not changed by one
+                  written. In expectation a baseline is no gradient; what the printed form learns is the same (docs/findings.md)
 
     Raises ValueError for settings out of range.
     """
