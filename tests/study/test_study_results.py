@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from dasd import cli
 from dasd.config import BadInput
 from dasd.evaluation.estimators import holm
 from dasd.report import build_study_page
@@ -65,6 +66,18 @@ def test_cells_that_came_without_their_history_are_not_called_no_run(tmp_path):
     assert results(given)["findings"][-1] == "No run has been made yet."
     finish(all_cells(given)[0])
     assert results(given)["findings"][-1] == "When the first run was made, and by which plan, is not on file."
+
+
+def test_the_table_has_arms_of_which_something_is_known(tmp_path, capsys):
+    given = study(tmp_path)
+    assert cli.run(["study", str(given.path), "--report"]) == 0
+    assert "verdict" not in capsys.readouterr().out  # no head over nothing
+    finish(next(cell for cell in all_cells(given) if cell.arm == "grpo"))
+    assert cli.run(["study", str(given.path), "--report"]) == 0
+    table, _, text = capsys.readouterr().out.partition("└")
+    assert "grpo" in table
+    assert "dasd" not in table.replace(str(tmp_path), "")
+    assert "Unknown, on countdown: dasd" in text
 
 
 def test_runs_that_made_their_model_worse_are_said(tmp_path):

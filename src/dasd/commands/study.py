@@ -100,10 +100,11 @@ def _report(study: Any, workers: int) -> dict[str, Any]:
     for head in ("task", "problems", "arm", "seeds", "", "value", f"minus {found['reference']}", "p (Holm)", "verdict"):
         table.add_column(head, justify="right" if head in ("seeds", "value", "p (Holm)") or "minus" in head else "left")
     for row in found["results"]:
-        for kind in ("avg", "pass"):
+        for kind in ("avg", "pass") if row["seeds"] else ():  # the findings name the arms that nothing is known of
             if row[kind]:
                 table.add_row(*(escape(cell) for cell in cells(row, kind, found["num_samples"])))
-    print_table(table)
+    if table.row_count:
+        print_table(table)
     for sentence in [*effects(found), *found["findings"]]:
         console.print(sentence, soft_wrap=True)
     console.print(f"Page: {page}\nFigures: {study.output}/study.json", soft_wrap=True)
