@@ -225,6 +225,8 @@ def test_the_results_are_those_of_the_cells_paired(tmp_path):
     for file, title in (("direction/study.yaml", "direction"), ("lookahead/rate.yaml", "lookahead: rate")):
         page = build_study_page(empty | {"study": str(tmp_path / file)}, tmp_path / "empty.html").read_text()
         assert re.search("<h1[^>]*>(.*?)</h1>", page, re.DOTALL)[1].strip() == title
+        assert "<td>unknown" not in re.sub(' class="[^"]*"', "", page)  # an arm of which no seed is done has no row
+        assert "No seed is done yet." in page
     answered(grpo_0, [0, 1, 2, 1])
     answered(grpo_1, [1, 1, 1, 2])
     answered(dasd_0, [1, 1, 2, 2])

@@ -59,7 +59,7 @@ def _content(found: Record) -> Record:
         "effects": [_effect(entry) for entry in found["minimum_effect"]],
         "reference": found["reference"],
         "names": names,
-        "parts": [(figures.place_of(part[0]), part[0]["own"], [_row(row) for row in part]) for part in parts],
+        "parts": [(figures.place_of(part[0]), part[0]["own"], [_row(row) for row in part if row["seeds"]]) for part in parts],
         "described": [(part[0]["task"], *_described(part)) for part in parts if part[0]["own"]],
         "forests": [
             figures.forest(known, kind, names[kind], found["reference"], f"forest-{kind}-{place}")
