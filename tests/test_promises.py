@@ -101,6 +101,7 @@ CASES = [
     train("validation on what is trained on", lines(GOOD, GOOD), "--training.eval_steps", "1"),
     case("no such model", ["eval", "FOLDER/absent"]),
     case("an unknown benchmark", ["eval", "bundled", "--benchmarks", "aime42"]),
+    case("both a benchmark and data", ["eval", "bundled", "--benchmarks", "countdown/*", "--data.limit", "9"]),
     case("no samples", ["eval", "bundled", "--num_samples", "0"]),
     case("a part beyond the last", ["eval", "bundled", "--shard", "3/2"]),
     case("nothing to grade again", ["eval", "bundled", "--data.limit", "2", "--regrade", "--output", "FOLDER/out"]),

@@ -8,7 +8,7 @@ import json
 import pytest
 from datasets import Dataset
 
-from dasd.config import BadInput, DataConfig, EvalConfig, validate
+from dasd.config import BadInput, DataConfig, EvalConfig, load_config, validate
 from dasd.data.problems import gold_faults
 from dasd.evaluation.benchmarks import benchmark_names, benchmarks, choose, data_suite, load_suite, load_suites
 from dasd.tasks import make_task
@@ -160,6 +160,31 @@ def test_limit_takes_the_first_problems():
     config = EvalConfig(benchmarks=("countdown/distractor",), limit=3)
     (suite,) = load_suites(config)
     assert suite.problems == load_suite("countdown/distractor").problems[:3]
+
+
+def test_limit_takes_the_first_problems_of_data():
+    """`dasd eval bundled --limit 64` asked all 200, in silence."""
+    (suite,) = load_suites(EvalConfig(limit=3))
+    assert suite.problems == data_suite(EvalConfig().data).problems[:3]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--benchmarks", "countdown/distractor", "--data.limit", "5"], "data.limit does nothing where --benchmarks .*--limit"),
+        (["--benchmarks", "countdown/distractor", "--data.source", "my.jsonl"], "data.source does nothing where --benchmarks"),
+        (["--benchmarks", "countdown/distractor", "--data.split", "validation"], "data.split does nothing"),
+        (["--data_dir", "somewhere"], "data_dir is where the files of benchmarks are"),
+    ],
+)  # fmt: skip
+def test_what_says_which_problems_are_asked_is_heard(words, message):
+    with pytest.raises(BadInput, match=message):
+        load_config(EvalConfig, None, words)
+
+
+def test_benchmarks_hear_the_task_and_the_system_prompt():
+    words = ["--benchmarks", "products/in_distribution", "--data.task", "products", "--data.system_prompt", "Think."]
+    assert load_config(EvalConfig, None, words).data.system_prompt == "Think."
 
 
 def test_without_benchmarks_the_data_section_is_evaluated():

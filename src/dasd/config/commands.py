@@ -64,13 +64,18 @@ class RunConfig(Section):
         return self
 
 
+_OF_BENCHMARKS = ("task", "system_prompt")  # of `data`, what says which base a name is and how it is asked
+
+
 class EvalConfig(Section):
     """`dasd eval`: which problems, how many samples. A benchmark's own sampling defaults hold for what is not set here."""
 
     model: ModelConfig = ModelConfig()
     benchmarks: tuple[str, ...] = Field((), description="names or patterns, e.g. aime24,countdown/*; none: `data` is evaluated")
     data_dir: LocalPath | None = Field(None, description="folder with NAME.jsonl or NAME.parquet of each; null: the hub")
-    limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first problems of each benchmark only")
+    limit: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="use the first problems only, of each benchmark or of `data`"
+    )
     data: DataConfig = DataConfig(split="test", count=200)
     sampler: SamplerConfig = SamplerConfig()
     num_samples: Annotated[int, Field(gt=0)] = Field(16, description="samples of each problem")
@@ -83,6 +88,18 @@ class EvalConfig(Section):
     judge: JudgeConfig = JudgeConfig()
 
     _bundled = model_validator(mode="after")(_base_of_task)
+
+    @model_validator(mode="after")
+    def _benchmarks_or_data(self) -> EvalConfig:
+        """What says which problems are asked is heard."""
+        if not self.benchmarks and self.data_dir is not None:
+            raise ValueError("data_dir is where the files of benchmarks are: name them with --benchmarks, or say --data.source")
+        usual = type(self).model_fields["data"].default
+        for name in DataConfig.model_fields if self.benchmarks else ():
+            if name not in _OF_BENCHMARKS and getattr(self.data, name) != getattr(usual, name):
+                remedy = "say --limit" if name in ("limit", "count") else "leave out one of the two"
+                raise ValueError(f"data.{name} does nothing where --benchmarks says what is asked: {remedy}")
+        return self
 
     @model_validator(mode="after")
     def _what_the_backend_can(self) -> EvalConfig:

@@ -122,9 +122,8 @@ def choose(patterns: Sequence[str]) -> list[str]:
 
 def load_suites(config: EvalConfig) -> list[Suite]:
     """What `config` says is to be evaluated: its benchmarks, or where it names none its `data`. Raises BadInput."""
-    if not config.benchmarks:
-        return [data_suite(config.data)]
-    suites = [load_suite(name, config.data_dir) for name in choose(config.benchmarks)]
+    names = choose(config.benchmarks)
+    suites = [load_suite(name, config.data_dir) for name in names] if names else [data_suite(config.data)]
     return [_first(suite, config.limit) for suite in suites]
 
 

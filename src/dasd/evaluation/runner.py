@@ -20,7 +20,7 @@ from typing import Any
 from dasd.config import BadInput, EvalConfig, base_of_task
 from dasd.data.problems import gold_faults
 from dasd.evaluation.answers import answer_classes
-from dasd.evaluation.benchmarks import Suite, choose, data_suite, load_suites
+from dasd.evaluation.benchmarks import Suite, choose, load_suites
 from dasd.evaluation.entropies import entropy_distribution
 from dasd.evaluation.estimators import macro_averages
 from dasd.evaluation.folder import (
@@ -57,7 +57,7 @@ WRITTEN_EVERY_S = 5.0
 
 def run_evaluation(config: EvalConfig, output: Path, label: str) -> tuple[list[Problem], list[Record]]:
     """Samples the problems of `config.data` into `output` and writes `output/summary.json`. Raises BadInput."""
-    suite = sound(data_suite(config.data), config.skip_unsound)
+    [suite] = (sound(suite, config.skip_unsound) for suite in load_suites(config))
     evaluation = Evaluation(suite, config, output)
     run(evaluation, lambda: make_sampler(config.sampler, config.model), label)
     return suite.problems, evaluation.records()
