@@ -180,3 +180,32 @@ def test_probes_that_cannot_be_read_are_refused(tmp_path):
         study(tmp_path, predictions={"gains": {"countdown": ["gain.json"]}, "beta": 0.1})
     with pytest.raises(BadInput, match=r"probe.json holds no gains"):
         results(study(tmp_path, predictions={"gains": {"countdown": ["probe.json"]}, "beta": 0.1}))
+
+
+def test_arms_that_were_begun_after_the_prediction_are_judged_alone(tmp_path):
+    """An arm counts from its first run on, whose clock may stand elsewhere; one that does not say when came before."""
+    begun = {
+        "grpo": "2026-01-01T00:00:00+00:00", "dasd": "2026-01-01T11:00:00+00:00", "rlsd": None,
+        "conformity": "2026-01-01T13:30:00+02:00", "novelty": "2026-01-01T12:30:00+00:00",
+    }  # fmt: skip
+    right = {"grpo": 10, "dasd": 9, "conformity": 14, "rlsd": 2, "novelty": 1}
+    arms = {name: {"method": ARMS[name][0]} for name in right}
+    for each in all_cells(load_study(write(tmp_path, arms=arms), {})):
+        answered(each, [1] * right[each.arm] + [0] * (20 - right[each.arm]))
+        kept = json.loads((each.folder / "outcome.json").read_text())
+        first = each.seed == 0 or each.arm != "novelty"
+        started = begun[each.arm] if first else "2026-01-01T13:00:00+00:00"
+        (each.folder / "outcome.json").write_text(json.dumps({**kept, "made": {"started": started}}))
+    gains = {arm: {"mean": -count, "low": -count, "high": -count} for arm, count in right.items() if arm != "grpo"}
+    (tmp_path / "gain.json").write_text(json.dumps({"gains": gains}))
+    asked = {"gains": {"countdown": ["gain.json"]}, "beta": 0.1, "since": "2026-01-01T11:15:00Z"}
+
+    def cells_beforehand(since):
+        of = results(load_study(write(tmp_path, arms=arms, predictions={**asked, "since": since}), {}))["gain_prediction"]
+        return of.get("beforehand", {}).get("sentence", "")
+
+    assert "of the arms of which no run had begun when it was on file, against effect: no verdict from 2 cells" in (
+        cells_beforehand("2026-01-01T11:15:00Z")
+    )
+    assert "no verdict from 1 cell," in cells_beforehand("2026-01-01T11:30:00Z")
+    assert cells_beforehand("2026-01-01T12:30:00Z") == cells_beforehand(None) == ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from dasd.config import BadInput, RunConfig, load_config, nearest
 from dasd.config.core import LocalPath, Section, read_values
@@ -66,6 +66,9 @@ class PredictionConfig(Section):
         default_factory=dict, description="task -> gain.json of dasd gain whose configs are called like the arms, likewise"
     )
     beta: float = Field(description="the dose at which arms are compared; arms with another one have no prediction")
+    since: AwareDatetime | None = Field(
+        None, description="when the gains were on file; arms of which no run had begun by then are judged alone, too"
+    )
     also: tuple[str, ...] = Field((), description="other study files whose cells count too; paths beside this one")
 
 

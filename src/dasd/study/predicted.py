@@ -10,6 +10,7 @@ effects of a whole training, so their order is compared, not their size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from dasd.analysis.correlation import spearman
 from dasd.config import BadInput, RunConfig
 from dasd.files import read_json
-from dasd.study.cells import Cell, candidates
+from dasd.study.cells import Cell, all_cells, candidates
 from dasd.study.config import Study, is_of
 from dasd.study.search import read_choice
 
@@ -104,6 +105,7 @@ def gains_against_effects(
 ) -> Record:
     """The same of what the first update predicted: of every arm that a `gain.json` of its task has by name, the mean of them.
     `probed` are cells that forced tokens have a prediction of: both are comparable over the same ones only (`on_the_same`).
+    `beforehand` is what is judged of the arms that were begun after the predictions were on file, if the study says when.
 
     Raises BadInput for a file that is none of `dasd gain`.
     """
@@ -116,11 +118,27 @@ def gains_against_effects(
 
     cells, whose = _cells(studies, guess), "the first update"
     found, same = _compared(cells, whose), {_name(cell) for cell in probed}
-    both = [cell for cell in cells if _name(cell) in same]
-    if not both or len(both) == len(cells):
-        return found
-    judgement = judged(both, f"{whose}, of the arms that the probe has a prediction of,")
-    return {**found, "on_the_same": judgement, "sentences": [*found["sentences"], judgement["sentence"]]}
+    parts = {"on_the_same": ([cell for cell in cells if _name(cell) in same], "that the probe has a prediction of")}
+    if study.config.predictions is not None and (since := study.config.predictions.since) is not None:
+        begun = {(name, *arm): when for name, of, _ in studies for arm, when in _begun(of).items()}
+        later = [cell for cell in cells if begun[_name(cell)] > since]
+        parts["beforehand"] = (later, "of which no run had begun when it was on file")
+    for key, (part, which) in parts.items():
+        if 0 < len(part) < len(cells):
+            found[key] = judged(part, f"{whose}, of the arms {which},")
+            found["sentences"].append(found[key]["sentence"])
+    return found
+
+
+def _begun(study: Study) -> dict[tuple[str, str], datetime]:
+    """(task, arm) -> when its first run began, of the search too; the beginning of time where one does not say when."""
+    found: dict[tuple[str, str], datetime] = {}
+    for cell in all_cells(study):
+        if (kept := cell.outcome) is not None:
+            started = kept.get("made", {}).get("started")
+            when = datetime.fromisoformat(started) if started else datetime.min.replace(tzinfo=UTC)
+            found[cell.task, cell.arm] = min(when, found.get((cell.task, cell.arm), when))
+    return found
 
 
 def _compared(cells: Sequence[Record], whose: str) -> Record:
