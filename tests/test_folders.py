@@ -37,7 +37,7 @@ def test_the_home_folder_is_the_home_folder_in_all_of_a_run(home, tmp_path):
         (RunConfig, {"output": "~/x"}, lambda config: config.output),
         (RunConfig, {"model": {"path": "~/x"}}, lambda config: config.model.path),
         (RunConfig, {"data": {"source": "~/x"}}, lambda config: config.data.source),
-        (EvalConfig, {"data_dir": "~/x"}, lambda config: config.data_dir),
+        (EvalConfig, {"data_dir": "~/x", "benchmarks": "aime24"}, lambda config: config.data_dir),
         (ModelConfig, {"path": "~/x"}, lambda config: config.path),
         (DataConfig, {"source": "~/x"}, lambda config: config.source),
     ],
