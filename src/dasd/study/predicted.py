@@ -121,7 +121,9 @@ def gains_against_effects(
     parts = {"on_the_same": ([cell for cell in cells if _name(cell) in same], "that the probe has a prediction of")}
     if study.config.predictions is not None and (since := study.config.predictions.since) is not None:
         begun = {(name, *arm): when for name, of, _ in studies for arm, when in _begun(of).items()}
-        later = [cell for cell in cells if begun[_name(cell)] > since]
+        for cell in cells:
+            cell["beforehand"] = begun[_name(cell)] > since
+        later = [cell for cell in cells if cell["beforehand"]]
         parts["beforehand"] = (later, "of which no run had begun when it was on file")
     for key, (part, which) in parts.items():
         if 0 < len(part) < len(cells):
