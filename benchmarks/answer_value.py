@@ -21,6 +21,7 @@ import json
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from dasd.tasks.base import Problem, Task
 
 SHARES = (0.25, 0.5, 0.75)
 _STEP_END = re.compile(r"\.(?= |$)|\n")
-Row = tuple[float, float, float]  # phi, steps wrong so far, right
+DRAWS = 2000
 
 
 def gold_text(task: Task, problem: Problem, cue: str) -> str:
@@ -45,27 +46,29 @@ def gold_text(task: Task, problem: Problem, cue: str) -> str:
     return cue + gold.rpartition(cue.strip())[2] if cue.strip() in gold else f"{cue} {gold}"
 
 
+def started(text: str, share: float) -> str:
+    """A completion up to the end of the last step within this share of its characters."""
+    return text[: max((match.end() for match in _STEP_END.finditer(text) if match.end() <= share * len(text)), default=0)]
+
+
 @torch.no_grad()
-def mean_logps(model: object, pad: int, heads: list[list[int]], tail: list[int], size: int = 64) -> list[float]:
+def mean_logps(model: Any, pad: int, heads: list[list[int]], tail: list[int]) -> list[float]:
     """Mean log-prob of `tail`'s tokens behind each of `heads`, nats."""
-    found = []
-    for start in range(0, len(heads), size):
-        rows = [head + tail for head in heads[start : start + size]]
-        width = max(map(len, rows))
-        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=len(tail) + 1).logits
-        logps = logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, -len(tail) :, None])
-        found += logps.mean((1, 2)).tolist()
-    return found
+    rows = [head + tail for head in heads]
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=len(tail) + 1).logits
+    logps = logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, -len(tail) :, None])
+    return logps.mean((1, 2)).tolist()
 
 
-def squared_correlation(rows: np.ndarray, column: int) -> float:
-    """Of a column of (n, 3) deviations with right or wrong; signed, 0 where either does not vary."""
-    x, y = rows[:, column], rows[:, 2]
-    scale = (x @ x) * (y @ y)
-    return float((x @ y) * abs(x @ y) / scale) if scale > 0 else 0.0
+def squared_correlation(products: np.ndarray) -> np.ndarray:
+    """From (..., 3) sums of x^2, xy and y^2 of deviations; with the sign of r, 0 where x or y does not vary."""
+    xx, xy, yy = np.moveaxis(products, -1, 0)
+    scale = np.where(xx * yy > 0, xx * yy, 1.0)
+    return np.where(xx * yy > 0, xy * np.abs(xy) / scale, 0.0)
 
 
 def main() -> None:
@@ -83,43 +86,36 @@ def main() -> None:
     task, rollouts = make_task(args.task), defaultdict(list)
     for line in read_lines(args.evaluation / SAMPLES):
         rollouts[line["problem_id"]].append(line)
-    by_share: dict[float, list[np.ndarray]] = {share: [] for share in SHARES}
-    for row in list(read_lines(args.evaluation / PROBLEMS))[: args.problems]:
+    if not rollouts:
+        parser.error(f"{args.evaluation} holds no samples of dasd eval")
+    found = []  # (problems, shares, 2, 3): sums of x^2, xy, y^2 within a problem; x is phi or steps wrong so far, y right
+    rollouts_read = 0
+    for row in read_lines(args.evaluation / PROBLEMS)[: args.problems]:
         problem = Problem(id=row["id"], problem=row["problem"], answer=row["answer"])
         prompt = tokenize_prompt(tokenizer, as_row(problem)["prompt"])
         tail = tokenizer(gold_text(task, problem, args.cue), add_special_tokens=False)["input_ids"]
-        rows: dict[float, list[Row]] = {share: [] for share in SHARES}
-        for sample in sorted(rollouts[row["id"]], key=lambda line: line["sample"])[: args.samples]:
-            text = sample["text"]
-            ends = [0, *(match.end() for match in _STEP_END.finditer(text))]
-            places = [max(end for end in ends if end <= share * len(text)) for share in SHARES]
-            heads = [prompt + tokenizer(text[:place], add_special_tokens=False)["input_ids"] for place in places]
-            for share, place, phi in zip(SHARES, places, mean_logps(model, tokenizer.pad_token_id, heads, tail), strict=True):
-                steps = task.check_steps(problem, text[:place])
-                rows[share].append((phi, steps.checked - steps.right, float(sample["status"] == "correct")))
-        for share, found in rows.items():
-            by_share[share].append(np.asarray(found) - np.mean(found, axis=0))
-    generator, result = np.random.default_rng(0), {}
-    for share, groups in by_share.items():
+        samples = sorted(rollouts[row["id"]], key=lambda line: line["sample"])[: args.samples]
+        texts = [started(sample["text"], share) for sample in samples for share in SHARES]
+        heads = [prompt + tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        steps = [task.check_steps(problem, text) for text in texts]
+        seen = [mean_logps(model, tokenizer.pad_token_id, heads, tail), [each.checked - each.right for each in steps]]
+        x = np.reshape(seen, (2, len(samples), len(SHARES))).transpose(2, 0, 1)
+        y = np.array([sample["status"] == "correct" for sample in samples], dtype=float)
+        x, y = x - x.mean(-1, keepdims=True), y - y.mean()
+        found.append(np.stack([(x * x).sum(-1), (x * y).sum(-1), np.broadcast_to((y * y).sum(), x.shape[:2])], axis=-1))
+        rollouts_read += len(samples)
+    counts = np.random.default_rng(0).multinomial(len(found), np.full(len(found), 1 / len(found)), size=DRAWS)
+    value = squared_correlation(np.sum(found, axis=0))
+    low, high = np.quantile(squared_correlation(np.tensordot(counts, found, 1)), (0.025, 0.975), axis=0)
+    result: dict[str, Any] = {"problems": len(found), "rollouts": rollouts_read}
+    for place, share in enumerate(SHARES):
         for column, name in enumerate(("phi", "wrong_steps")):
-            draws = [
-                squared_correlation(
-                    np.concatenate([groups[i] for i in generator.integers(len(groups), size=len(groups))]), column
-                )
-                for _ in range(2000)
-            ]
-            value, (low, high) = squared_correlation(np.concatenate(groups), column), np.quantile(draws, (0.025, 0.975))
-            result[f"{name}_at_{share}"] = [round(float(part), 4) for part in (value, low, high)]
-            print(f"{name} at {share:.0%}: {value:+.3f} [{low:+.3f}, {high:+.3f}] (r squared with r's sign)")
-    print(f"{len(groups)} problems, {sum(map(len, groups))} rollouts")
+            mean, *ends = (float(each[place, column]) for each in (value, low, high))
+            result[f"{name}_at_{share}"] = [round(each, 4) for each in (mean, *ends)]
+            print(f"{name} at {share:.0%}: {mean:+.3f} [{ends[0]:+.3f}, {ends[1]:+.3f}] (r squared with r's sign)")
+    print(f"{len(found)} problems, {rollouts_read} rollouts")
     if args.save:
-        made = {
-            "model": args.model,
-            "task": args.task,
-            "cue": args.cue,
-            "problems": len(groups),
-            "rollouts": sum(map(len, groups)),
-        }
+        made = {"model": args.model, "task": args.task, "cue": args.cue}
         args.save.write_text(json.dumps(made | result, indent=1) + "\n")
 
 
