@@ -190,22 +190,32 @@ def test_arms_that_were_begun_after_the_prediction_are_judged_alone(tmp_path):
     }  # fmt: skip
     right = {"grpo": 10, "dasd": 9, "conformity": 14, "rlsd": 2, "novelty": 1}
     arms = {name: {"method": ARMS[name][0]} for name in right}
-    for each in all_cells(load_study(write(tmp_path, arms=arms), {})):
+    cells = all_cells(load_study(write(tmp_path, arms=arms), {}))
+
+    def write_starts():
+        for each in cells:
+            kept = json.loads((each.folder / "outcome.json").read_text())
+            first = each.seed == 0 or each.arm != "novelty"
+            started = begun[each.arm] if first else "2026-01-01T13:00:00+00:00"
+            (each.folder / "outcome.json").write_text(json.dumps({**kept, "made": {"started": started}}))
+
+    for each in cells:
         answered(each, [1] * right[each.arm] + [0] * (20 - right[each.arm]))
-        kept = json.loads((each.folder / "outcome.json").read_text())
-        first = each.seed == 0 or each.arm != "novelty"
-        started = begun[each.arm] if first else "2026-01-01T13:00:00+00:00"
-        (each.folder / "outcome.json").write_text(json.dumps({**kept, "made": {"started": started}}))
+    write_starts()
     gains = {arm: {"mean": -count, "low": -count, "high": -count} for arm, count in right.items() if arm != "grpo"}
     (tmp_path / "gain.json").write_text(json.dumps({"gains": gains}))
     asked = {"gains": {"countdown": ["gain.json"]}, "beta": 0.1, "since": "2026-01-01T11:15:00Z"}
 
     def cells_beforehand(since):
         of = results(load_study(write(tmp_path, arms=arms, predictions={**asked, "since": since}), {}))["gain_prediction"]
-        return of.get("beforehand", {}).get("sentence", "")
+        return of.get("beforehand", {}).get("sentence", "") or of["sentences"][-1]
 
     assert "of the arms of which no run had begun when it was on file, against effect: no verdict from 2 cells" in (
         cells_beforehand("2026-01-01T11:15:00Z")
     )
     assert "no verdict from 1 cell," in cells_beforehand("2026-01-01T11:30:00Z")
-    assert cells_beforehand("2026-01-01T12:30:00Z") == cells_beforehand(None) == ""
+    assert cells_beforehand("2026-01-01T12:30:00Z") == "All of these 4 arms were begun before it was on file."
+    assert "begun" not in cells_beforehand(None)
+    begun["rlsd"] = "2026-01-01T11:00:00+00:00"
+    write_starts()
+    assert cells_beforehand("2026-01-01T10:59:59Z") == "All of these 4 arms were begun after it was on file."

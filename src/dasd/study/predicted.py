@@ -105,7 +105,8 @@ def gains_against_effects(
 ) -> Record:
     """The same of what the first update predicted: of every arm that a `gain.json` of its task has by name, the mean of them.
     `probed` are cells that forced tokens have a prediction of: both are comparable over the same ones only (`on_the_same`).
-    `beforehand` is what is judged of the arms that were begun after the predictions were on file, if the study says when.
+    `beforehand` is what is judged of the arms that were begun after the predictions were on file, if the study says when;
+    where that is all or none of them, a sentence says so.
 
     Raises BadInput for a file that is none of `dasd gain`.
     """
@@ -129,6 +130,8 @@ def gains_against_effects(
         if 0 < len(part) < len(cells):
             found[key] = judged(part, f"{whose}, of the arms {which},")
             found["sentences"].append(found[key]["sentence"])
+    if cells and "beforehand" in parts and (count := len(parts["beforehand"][0])) in (0, len(cells)):
+        found["sentences"].append(f"All of these {len(cells)} arms were begun {'after' if count else 'before'} it was on file.")
     return found
 
 
