@@ -16,7 +16,7 @@ from dasd.study.claims import better
 from dasd.study.history import record
 from dasd.study.results import band, results, verdict
 from dasd.study.search import settle
-from dasd.study.sentences import sentences, signed
+from dasd.study.sentences import markdown, sentences, signed
 from study.test_study import SMALL, answered, finish, outcome, study
 
 
@@ -59,6 +59,34 @@ def test_the_text_claims_no_more_than_the_verdicts():
     assert text[7].startswith(
         "Secondary: of 4 other comparisons (Pass@k and 1 other evaluation sets; a family of their own) 3 are"
     )
+
+
+def test_many_arms_are_a_table_and_no_sentence():
+    """Eight are named each, with more the lowest and the highest; the table in Markdown has them all."""
+    rows = [compared(f"arm{count}", "undecided") for count in range(9)]
+    for row, mean in zip(rows, (0.05, -0.31, 0.02, 0.04, 0.07, -0.1, 0.0, 0.06, 0.03), strict=True):
+        value = {"mean": 0.5 + mean, "low": 0.3, "high": 0.8}
+        for kind in ("avg", "pass"):
+            row[kind] = row[kind] | {"difference": row[kind]["difference"] | {"mean": mean}, "value": value}
+    found = {
+        "progress": {"done": 9, "cells": 9, "failed": 0}, "reference": "g|rpo", "results": rows, "seeds": [0], "deviations": [],
+        "minimum_effect": [], "plan": {"first": {"at": "now"}}, "tasks": ["t"], "num_samples": 16, "better": [], "pairs": [],
+        "choices": [], "fallen": [],
+    }  # fmt: skip
+    said = next(text for text in sentences(found) if text.startswith("Not supported"))
+    assert "Seen: of 9 arms from arm1 -0.310 [" in said
+    assert "to arm4 +0.070 [" in said
+    assert re.findall(r"arm\d", said) == ["arm1", "arm4"]
+    eight = next(text for text in sentences({**found, "results": rows[:8]}) if text.startswith("Not supported"))
+    assert re.findall(r"arm\d", eight) == [f"arm{count}" for count in range(8)]
+    text, _, table = markdown({**found, "findings": [said]}).partition("\n\n")
+    assert text == f"* {said}"
+    lines = [re.split(r"(?<!\\)\|", line.strip()) for line in table.splitlines()]
+    assert {len(line) for line in lines} == {11}
+    assert lines[0][7].strip() == r"minus g\|rpo"
+    assert [(line[3].strip(), line[5].strip()) for line in lines[2:4]] == [("arm0", "Avg@16"), ("arm0", "Pass@16")]
+    assert "-0.310 [+0.010, +0.100]" in lines[4][7]
+    assert len(lines) == 2 + 18
 
 
 def test_cells_that_came_without_their_history_are_not_called_no_run(tmp_path):
@@ -245,6 +273,7 @@ def test_the_results_are_those_of_the_cells_paired(tmp_path):
     page = build_study_page(json.loads(json.dumps(found)), tmp_path / "half.html").read_text()
     assert "one pair of seeds says nothing" in page
     assert "3 of 4 done" in page
+    assert page.count("<small>seeds ") == 1  # said of the arm that lacks one
 
 
 def test_cells_on_other_problems_are_not_compared(tmp_path):

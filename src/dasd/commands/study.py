@@ -89,39 +89,28 @@ def _report(study: Any, workers: int) -> dict[str, Any]:
     from dasd.progress import console, print_table
     from dasd.report import build_study_page
     from dasd.study.results import results
+    from dasd.study.sentences import markdown, table
 
     found = results(study, workers)
     study.output.mkdir(parents=True, exist_ok=True)
     with FileLock(study.output / ".report.lock"):  # the tasks of an array end at the same moment
         write_json(study.output / "study.json", found)
-        write_text(study.output / "findings.md", "".join(f"* {sentence}\n" for sentence in found["findings"]))
+        write_text(study.output / "findings.md", markdown(found))
         page = build_study_page(found, study.output / "study.html")
-    table = Table()
-    for head in ("task", "problems", "arm", "seeds", "", "value", f"minus {found['reference']}", "p (Holm)", "verdict"):
-        table.add_column(head, justify="right" if head in ("seeds", "value", "p (Holm)") or "minus" in head else "left")
-    for row in found["results"]:
-        for kind in ("avg", "pass") if row["seeds"] else ():  # the findings name the arms that nothing is known of
-            if row[kind]:
-                table.add_row(*(escape(cell) for cell in cells(row, kind, found["num_samples"])))
-    if table.row_count:
-        print_table(table)
+    heads, lines = table(found)
+    if lines:
+        shown = Table()
+        for head in heads:
+            shown.add_column(
+                escape(head), justify="right" if head in ("seeds", "value", "p (Holm)") or "minus" in head else "left"
+            )
+        for line in lines:
+            shown.add_row(*map(escape, line))
+        print_table(shown)
     for sentence in [*effects(found), *found["findings"]]:
         console.print(sentence, soft_wrap=True)
     console.print(f"Page: {page}\nFigures: {study.output}/study.json", soft_wrap=True)
     return found
-
-
-def cells(row: dict[str, Any], kind: str, k: int) -> tuple[str, ...]:
-    """A line of the table: task, evaluation set, arm, seeds, figure, value, difference, p, verdict."""
-    from dasd.study.sentences import name_of, signed
-
-    value, difference = row[kind]["value"], row[kind]["difference"]
-    shown = "" if value is None else f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-    change = p = ""
-    if difference:
-        change = signed(difference["mean"], difference["low"], difference["high"])
-        p = f"{difference['p_holm']:.4f}"
-    return row["task"], row["set"], row["arm"], str(len(row["seeds"])), name_of(kind, k), shown, change, p, row[kind]["verdict"]
 
 
 def effects(found: dict[str, Any]) -> list[str]:

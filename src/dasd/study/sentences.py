@@ -8,6 +8,8 @@ from typing import Any
 from dasd.report.data import metrics
 from dasd.study.claims import NOT_LOWER
 
+MANY = 8  # more arms than that are no sentence: the table has them
+BAR = "\\|"  # in a table of Markdown
 Record = dict[str, Any]
 
 
@@ -44,12 +46,11 @@ def _primary(found: Record) -> list[str]:
                 change = difference(row["avg"]["difference"], avg)
                 said.append(f"Supported, on {task}: {row['arm']} is {key} {reference} by {change}.")
         if told["undecided"]:
-            names = "; ".join(f"{row['arm']} {difference(row['avg']['difference'], avg)}" for row in told["undecided"])
             effect = effects.get(task)
             seen = f" {_can_find(effect)}" if effect is not None else ""
             other = "any other" if told["above"] or told["below"] else "any"
             said.append(
-                f"Not supported, on {task}: {other} difference from {reference}. Seen: {names}. "
+                f"Not supported, on {task}: {other} difference from {reference}. Seen: {_seen(told['undecided'], avg)}. "
                 f"That is no evidence that there is none.{seen}"
             )
         if told["one seed"]:
@@ -61,6 +62,15 @@ def _primary(found: Record) -> list[str]:
             names = ", ".join(row["arm"] for row in told["unknown"])
             said.append(f"Unknown, on {task}: {names}; no seed is done for both it and {reference}.")
     return said
+
+
+def _seen(rows: Sequence[Record], avg: str) -> str:
+    """Differences of all rows; of MANY the ends, lowest and highest."""
+    shown = [(row["avg"]["difference"]["mean"], f"{row['arm']} {difference(row['avg']['difference'], avg)}") for row in rows]
+    if len(shown) <= MANY:
+        return "; ".join(text for _, text in shown)
+    (_, low), (_, high) = min(shown), max(shown)
+    return f"of {len(shown)} arms from {low} to {high}, the others in the table"
 
 
 def _better(found: Record) -> list[str]:
@@ -189,6 +199,29 @@ def _plan(found: Record) -> str:
     if not found["deviations"]:
         return "The plan was written down before the first run and has not changed since."
     return "Deviations from the plan: " + " ".join(found["deviations"])
+
+
+def table(found: Record) -> tuple[list[str], list[list[str]]]:
+    """Heads and lines, as text: one for every evaluation set, arm and kind that something is known of."""
+    heads = ["task", "problems", "arm", "seeds", "", "value", f"minus {found['reference']}", "p (Holm)", "verdict"]
+    kinds = [(row, kind) for row in found["results"] for kind in ("avg", "pass") if row["seeds"] and row[kind]]
+    return heads, [_line(row, kind, found["num_samples"]) for row, kind in kinds]  # the sentences name the others
+
+
+def _line(row: Record, kind: str, k: int) -> list[str]:
+    value, change = row[kind]["value"], row[kind]["difference"]
+    shown = "" if value is None else f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    apart = (signed(change["mean"], change["low"], change["high"]), f"{change['p_holm']:.4f}") if change else ("", "")
+    return [row["task"], row["set"], row["arm"], str(len(row["seeds"])), name_of(kind, k), shown, *apart, row[kind]["verdict"]]
+
+
+def markdown(found: Record) -> str:
+    """`findings.md`: the sentences, then the table behind them."""
+    heads, lines = table(found)
+    said = "".join(f"* {sentence}\n" for sentence in found["findings"])
+    rows = [heads, ["---"] * len(heads), *lines]
+    shown = "".join(f"| {' | '.join(cell.replace('|', BAR) for cell in row)} |\n" for row in rows)
+    return f"{said}\n{shown}" if lines else said
 
 
 def _can_find(effect: float) -> str:

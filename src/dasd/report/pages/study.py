@@ -59,7 +59,10 @@ def _content(found: Record) -> Record:
         "effects": [_effect(entry) for entry in found["minimum_effect"]],
         "reference": found["reference"],
         "names": names,
-        "parts": [(figures.place_of(part[0]), part[0]["own"], [_row(row) for row in part if row["seeds"]]) for part in parts],
+        "parts": [
+            (figures.place_of(part[0]), part[0]["own"], [_row(row, found["seeds"]) for row in part if row["seeds"]])
+            for part in parts
+        ],
         "described": [(part[0]["task"], *_described(part)) for part in parts if part[0]["own"]],
         "forests": [
             figures.forest(known, kind, names[kind], found["reference"], f"forest-{kind}-{place}")
@@ -116,9 +119,11 @@ def _pairs(rows: list[Record]) -> list[list[Record]]:
     return [[*reference, row] for row in others] or ([reference] if reference else [])
 
 
-def _row(row: Record) -> Record:
+def _row(row: Record, planned: list[int]) -> Record:
+    """`seeds` are said where some are missing."""
     kinds = [_measure(row[kind]) for kind in ("avg", "pass") if row[kind]]
-    return {"arm": row["arm"], "seeds": ", ".join(map(str, row["seeds"])) or UNKNOWN, "kinds": kinds}
+    seeds = "" if row["seeds"] == planned else f"seeds {', '.join(map(str, row['seeds']))}"
+    return {"arm": row["arm"], "seeds": seeds, "kinds": kinds}
 
 
 def _measure(of: Record) -> Record:
