@@ -170,6 +170,14 @@ def test_a_file_that_extends_another_methods_inherits_none_of_its_settings(writt
         assert config.method.settings == expected
 
 
+def test_text_that_looks_like_a_number_is_written_as_text(written):
+    """Our reader takes 1e3 for a number, YAML 1.1 does not: a config.yaml said another thing than its run was given."""
+    words = {"mode": "1e3", "day": "2026-01-01", "off": "off", "rate": "5e-5", "number": 1e-5}
+    config = validate(RunConfig, {"model": {"chat_template_kwargs": words}, "data": {"system_prompt": "1e3"}})
+    assert load(path=written(dump_config(config))) == config
+    assert load(path=written(dump_config(config))).model.chat_template_kwargs == words
+
+
 def test_a_dumped_config_loads_as_itself(written):
     config = load("--training.learning_rate", "3e-7", "--method.beta", "0.2", "--data.limit", "5", "--output", "läufe/七")
     assert load(path=written(dump_config(config))) == config

@@ -10,6 +10,7 @@ import yaml
 
 from dasd.commands.base import walk
 from dasd.config import BadInput, RunConfig, load_config, nearest
+from dasd.config.core import as_yaml
 
 _PLACES = (Path(__file__).parent / "recipes", Path(__file__).parents[2] / "recipes")  # of the wheel, of a checkout
 
@@ -61,7 +62,7 @@ def _section(values: dict[str, Any], meanings: dict[str, Any], prefix: str) -> l
 def _in_a_line(value: Any) -> str:
     if isinstance(value, str) and "\n" in value:
         return json.dumps(value, ensure_ascii=False)  # which is YAML, too
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("\n...\n").strip()
+    return as_yaml(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
 
 
 def _is_run(path: Path) -> bool:

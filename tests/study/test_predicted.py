@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from dasd.analysis.first_order import told_apart_by
 from dasd.config import BadInput
 from dasd.report import build_study_page
 from dasd.study.cells import Cell, all_cells
@@ -180,6 +181,58 @@ def test_probes_that_cannot_be_read_are_refused(tmp_path):
         study(tmp_path, predictions={"gains": {"countdown": ["gain.json"]}, "beta": 0.1})
     with pytest.raises(BadInput, match=r"probe.json holds no gains"):
         results(study(tmp_path, predictions={"gains": {"countdown": ["probe.json"]}, "beta": 0.1}))
+
+
+def test_studies_of_one_file_name_are_two_and_none_is_counted_twice(tmp_path):
+    """One was begun before the gains, one after: by the file's name alone the second's times were taken for both."""
+    right = {"grpo": 10, "dasd": 9, "novelty": 1}
+    arms = {name: {"method": ARMS[name][0]} for name in right}
+    for name, started in (("one", "2026-01-01T00:00:00+00:00"), ("two", "2026-01-03T00:00:00+00:00")):
+        for each in all_cells(load_study(write(tmp_path / name, arms=arms), {})):
+            answered(each, [1] * right[each.arm] + [0] * (20 - right[each.arm]))
+            kept = json.loads((each.folder / "outcome.json").read_text())
+            (each.folder / "outcome.json").write_text(json.dumps({**kept, "made": {"started": started}}))
+    gains = {arm: {"mean": -count, "low": -count, "high": -count} for arm, count in right.items() if arm != "grpo"}
+    (tmp_path / "one/gain.json").write_text(json.dumps({"gains": gains, "reference": "grpo"}))
+    asked = {"gains": {"countdown": ["gain.json"]}, "beta": 0.1, "since": "2026-01-02T00:00:00Z"}
+
+    def asking(**more):
+        return load_study(write(tmp_path / "one", arms=arms, predictions={**asked, **more}), {})
+
+    of = results(asking(also=["../two/study.yaml"]))["gain_prediction"]
+    found = [(cell["study"], cell["arm"], cell["beforehand"]) for cell in of["cells"]]
+    assert found == [(f"{name}/study", arm, name == "two") for name in ("one", "two") for arm in ("dasd", "novelty")]
+    under_way = tmp_path / "two/out/countdown/dasd/seed-1"
+    (under_way / "outcome.json").unlink()
+    (under_way / "run.json").write_text(json.dumps({"started": "2026-01-01T12:00:00+00:00"}))
+    later = results(asking(also=["../two/study.yaml"]))["gain_prediction"]
+    assert [cell["beforehand"] for cell in later["cells"]] == [False, False, False, True]
+    for twice in (["study.yaml"], ["../two/study.yaml", "../one/../two/study.yaml"]):
+        with pytest.raises(BadInput, match=r"study.yaml would be counted twice"):
+            asking(also=twice)
+    write(tmp_path / "two", arms=arms, reference="dasd")
+    with pytest.raises(BadInput, match=r"two/study.yaml compares with dasd, and this study with grpo"):
+        asking(also=["../two/study.yaml"])
+
+
+def test_a_gain_is_of_the_arm_that_has_its_name(tmp_path):
+    given = study(tmp_path)
+    for each in all_cells(given):
+        answered(each, [1, 0])
+    settings = {each.arm: told_apart_by(each.run_config({})) for each in all_cells(given)}
+    end = {"mean": 0.1, "low": 0.0, "high": 0.2}
+
+    def measured(**more):
+        (tmp_path / "gain.json").write_text(json.dumps({"gains": {"dasd": end}, "reference": "grpo", **more}))
+        return results(study(tmp_path, predictions={"gains": {"countdown": ["gain.json"]}, "beta": 0.1}))
+
+    assert len(measured(settings=json.loads(json.dumps(settings)))["gain_prediction"]["cells"]) == 1
+    assert len(measured()["gain_prediction"]["cells"]) == 1  # an older file
+    settings["dasd"]["method"]["beta"] = 0.3
+    with pytest.raises(BadInput, match=r"a gain of another dasd: method.beta is 0.3 there and 0.02 in"):
+        measured(settings=settings)
+    with pytest.raises(BadInput, match="holds gains over opsd's, and the study compares with grpo"):
+        measured(reference="opsd")
 
 
 def test_arms_that_were_begun_after_the_prediction_are_judged_alone(tmp_path):

@@ -94,6 +94,7 @@ def test_minimum_detectable_effect_is_its_formula():
     assert minimum_detectable_effect(of, 5, 100, 1) == pytest.approx((2.776 + 0.941) * error, rel=1e-3)
     assert minimum_detectable_effect(of, 5, 100, 10) == pytest.approx((5.598 + 0.941) * error, rel=1e-3)  # t_4(0.9975)
     assert math.isnan(minimum_detectable_effect(of, 1, 100, 1))
+    assert math.isnan(minimum_detectable_effect(Noise(0.0, 0.0, 0.0), 5, 100, 1))  # no noise seen is not no noise
     assert math.isnan(minimum_detectable_effect(Noise(math.nan, math.nan, math.nan), 5, 100, 1))
 
 

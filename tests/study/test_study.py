@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from filelock import FileLock
 from dasd import cli
 from dasd.config import BadInput, RunConfig, load_config
 from dasd.files import write_json
-from dasd.study.cells import Cell, all_cells, check, settings_of, slug
+from dasd.study.cells import Cell, all_cells, asked_of, check, settings_of, slug
 from dasd.study.config import Study, flat, load_study
 from dasd.study.history import deviations, record
 from dasd.study.methods import check_methods
@@ -52,7 +53,7 @@ def write(folder: Path, **changes: object) -> Path:
     (folder / "base.yaml").write_text(yaml.safe_dump(BASE))
     (folder / "plan.md").write_text("Nothing is expected.")
     path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump({"output": str(folder / "out"), **SMALL, **changes}, sort_keys=False))
+    path.write_text(json.dumps({"output": str(folder / "out"), **SMALL, **changes}))
     return path
 
 
@@ -68,7 +69,9 @@ def outcome(cell: Cell, right: dict[str, list[int]], samples: int = 2) -> None:
     }
     curves = {"reward": {step: step / 10 + cell.seed for step in (1, 2)}}
     cell.folder.mkdir(parents=True, exist_ok=True)
-    write_json(cell.folder / "outcome.json", {"steps": 1, "sets": sets, "curves": curves})
+    made = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
+    asked = {"seed": cell.seed, "evaluation": asked_of(cell)}
+    write_json(cell.folder / "outcome.json", {"steps": 1, **asked, "made": made, "sets": sets, "curves": curves})
 
 
 def finish(cell: Cell, score: float = 0.5) -> None:
@@ -144,9 +147,12 @@ def test_what_is_kept_of_a_cell_is_all_that_the_analysis_reads(tmp_path):
     (cell.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in logged))
     (cell.folder / "validation.jsonl").write_text(json.dumps({"step": 0, "avg_at_4": 0.25}) + "\n")
     assert not cell.done
-    keep(cell)
+    keep(cell, cell.run_config({}))
+    asked = {"source": None, "split": "test", "limit": 3, "num_samples": 2, "temperature": 1.0, "seed": 0}
     assert cell.outcome == {
         "steps": 1,
+        "seed": 0,
+        "evaluation": {**asked, "suite_limit": None},
         "settings": settings_of(cell.run_config({})),
         "made": {"started": None, "git_revision": "abc", "versions": {"torch": "2"}},
         "sets": {
@@ -156,7 +162,7 @@ def test_what_is_kept_of_a_cell_is_all_that_the_analysis_reads(tmp_path):
         "curves": {"reward": {"1": 0.12346}, "entropy": {}, "length": {}, "teacher": {}, "validation": {"0": 0.25}},
     }
     assert cell.score == 0.5
-    assert len((cell.folder / "outcome.json").read_text().splitlines()) < 30
+    assert len((cell.folder / "outcome.json").read_text().splitlines()) < 40
 
 
 def test_cells_come_arm_by_arm_the_search_first(tmp_path):

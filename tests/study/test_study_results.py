@@ -43,7 +43,8 @@ def test_the_text_claims_no_more_than_the_verdicts():
     ]  # fmt: skip
     found = {
         "progress": {"done": 3, "cells": 4, "failed": 1}, "reference": "grpo", "results": rows, "seeds": [0], "deviations": [],
-        "minimum_effect": [{"task": "t", "effect": 0.02}], "plan": {"first": {"at": "now"}}, "tasks": ["t"], "num_samples": 16,
+        "minimum_effect": [{"task": "t", "effect": 0.02}],
+        "plan": {"first": {"at": "now", "older": 0}}, "tasks": ["t"], "num_samples": 16,
         "better": [{"arm": "a", "above": ["t"], "not_lower": ["t"], "better": True}], "pairs": [],
         "choices": [], "fallen": [],
     }  # fmt: skip
@@ -70,7 +71,8 @@ def test_many_arms_are_a_table_and_no_sentence():
             row[kind] = row[kind] | {"difference": row[kind]["difference"] | {"mean": mean}, "value": value}
     found = {
         "progress": {"done": 9, "cells": 9, "failed": 0}, "reference": "g|rpo", "results": rows, "seeds": [0], "deviations": [],
-        "minimum_effect": [], "plan": {"first": {"at": "now"}}, "tasks": ["t"], "num_samples": 16, "better": [], "pairs": [],
+        "minimum_effect": [], "plan": {"first": {"at": "now", "older": 0}}, "tasks": ["t"], "num_samples": 16,
+        "better": [], "pairs": [],
         "choices": [], "fallen": [],
     }  # fmt: skip
     said = next(text for text in sentences(found) if text.startswith("Not supported"))
@@ -274,6 +276,18 @@ def test_the_results_are_those_of_the_cells_paired(tmp_path):
     assert "one pair of seeds says nothing" in page
     assert "3 of 4 done" in page
     assert page.count("<small>seeds ") == 1  # said of the arm that lacks one
+
+
+def test_a_reference_without_noise_finds_nothing(tmp_path, capsys):
+    """Never right: what an arm's seeds would do is not known from it; it was called an effect of 0.000."""
+    given = study(tmp_path)
+    for cell in all_cells(given):
+        answered(cell, [0, 0, 0] if cell.arm == "grpo" else [0, 1, 0])
+    assert cli.run(["study", str(given.path), "--report"]) == 0
+    said = capsys.readouterr().out
+    assert "minimum detectable effect unknown, the seeds of grpo do not differ (2 seeds, 3 problems, 1 comparisons)" in said
+    assert "four times in five" not in said
+    assert "countdown unknown, the seeds of grpo do not differ." in (given.output / "study.html").read_text()
 
 
 def test_cells_on_other_problems_are_not_compared(tmp_path):

@@ -20,6 +20,7 @@ from dasd.study.config import Study, load_study
 from dasd.study.history import deviations, record
 from dasd.study.outcome import keep
 from dasd.study.results import results
+from dasd.study.search import chosen_for
 from dasd.study.work import Work, run_cell
 from dasd.trained import as_trained, facts_of_run
 from evaluation.test_groups import write as write_evaluation
@@ -45,7 +46,7 @@ def done(cell: Cell) -> None:
     """The cell as its commands leave it."""
     write_evaluation(cell.folder / "evaluation", [0, 2, 1])
     write_json(cell.folder / "result.json", {"steps": 1})
-    keep(cell)
+    keep(cell, cell.run_config(chosen_for(cell)))
 
 
 def test_a_file_is_not_tested_on_itself(tmp_path, capsys):
@@ -200,6 +201,79 @@ def test_outcomes_that_do_not_know_their_settings_count(tmp_path):
         del kept["settings"]["training"]["loss_type"]
         write_json(cell.folder / "outcome.json", kept)
     assert results(study(tmp_path))["progress"]["done"] == 4
+
+
+def test_what_is_kept_is_what_was_run_though_the_base_was_edited_meanwhile(tmp_path, monkeypatch):
+    """A base that is another while a cell starts, and is set back before it ends, was kept as if it had never been another."""
+    given = study(tmp_path)
+    cell = all_cells(given)[0]
+
+    def command(start, **kwargs):
+        if "train" in start:
+            edited(tmp_path)  # set back
+            write_json(cell.folder / "result.json", {"steps": 1})
+        else:
+            write_evaluation(cell.folder / "evaluation", [0, 2, 1])
+        return SimpleNamespace(returncode=0)
+
+    edited(tmp_path, training={**BASE["training"], "learning_rate": 5e-3})
+    monkeypatch.setattr(work.subprocess, "run", command)
+    assert run_cell(cell) is None
+    assert cell.outcome["settings"]["training"]["learning_rate"] == 5e-3
+    with pytest.raises(BadInput, match=r"other settings than the study has now: training.learning_rate \(0.005, now"):
+        results(given)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"steps": 300}, "was trained for 300 steps, and the study says 1"),
+        ({"seed": 9}, "is a copy: it was trained with seed 9"),
+        ({"evaluation": {"temperature": 0.2}}, r"evaluated otherwise than the study says now: temperature \(0.2, now 1.0\)"),
+        ({"evaluation": {"num_samples": 4, "seed": 3}}, r"num_samples \(4, now 2\), seed \(3, now 0\)"),
+        ({"evaluation": None, "num_samples": 16}, r"num_samples \(16, now 2\)"),
+        ({"evaluation": None, "right": [1, 0, 1, 0]}, r"limit \(4 problems, now 3\)"),
+    ],
+)
+def test_outcomes_of_another_study_are_not_counted(tmp_path, change, said):
+    """Folders are all that is exchanged, so they may be copied from where other things were asked."""
+    given = study(tmp_path)
+    for cell in all_cells(given):
+        done(cell)
+    assert results(given)["progress"]["done"] == 4
+    kept = json.loads((cell.folder / "outcome.json").read_text())
+    kept["sets"]["test"] |= {key: change.pop(key) for key in ("num_samples", "right") if key in change}
+    for key, value in change.items():
+        kept[key] = {**kept[key], **value} if isinstance(value, dict) else value
+    if kept["evaluation"] is None:
+        del kept["evaluation"]
+    write_json(cell.folder / "outcome.json", kept)
+    with pytest.raises(BadInput, match=said):
+        results(given)
+
+
+def test_runs_from_before_the_plan_are_counted(tmp_path):
+    """Outcomes that were copied, or that do not say when they were begun, are not called planned."""
+    given = study(tmp_path)
+    record(given)
+    cells = all_cells(given)
+    for cell in cells:
+        answered(cell, [1, 0])
+    assert results(given)["findings"][-1] == "The plan was written down before the first run and has not changed since."
+    for cell, started in zip(cells, ("2020-01-01T00:00:00+00:00", None), strict=False):
+        kept = json.loads((cell.folder / "outcome.json").read_text())
+        write_json(cell.folder / "outcome.json", {**kept, "made": {"started": started}})
+    said = "Not of all runs beforehand: 2 of 4 were begun before the plan was noted here. Since then it has not changed."
+    assert results(given)["findings"][-1] == said
+    (tmp_path / "plan.md").write_text("Something else.")
+    assert "2 of 4 were begun before the plan was noted here. Deviations from the plan: " in results(given)["findings"][-1]
+
+
+def test_settings_reach_a_run_as_the_file_has_them(tmp_path):
+    """Words in quotation marks stay words, and free keys keep their names, though a command line would read both otherwise."""
+    kwargs = {"thinking": "off", "top-k": "1e3", "depth": 3, "nothing": None}
+    given = study(tmp_path, tasks={"t": {"model": {"chat_template_kwargs": kwargs}}})
+    assert all_cells(given)[0].run_config({}).model.chat_template_kwargs == kwargs
 
 
 def test_cells_are_held_to_what_their_search_chose(tmp_path):

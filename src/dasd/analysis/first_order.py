@@ -19,10 +19,17 @@ from typing import Any
 
 import numpy as np
 
+from dasd.config import RunConfig
+
 DRAWS = 1_000
 WEIGHTS_AT_A_TIME = 4_096
 LEAST_BATCHES = 4
 Updates = np.ndarray  # (batches, weights) float32
+
+
+def told_apart_by(run: RunConfig) -> dict[str, Any]:
+    """What makes two configs of one name two: the model's path, the task, method and teacher, as JSON has them."""
+    return run.model_dump(mode="json", include={"method": True, "teacher": True, "model": {"path"}, "data": {"task"}})
 
 
 def relative_gains(updates: Mapping[str, Updates], reference: str, seed: int = 0) -> dict[str, dict[str, Any]]:

@@ -119,8 +119,7 @@ def effects(found: dict[str, Any]) -> list[str]:
     for entry in found["minimum_effect"]:
         size = f"{entry['seeds']} seeds, {entry['problems'] or 'unknown'} problems, {entry['comparisons']} comparisons"
         if entry["effect"] is None:
-            why = "one seed" if entry["seeds"] < 2 else f"needs two finished seeds of {found['reference']}"
-            lines.append(f"{entry['task']}: minimum detectable effect unknown, {why} ({size})")
+            lines.append(f"{entry['task']}: minimum detectable effect unknown, {entry['why']} ({size})")
         else:
             lines.append(f"{entry['task']}: minimum detectable effect {entry['effect']:.3f} Avg@k at 80 % power ({size})")
     return lines

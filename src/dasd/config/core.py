@@ -84,18 +84,20 @@ class Section(BaseModel):
         return value
 
 
-def load_config(kind: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
-    """A config from a YAML file and `--dotted.key value` overrides. Raises BadInput naming key, value and remedy."""
+Overrides = Sequence[str] | Mapping[str, Any]  # `--dotted.key value` as words, or dotted key -> value
+
+
+def load_config(kind: type[T], path: Path | None, overrides: Overrides = ()) -> T:
+    """A config from a YAML file and overrides. Raises BadInput naming key, value and remedy."""
     return make_config(kind, read_values(kind, path) if path is not None else {}, overrides)
 
 
-def make_config(kind: type[T], values: dict[str, Any], overrides: Sequence[str] = ()) -> T:
+def make_config(kind: type[T], values: dict[str, Any], overrides: Overrides = ()) -> T:
     """As `load_config`, from a mapping of sections."""
-    pairs = _pairs(overrides)
+    pairs = list(overrides.items()) if isinstance(overrides, Mapping) else _pairs(kind, overrides)
     values = _for_method(kind, values, dict(pairs).get("method.name"))
-    for key, text in pairs:
-        path_of_key = key.split(".")
-        _set(values, path_of_key, _read_value(text, _annotation(kind, path_of_key)), key)
+    for key, value in pairs:
+        _set(values, key.split("."), value, key)
     return validate(kind, _with_preset(kind, values) if "method" in kind.model_fields else values)
 
 
@@ -197,7 +199,12 @@ def filled(kind: Any, said: Any, default: Any = None) -> Any:
 
 
 def dump_config(config: BaseModel) -> str:
-    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+    return as_yaml(config.model_dump())
+
+
+def as_yaml(value: Any, **how: Any) -> str:
+    """YAML that a config's reader takes back as it was; `how`: options of yaml.dump."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **how)
 
 
 def nearest(word: str, choices: Sequence[str]) -> str:
@@ -214,9 +221,16 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads back as it was: the text 1e3 in quotation marks."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
 
 
 def _read_yaml(text: str) -> Any:
@@ -245,8 +259,10 @@ def _annotation(kind: Any, path: Sequence[str]) -> Any:
     return kind
 
 
-def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    pairs, rest = [], list(overrides)
+def _pairs(kind: Any, overrides: Sequence[str]) -> list[tuple[str, Any]]:
+    """Dotted keys and their values, of the words of a command line."""
+    pairs: list[tuple[str, Any]] = []
+    rest = list(overrides)
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
@@ -256,7 +272,8 @@ def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
             if not rest:
                 raise BadInput(f"{word} needs a value")
             text = rest.pop(0)
-        pairs.append((key.replace("-", "_"), text))
+        key = key.replace("-", "_")
+        pairs.append((key, _read_value(text, _annotation(kind, key.split(".")))))
     return pairs
 
 

@@ -48,7 +48,7 @@ class Cell:
     @property
     def own_set(self) -> str:
         """Name of the task's own problems among the evaluation sets: their split."""
-        return self._evaluation.split
+        return self.evaluation.split
 
     @property
     def outcome(self) -> Settings | None:
@@ -74,7 +74,8 @@ class Cell:
         return sum(of["right"]) / len(of["right"]) / of["num_samples"]
 
     @property
-    def _evaluation(self) -> StudyEvaluation:
+    def evaluation(self) -> StudyEvaluation:
+        """What the study asks of it on the task's own problems."""
         search = self.study.config.search
         return self.study.config.evaluation if self.candidate is None or search is None else search.evaluation
 
@@ -84,7 +85,7 @@ class Cell:
         ours = {"training.steps": config.steps, "training.seed": self.seed, "output": str(self.folder)}
         given = {**flat(config.tasks[self.task]), **flat(config.arms[self.arm]), **(self.candidate or chosen), **ours}
         try:
-            return load_config(RunConfig, self.study.base, as_overrides(given))
+            return load_config(RunConfig, self.study.base, given)
         except BadInput as error:
             raise BadInput(f"{self.name}: {error}") from None
 
@@ -92,7 +93,7 @@ class Cell:
         """On the task's own problems. Raises BadInput where they are those that it is trained on."""
         section = "evaluation" if self.candidate is None else "search.evaluation"
         whose = f"{self.task}: {section} needs problems of its own"
-        return EvalConfig(data=of_another_split(run.data, self._evaluation, section, whose), **self._sampling(run))
+        return EvalConfig(data=of_another_split(run.data, self.evaluation, section, whose), **self._sampling(run))
 
     def suites_config(self, run: RunConfig) -> EvalConfig:
         sampling = self._sampling(run) | {"data": {"system_prompt": run.data.system_prompt}}
@@ -100,7 +101,7 @@ class Cell:
 
     def _sampling(self, run: RunConfig) -> Settings:
         """What the study says, and the model as the run loads and asks it; which weights, `dasd eval` is told by the folder."""
-        settings = self._evaluation.model_dump(include={"num_samples", "temperature", "seed"})
+        settings = self.evaluation.model_dump(include={"num_samples", "temperature", "seed"})
         model = run.model.model_dump(exclude={"path", "revision"})
         return {**settings, "max_completion_length": run.training.max_completion_length, "model": model}
 
@@ -121,6 +122,12 @@ def settings_of(run: RunConfig) -> Settings:
         for name, section in sections.items()
         if not is_of(name, IDLE)
     }
+
+
+def asked_of(cell: Cell) -> Settings:
+    """How a cell is evaluated, as JSON has it."""
+    asked = cell.evaluation.model_dump(mode="json")
+    return {**asked, "suite_limit": cell.study.config.suite_limit} if cell.suites else asked
 
 
 def candidates(study: Study, arm: str) -> list[Settings]:
@@ -163,14 +170,6 @@ def check(cells: list[Cell]) -> None:
         if cell.suites:
             choose(cell.suites)
             cell.suites_config(run)
-
-
-def as_overrides(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as the command line has them."""
-    words: list[str] = []
-    for key, value in settings.items():
-        words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
-    return words
 
 
 def slug(settings: Mapping[str, Any]) -> str:

@@ -216,7 +216,15 @@ def load_study(path: Path, recipes: Mapping[str, Path]) -> Study:
     study = _load(path, recipes)
     if study.config.predictions is None:
         return study
-    return replace(study, also=tuple(_load(path.parent / name, recipes) for name in study.config.predictions.also))
+    also = tuple(_load(path.parent / name, recipes) for name in study.config.predictions.also)
+    paths = [each.path.resolve() for each in (study, *also)]
+    for place, (other, own) in enumerate(zip(also, paths[1:], strict=True), start=1):
+        if own in paths[:place]:
+            raise BadInput(f"predictions.also: {other.path} would be counted twice; name other study files, each once")
+        theirs, ours = other.config.reference, study.config.reference
+        if theirs != ours:
+            raise BadInput(f"predictions.also: {other.path} compares with {theirs}, and this study with {ours}")
+    return replace(study, also=also)
 
 
 def _load(path: Path, recipes: Mapping[str, Path]) -> Study:

@@ -15,11 +15,11 @@ from filelock import FileLock
 
 from dasd.config import BadInput, RunConfig, filled
 from dasd.files import append_lines, read_lines, write_text
-from dasd.study.cells import Cell, all_cells, candidates, settings_of
+from dasd.study.cells import Cell, all_cells, asked_of, candidates, settings_of
 from dasd.study.config import Study, flat, is_of
 from dasd.study.search import read_choice
 
-FILE = "history.jsonl"
+FILE, AT = "history.jsonl", "%Y-%m-%d %H:%M UTC"
 Note = dict[str, Any]
 # Chosen before the first run; else another study.
 FIXED = ("steps", "evaluation", "base", "reference", "suite_limit", "search.evaluation")
@@ -79,19 +79,43 @@ def deviations(study: Study) -> list[str]:
 
 
 def first(study: Study) -> dict[str, Any] | None:
-    """Plan's sha256 and time of the first run."""
+    """Plan's sha256 and time of the first run, `runs` that are done, and how many of them are `older` than that note: begun
+    before it, or without a word of when. None before the first run.
+    """
     noted = read_lines(study.output / FILE)
-    return {key: noted[0][key] for key in ("plan_sha256", "at")} if noted else None
+    if not noted:
+        return None
+    at = datetime.strptime(noted[0]["at"], AT).replace(tzinfo=UTC)
+    begun = [kept.get("made", {}).get("started") for cell in all_cells(study) if (kept := cell.outcome)]
+    older = sum(when is None or datetime.fromisoformat(when) < at for when in begun)
+    return {**{key: noted[0][key] for key in ("plan_sha256", "at")}, "runs": len(begun), "older": older}
 
 
 def _why_another(cell: Cell) -> str | None:
     """Why a cell that is done is none of the study as it is now; None where nothing speaks against it."""
     if (kept := cell.outcome) is None:
         return None
+    if kept["steps"] != cell.study.config.steps:
+        return f"was trained for {kept['steps']} steps, and the study says {cell.study.config.steps}"
+    if kept.get("seed", cell.seed) != cell.seed:
+        return f"is a copy: it was trained with seed {kept['seed']}"
     if missing := [name for name in (cell.own_set, *cell.suites) if name not in kept["sets"]]:
         return f"was not evaluated on {', '.join(missing)}"
+    if differs := _asked_otherwise(cell, kept):
+        return f"was evaluated otherwise than the study says now: {', '.join(differs)}"
     changed = _changed(cell, kept.get("settings", {}))
     return f"was run with other settings than the study has now: {', '.join(changed)}" if changed else None
+
+
+def _asked_otherwise(cell: Cell, kept: Mapping[str, Any]) -> list[str]:
+    """How the evaluation of a cell is none that the study asks. Older outcomes say no more than samples and problems."""
+    now, own = asked_of(cell), kept["sets"][cell.own_set]
+    was = kept.get("evaluation") or {"num_samples": own["num_samples"]}
+    found = [f"{key} ({_shown(was, key)}, now {_shown(now, key)})" for key in was if key in now and was[key] != now[key]]
+    problems = len(own["right"])
+    if "evaluation" not in kept and problems > now["limit"] and not kept.get("settings", {}).get("data", {}).get("sources"):
+        found.append(f"limit ({problems} problems, now {now['limit']})")
+    return found
 
 
 def _changed(cell: Cell, settings: Mapping[str, Any]) -> list[str]:
@@ -152,5 +176,5 @@ def _differ(before: Note, after: Note, key: str) -> bool:
 def _now(study: Study) -> Note:
     # where it is, and what the analysis reads beside the runs, decides no run
     settings = flat(study.config.model_dump(mode="json", exclude={"output", "predictions", "pairs"}))
-    at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    at = datetime.now(UTC).strftime(AT)
     return {"at": at, "plan_sha256": study.plan_sha256, "settings": settings, "base": study.base_settings}

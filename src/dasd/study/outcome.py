@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dasd.config import RunConfig
 from dasd.evaluation.readers import OnFile, read_run
 from dasd.files import read_json, read_lines, write_text
-from dasd.study.cells import EVALUATION, OUTCOME, SUITES, Cell, settings_of
-from dasd.study.search import chosen_for
+from dasd.study.cells import EVALUATION, OUTCOME, SUITES, Cell, asked_of, settings_of
 from dasd.tasks.base import GradeStatus
 
 CURVES = {
@@ -32,14 +32,18 @@ FIGURES = (
 Record = dict[str, Any]
 
 
-def keep(cell: Cell) -> Record:
-    """Writes the outcome of a cell whose commands have ended well. Raises BadInput where an evaluation is unfinished."""
+def keep(cell: Cell, config: RunConfig) -> Record:
+    """Writes the outcome of a cell whose commands, with this config, have ended well. Raises BadInput where an evaluation is
+    unfinished.
+    """
     [own] = read_run(cell.folder / EVALUATION).benchmarks.values()
     suites = read_run(cell.folder / SUITES).benchmarks if cell.suites else {}
     run = read_json(cell.folder / "run.json") or {}
     kept = {
         "steps": (read_json(cell.folder / "result.json") or {}).get("steps", 0),
-        "settings": settings_of(cell.run_config(chosen_for(cell))),
+        "seed": cell.seed,
+        "settings": settings_of(config),
+        "evaluation": asked_of(cell),
         "made": {key: run.get(key) for key in ("started", "git_revision")} | {"versions": run.get("versions", {})},
         "sets": {cell.own_set: _set(own), **{name: _set(each) for name, each in suites.items()}},
         "curves": {name: _series(cell.folder / file, key) for name, (file, key) in CURVES.items()},

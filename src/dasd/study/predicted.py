@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from dasd.analysis.correlation import spearman
+from dasd.analysis.first_order import told_apart_by
 from dasd.config import BadInput, RunConfig
 from dasd.files import read_json
 from dasd.study.cells import Cell, all_cells, candidates
-from dasd.study.config import Study, is_of
+from dasd.study.config import Study, flat, is_of
 from dasd.study.search import read_choice
 
 LEAST_CELLS = 8  # with fewer there is no verdict
@@ -108,12 +109,16 @@ def gains_against_effects(
     `beforehand` is what is judged of the arms that were begun after the predictions were on file, if the study says when;
     where that is all or none of them, a sentence says so.
 
-    Raises BadInput for a file that is none of `dasd gain`.
+    Raises BadInput for a file that is none of `dasd gain`, has another reference than the study, or another arm of that name.
     """
-    files = {task: [_gains(path) for path in paths] for task, paths in study.gains.items()}
+    reference = study.config.reference
+    files = {task: [(path, _gains(path, reference)) for path in paths] for task, paths in study.gains.items()}
 
     def guess(of: Study, row: Record) -> Record | None:
-        found = [file[row["arm"]] for file in files.get(row["task"], ()) if row["arm"] in file]
+        having = [(path, file) for path, file in files.get(row["task"], ()) if row["arm"] in file["gains"]]
+        for path, file in having:
+            _is_of_that_arm(path, file, of, row)
+        found = [file["gains"][row["arm"]] for _, file in having]
         means = {key: float(np.mean([each[key] for each in found])) for key in ("mean", "low", "high")} if found else None
         return {"predicted": means, "by": "first update"} if means else None
 
@@ -136,11 +141,14 @@ def gains_against_effects(
 
 
 def _begun(study: Study) -> dict[tuple[str, str], datetime]:
-    """(task, arm) -> when its first run began, of the search too; the beginning of time where one does not say when."""
+    """(task, arm) -> when its first run began, of the search and of those that are under way too; the beginning of time where
+    one that is done does not say when.
+    """
     found: dict[tuple[str, str], datetime] = {}
     for cell in all_cells(study):
-        if (kept := cell.outcome) is not None:
-            started = kept.get("made", {}).get("started")
+        kept, run = cell.outcome, read_json(cell.folder / "run.json")
+        if kept is not None or run:
+            started = (kept.get("made", {}) if kept is not None else run or {}).get("started")
             when = datetime.fromisoformat(started) if started else datetime.min.replace(tzinfo=UTC)
             found[cell.task, cell.arm] = min(when, found.get((cell.task, cell.arm), when))
     return found
@@ -230,9 +238,24 @@ def _probe(path: Path) -> Record:
     return found
 
 
-def _gains(path: Path) -> dict[str, Record]:
+def _gains(path: Path, reference: str) -> Record:
     found = read_json(path)
     gains = found.get("gains") if isinstance(found, dict) else None
     if not isinstance(gains, dict) or any(not {"mean", "low", "high"} <= set(of) for of in gains.values()):
         raise BadInput(f"{path} holds no gains: give the gain.json that dasd gain writes")
-    return gains
+    if (theirs := found.get("reference", reference)) != reference:
+        raise BadInput(f"{path} holds gains over {theirs}'s, and the study compares with {reference}")
+    return {"settings": {}, **found}
+
+
+def _is_of_that_arm(path: Path, file: Record, study: Study, row: Record) -> None:
+    """Raises BadInput where a config has an arm's name and another method or teacher. Older files do not say."""
+    said, run = file["settings"].get(row["arm"]), _as_chosen(study, row["task"], row["arm"])
+    if said is None or run is None:
+        return
+    said, now = flat(said), flat(told_apart_by(run))
+    if differs := [key for key in {**said, **now} if said.get(key) != now.get(key)]:
+        key = differs[0]
+        raise BadInput(
+            f"{path} holds a gain of another {row['arm']}: {key} is {said.get(key)} there and {now.get(key)} in {study.path}"
+        )

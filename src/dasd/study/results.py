@@ -79,12 +79,23 @@ def results(study: Study, workers: int = 1) -> Record:
         "minimum_effect": effects,
     }
     if config.predictions is not None:
-        others = [(other.path.stem, other, _rows(other, _read_all(other))) for other in study.also]
-        of_all = [(study.path.stem, study, rows), *others]
+        names = _names([study, *study.also])
+        others = [(name, other, _rows(other, _read_all(other))) for name, other in zip(names[1:], study.also, strict=True)]
+        of_all = [(names[0], study, rows), *others]
         found |= {"prediction": against_effects(study, of_all)} if study.probes else {}
         probed = found["prediction"]["cells"] if study.probes else ()
         found |= {"gain_prediction": gains_against_effects(study, of_all, probed)} if study.gains else {}
     return {**found, "findings": sentences(found)}
+
+
+def _names(studies: Sequence[Study]) -> list[str]:
+    """What each is called: its file's name, with the folder before it where two have the same, or the whole path."""
+    paths = [study.path.resolve() for study in studies]
+    for of in (lambda path: path.stem, lambda path: f"{path.parent.name}/{path.stem}"):
+        names = list(map(of, paths))
+        if len(set(names)) == len(names):
+            return names
+    return list(map(str, paths))
 
 
 def _read_all(study: Study) -> dict[tuple[str, str], Read]:
@@ -253,11 +264,13 @@ def _effect(study: Study, task: str, read: Read) -> Record:
     comparisons = max(1, (len(study.config.arms) - 1) * len(study.config.tasks))
     size = {"seeds": len(study.config.seeds), "comparisons": comparisons, "from_seeds": len(scores)}
     if len(scores) < 2:
-        return {"task": task, "effect": None, **size, "problems": len(scores[0]) if scores else None}
+        why: str | None = "one seed" if size["seeds"] < 2 else f"needs two finished seeds of {study.config.reference}"
+        return {"task": task, "effect": None, "why": why, **size, "problems": len(scores[0]) if scores else None}
     of = statistics.noise(np.stack(scores))
     effect = statistics.minimum_detectable_effect(of, len(study.config.seeds), len(scores[0]), comparisons)
     shown = None if np.isnan(effect) else effect
-    return {"task": task, "effect": shown, **size, "problems": len(scores[0]), "variances": vars(of)}
+    why = f"the seeds of {study.config.reference} do not differ" if shown is None else None
+    return {"task": task, "effect": shown, "why": why, **size, "problems": len(scores[0]), "variances": vars(of)}
 
 
 def _aggregate(study: Study, arm: str, read: dict[tuple[str, str], Read]) -> Record:

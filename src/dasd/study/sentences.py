@@ -196,9 +196,12 @@ def _plan(found: Record) -> str:
     if not found["plan"]["first"]:
         done = found["progress"]["done"]
         return "No run has been made yet." if not done else "When the first run was made, and by which plan, is not on file."
-    if not found["deviations"]:
-        return "The plan was written down before the first run and has not changed since."
-    return "Deviations from the plan: " + " ".join(found["deviations"])
+    first = found["plan"]["first"]
+    kept = "Deviations from the plan: " + " ".join(found["deviations"]) if found["deviations"] else ""
+    if first["older"]:
+        said = f"Not of all runs beforehand: {first['older']} of {first['runs']} were begun before the plan was noted here."
+        return f"{said} {kept or 'Since then it has not changed.'}"
+    return kept or "The plan was written down before the first run and has not changed since."
 
 
 def table(found: Record) -> tuple[list[str], list[list[str]]]:

@@ -154,11 +154,13 @@ def minimum_detectable_effect(
 
     V_seeds is the variance of the reference's seed means, twice, for either arm has its own. What problems have in common
     (V_problems) cancels, for they are paired; the last term lets an arm change single problems as much as another seed does,
-    which more seeds do not average out. m comparisons: Holm's first step. NaN with one seed, or unknown variances.
+    which more seeds do not average out. m comparisons: Holm's first step. NaN with one seed, unknown variances, or none at all:
+    a reference that is never or always right says nothing of an arm's noise.
     """
     if seeds < 2:
         return math.nan
-    error = math.sqrt(2 * of.seeds / seeds + 2 * of.rest / problems) if not math.isnan(of.seeds) else math.nan
+    variance = 2 * of.seeds / seeds + 2 * of.rest / problems
+    error = math.sqrt(variance) if variance > 0 else math.nan
     return (student_quantile(1 - level / (2 * comparisons), seeds - 1) + student_quantile(power, seeds - 1)) * error
 
 

@@ -61,7 +61,7 @@ def run_cell(cell: Cell) -> str | None:
             return f"{KILLED} by signal {-code}"
         if code:
             return f"dasd {command[0]} ended with {code}: {_last_words(folder / LOG, before)}"
-    keep(cell)
+    keep(cell, run)
     return None
 
 

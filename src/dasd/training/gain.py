@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from dasd.analysis.first_order import relative_gains
+from dasd.analysis.first_order import relative_gains, told_apart_by
 from dasd.config import BadInput, RunConfig, RunFailed, filled
 from dasd.files import read_json, write_json
 from dasd.folders import claim, sole_writer
@@ -79,7 +79,8 @@ def gains(configs: Mapping[str, RunConfig], reference: str, folder: Path, batche
         weights, rollouts = int(found[reference].shape[1]), batches * first.training.rollouts_per_step
         rollouts //= first.training.num_iterations
         facts = {"reference": reference, "batches": batches, "rollouts": rollouts, "weights": weights}
-        summary = {**facts, "seed": first.training.seed, "gains": of}
+        settings = {name: told_apart_by(config) for name, config in configs.items()}
+        summary = {**facts, "seed": first.training.seed, "gains": of, "settings": settings}
         write_json(folder / SUMMARY, summary)
     return summary
 

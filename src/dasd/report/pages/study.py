@@ -173,10 +173,9 @@ def _title(study: Path) -> str:
 
 def _effect(entry: Record) -> tuple[str, str]:
     if entry["effect"] is None:
-        return entry["task"], "unknown until two seeds of the reference are done"
-    return entry[
-        "task"
-    ], f"{entry['effect']:.3f} ({entry['seeds']} seeds, {entry['problems']} problems, {entry['comparisons']} comparisons)"
+        return entry["task"], f"unknown, {entry['why']}"
+    size = f"{entry['seeds']} seeds, {entry['problems']} problems, {entry['comparisons']} comparisons"
+    return entry["task"], f"{entry['effect']:.3f} ({size})"
 
 
 def _choice(choice: Record) -> Record:
