@@ -23,11 +23,15 @@ NO_VERIFIER = ("opsd", "sdpo", "opsa")
 LOOKS = {True: ("o", "#1f5fa8", "begun after the gains were on file"), False: ("D", "#d07a1f", "begun before")}
 NAMED = {  # where a name stands, in points from its mark
     "forms": {
-        "hepo": (-30, 4), "rlsd": (-8, 7), "dasd": (6, 6), "conformity": (-52, -9), "opsd": (6, -8), "sdpo": (6, 5),
-        "opsa": (6, 5), "conformity_length_matched": (6, -8), "two_sided_rho_0.2": (6, -3), "beta_0.3": (6, -3),
-        "token_frequency": (-75, -3), "teacher_entropy": (-71, -3),
+        "hepo": (-12, 7), "rlsd": (-8, 6), "dasd": (-8, 8), "conformity": (-52, -9), "opsd": (6, -9), "sdpo": (6, 4),
+        "opsa": (6, 4), "conformity_length_matched": (6, -9), "two_sided_rho_0.2": (6, -3), "beta_0.3": (6, -3),
+        "token_frequency": (-73, -3), "teacher_entropy": (-69, -3),
     },
-    "products": {"hepo": (6, 5), "conformity": (6, 5), "sdpo": (6, 5), "opsd": (6, 5), "opsa": (6, 5), "dasd": (6, 5)},
+    "products": {
+        "conformity_other_problem": (-36, 12), "scaffold_only": (7, -3),
+        "conformity_length_matched": (-6, -12), "opsa": (6, -3),
+        "sdpo": (6, -3), "opsd": (-26, -3), "novelty": (-36, -4), "rlsd": (-10, -11), "two_sided": (-16, 9),
+    },
 }  # fmt: skip
 
 
@@ -40,7 +44,7 @@ def main() -> None:
         say_all(cells, study["choices"])
         draw(axes, cells, NAMED[name])
         axes.set_title(f"{cells[0]['task'].capitalize()}, {len(cells)} arms", fontsize=9.5, loc="left")
-    both[0].set_ylabel("Avg@16 minus grpo's, after 30 steps")
+    both[0].set_ylabel("Avg@16 minus grpo's, after 30 steps", fontsize=9)
     both[0].legend(loc="upper left", frameon=False, fontsize=7.5)
     figure.supxlabel("gain of the first update over grpo's, less 1 (before training)", fontsize=9)
     figure.tight_layout()
@@ -77,7 +81,7 @@ def draw(axes: Any, cells: list[Record], named: dict[str, tuple[int, int]]) -> N
         x, y = ([cell[side]["mean"] for cell in part] for side in ("predicted", "measured"))
         axes.plot(x, y, mark, color=color, markersize=4.5, label=text, zorder=2)
     effects = [cell["measured"]["mean"] for cell in cells]
-    axes.set_ylim(min(effects) - 0.07, max(effects) + 0.07)
+    axes.set_ylim(min(effects) - 0.07, max(effects) + 0.09)
 
 
 if __name__ == "__main__":

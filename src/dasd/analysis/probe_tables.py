@@ -11,7 +11,10 @@ from dasd.analysis.positions import KINDS
 from dasd.analysis.probe_file import ACTIONS
 from dasd.report.data.metrics import signed
 
-NOT_VALIDATED = "Predictions from single forced tokens, not validated: compared with training, their order was undecided."
+NOT_VALIDATED = (
+    "Predictions from single forced tokens, not validated: compared with training on two small tasks, they had the order of "
+    "the effects on one and were undecided on the other."
+)
 
 
 def probe_tables(summary: Mapping[str, Any]) -> list[Table]:

@@ -53,7 +53,9 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     print_table(table)
     console.print(
         f"What one step of Adam brings the verifier's objective on other problems, over {names[0]}'s, less 1: "
-        f"{summary['rollouts']:,} rollouts of a model that does not move. Nothing of what many steps do.",
+        f"{summary['rollouts']:,} rollouts of a model that does not move. Nothing of what many steps do: compared with "
+        "training on two small tasks, it had the order of the effects on one and was undecided on the other, so it recommends "
+        "nothing.",
         soft_wrap=True,
     )
     console.print(f"Figures: {known.output / SUMMARY}", soft_wrap=True)
