@@ -421,7 +421,7 @@ def test_from_a_kill_to_the_report(tmp_path, capsys):
     for found in kept["sets"].values():
         found["right"].reverse()
     for cell in (other, copied):
-        write_json(cell.folder / "outcome.json", kept)
+        write_json(cell.folder / "outcome.json", {**kept, "seed": cell.seed})
     assert cli.run(["study", str(path), "--report", "--json"]) == 0
     half = json.loads(capsys.readouterr().out)
     assert half["progress"]["done"] == 3
