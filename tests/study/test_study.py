@@ -345,7 +345,15 @@ def test_small_things():
 
 @pytest.mark.parametrize(
     ("file", "cells"),
-    [("example/study", 8), ("direction/study", 2 * 6 * 7), ("direction/forms", 42 * 5), ("lookahead/study", 2 * 3 * 7)],
+    [
+        ("example/study", 8),
+        ("direction/study", 2 * 6 * 7),
+        ("direction/forms", 42 * 5),
+        ("lookahead/study", 2 * 3 * 7),
+        ("direction/products", 21 * 3),
+        ("two_sided/study", 2 * 3 * 5),
+        ("sooner/study", 2 * 6),
+    ],
 )
 def test_the_studies_that_ship_can_be_run(file, cells):
     given = load_study(ROOT / f"studies/{file}.yaml", {})
