@@ -12,6 +12,7 @@ import yaml
 from datasets import Dataset, DatasetDict
 
 from dasd import cli
+from dasd.analysis.first_order import told_apart_by
 from dasd.config import BadInput, EvalConfig, dump_config, load_config
 from dasd.files import read_lines, write_json
 from dasd.study import work
@@ -172,6 +173,22 @@ def test_what_is_kept_of_settings_is_the_same_on_another_machine(tmp_path, monke
     assert (kept["data"]["source"], kept["data"]["columns"]["hint"]) == ("~/mine.jsonl", "clue")
     assert kept["method"] == {"name": "grpo"}
     assert "seed" not in kept["training"]
+
+
+def test_what_tells_gains_apart_is_the_same_on_another_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = study(tmp_path, tasks={"t": {"model": {"path": "~/model"}}})
+    assert told_apart_by(all_cells(given)[0].run_config({}))["model"] == {"path": "~/model"}
+
+
+def test_settings_of_one_arm_do_not_reach_the_next(tmp_path):
+    """The task says an empty mapping, which the first arm fills: it was the task's own, that the second arm is given, too."""
+    teacher = {"chat_template_kwargs": {"thinking": True}}
+    arms = {"grpo": {"method": {"name": "grpo"}, "teacher": teacher}, "dasd": {"method": {"name": "dasd"}}}
+    given = study(tmp_path, tasks={"t": {"teacher": {"chat_template_kwargs": {}}}}, arms=arms)
+    found = {cell.arm: cell.run_config({}).teacher.chat_template_kwargs for cell in all_cells(given)}
+    assert found == {"grpo": {"thinking": True}, "dasd": {}}
+    assert given.config.tasks == {"t": {"teacher": {"chat_template_kwargs": {}}}}
 
 
 def test_an_arm_that_loses_a_setting_is_another(tmp_path):

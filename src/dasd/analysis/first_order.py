@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from dasd.config import RunConfig
+from dasd.config.core import portable
 
 DRAWS = 1_000
 WEIGHTS_AT_A_TIME = 4_096
@@ -29,7 +30,9 @@ Updates = np.ndarray  # (batches, weights) float32
 
 def told_apart_by(run: RunConfig) -> dict[str, Any]:
     """What makes two configs of one name two: the model's path, the task, method and teacher, as JSON has them."""
-    return run.model_dump(mode="json", include={"method": True, "teacher": True, "model": {"path"}, "data": {"task"}})
+    said = portable(run)
+    single = {section: {key: said[section][key]} for section, key in (("model", "path"), ("data", "task"))}
+    return {**single, "method": said["method"], "teacher": said["teacher"]}
 
 
 def relative_gains(updates: Mapping[str, Updates], reference: str, seed: int = 0) -> dict[str, dict[str, Any]]:

@@ -7,9 +7,11 @@ exit code 2.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -94,7 +96,7 @@ def load_config(kind: type[T], path: Path | None, overrides: Overrides = ()) -> 
 
 def make_config(kind: type[T], values: dict[str, Any], overrides: Overrides = ()) -> T:
     """As `load_config`, from a mapping of sections."""
-    pairs = list(overrides.items()) if isinstance(overrides, Mapping) else _pairs(kind, overrides)
+    pairs = [*deepcopy(dict(overrides)).items()] if isinstance(overrides, Mapping) else _pairs(kind, overrides)
     values = _for_method(kind, values, dict(pairs).get("method.name"))
     for key, value in pairs:
         _set(values, key.split("."), value, key)
@@ -200,6 +202,13 @@ def filled(kind: Any, said: Any, default: Any = None) -> Any:
 
 def dump_config(config: BaseModel) -> str:
     return as_yaml(config.model_dump())
+
+
+def portable(config: BaseModel) -> dict[str, Any]:
+    """A config's values as JSON has them, the home folder as ~: for what is read on other machines, too."""
+    dumped = json.dumps(config.model_dump(mode="json"), ensure_ascii=False)
+    values: dict[str, Any] = json.loads(dumped.replace(f'"{Path.home()}/', '"~/'))
+    return values
 
 
 def as_yaml(value: Any, **how: Any) -> str:

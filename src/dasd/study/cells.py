@@ -5,7 +5,6 @@ The arms in the order of the file, of each arm first the search; so the file's f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dasd.config import BadInput, EvalConfig, RunConfig, load_config
+from dasd.config.core import portable
 from dasd.config.splits import of_another_split, shared_source
 from dasd.files import read_json
 from dasd.study.config import IDLE, Study, StudyEvaluation, flat, is_of
@@ -115,11 +115,9 @@ class Cell:
 
 def settings_of(run: RunConfig) -> Settings:
     """What decides a run besides its steps and seed, section by section, as JSON has it."""
-    dumped = json.dumps(run.model_dump(mode="json"), ensure_ascii=False)
-    sections = json.loads(dumped.replace(f'"{Path.home()}/', '"~/'))  # results are read on other machines, too
     return {
         name: {key: value for key, value in section.items() if not is_of(f"{name}.{key}", IDLE)}
-        for name, section in sections.items()
+        for name, section in portable(run).items()
         if not is_of(name, IDLE)
     }
 
