@@ -42,7 +42,7 @@ SECONDS_FOR_MAIN = 20.0  # other processes wait this long for process 0 to fail 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    processes.end(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: Sequence[str]) -> int:

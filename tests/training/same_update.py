@@ -168,3 +168,4 @@ if __name__ == "__main__":
     if sharding != "none":
         kill_and_resume(folder, {} if sharding == "zero3" else {"weights": "ema", "ema_rate": 0.5})
     processes.leave()
+    processes.end(0)

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from peft import LoraConfig, get_peft_model
 
 from conftest import make_arguments, tiny  # the folder of this file is on the path
+from dasd import processes
 from dasd.assets.build import build_tokenizer
 from dasd.tasks.countdown import make_problems
 from dasd.training.run import as_dataset
@@ -59,4 +60,5 @@ try:
     run("refused", tiny(tokenizer), max_resamples=1, num_generations=8)
 except ValueError as error:
     Path(f"{folder}/refused-{rank}.txt").write_text(str(error))
-dist.destroy_process_group()
+processes.leave()
+processes.end(0)
