@@ -58,7 +58,7 @@ def main() -> None:
             for results in LONG
             for ours, theirs in pairs(results, task, "dasd")
         ]
-        for step in ("10", "20", "60"):
+        for step in ("10", "20", "30", "60"):
             say(f"{task}, dasd, sixty steps, validation at {step}", [ours[step] - theirs[step] for ours, theirs in curves])
 
 
