@@ -1,11 +1,12 @@
-"""What did the first update predict of forms.yaml and products.yaml? Draws docs/first-update.png and prints correlations.
+"""What did the first update predict of forms.yaml and of the two halves on Products? Draws docs/first-update.png and prints
+correlations.
 
     dasd study studies/direction/forms.yaml --report
-    dasd study studies/direction/products.yaml --report
+    dasd study studies/direction/products-others.yaml --report
     python studies/direction/first_update.py
 
-Of each study's own arms: by the learning rate that the search gave them, and without the methods that leave the verifier out.
-On Countdown that was thought of after the results; the verdicts are those of `dasd study`.
+By the learning rate that the search gave the arms, and without the methods that leave the verifier out. On Countdown that was
+thought of after the results; the verdicts are those of `dasd study`.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from dasd.study.predicted import Record, judged
 HERE = Path(__file__).parent
 NO_VERIFIER = ("opsd", "sdpo", "opsa")
 LOOKS = {True: ("o", "#1f5fa8", "begun after the gains were on file"), False: ("D", "#d07a1f", "begun before")}
+PANELS = {"Countdown": ("forms",), "Products": ("products-others", "products")}  # the first has the cells of all
 NAMED = {  # where a name stands, in points from its mark
-    "forms": {
+    "Countdown": {
         "hepo": (-12, 7), "rlsd": (-8, 6), "dasd": (-8, 8), "conformity": (-52, -9), "opsd": (6, -9), "sdpo": (6, 4),
         "opsa": (6, 4), "conformity_length_matched": (6, -9), "two_sided_rho_0.2": (6, -3), "beta_0.3": (6, -3),
         "token_frequency": (-73, -3), "teacher_entropy": (-69, -3),
     },
-    "products": {
+    "Products": {
         "conformity_other_problem": (-36, 12), "scaffold_only": (7, -3),
         "conformity_length_matched": (-6, -12), "opsa": (6, -3),
         "sdpo": (6, -3), "opsd": (-26, -3), "novelty": (-36, -4), "rlsd": (-10, -11), "two_sided": (-16, 9),
@@ -37,13 +39,13 @@ NAMED = {  # where a name stands, in points from its mark
 
 def main() -> None:
     figure, both = plt.subplots(1, 2, figsize=(8.7, 4.0), dpi=120)
-    for axes, name in zip(both, NAMED, strict=True):
-        study = json.loads((HERE / f"results/{name}/study.json").read_text())
-        cells = [cell for cell in study["gain_prediction"]["cells"] if cell["study"] == name]
-        print(f"{name}.yaml")
+    for axes, (task, names) in zip(both, PANELS.items(), strict=True):
+        study = json.loads((HERE / f"results/{names[0]}/study.json").read_text())
+        cells = [cell for cell in study["gain_prediction"]["cells"] if cell["study"] in names]
+        print(task)
         say_all(cells, study["choices"])
-        draw(axes, cells, NAMED[name])
-        axes.set_title(f"{cells[0]['task'].capitalize()}, {len(cells)} arms", fontsize=9.5, loc="left")
+        draw(axes, cells, NAMED[task])
+        axes.set_title(f"{task}, {len(cells)} arms", fontsize=9.5, loc="left")
     both[0].set_ylabel("Avg@16 minus grpo's, after 30 steps", fontsize=9)
     both[0].legend(loc="upper left", frameon=False, fontsize=7.5)
     figure.supxlabel("gain of the first update over grpo's, less 1 (before training)", fontsize=9)
