@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
-from dasd.config import BadInput, RunFailed, dump_config, filled
-from dasd.files import write_json, write_text
+from dasd.config import BadInput, RunFailed, dump_config, filled, validate
+from dasd.files import read_json, write_json, write_text
 
+T = TypeVar("T", bound=BaseModel)
 CONFIG = "config.yaml"
 STEPS = "training.steps"
 FAILURE = "failure.json"
@@ -42,6 +43,21 @@ def claim(output: Path, config: BaseModel, write: bool = True, may_grow: bool = 
         write_text(path, dump_config(config))
 
 
+def as_begun(output: Path, config: T, keys: Iterable[str]) -> T:
+    """`config` with what the run that the folder holds was begun with under these dotted keys: what only watches a run may be
+    changed while it is under way, and the run goes on as it was. Raises BadInput as `claim` does."""
+    path = output / CONFIG
+    if not path.exists():
+        return config
+    theirs, ours = _on_file(path, type(config)), config.model_dump(mode="json")
+    for *sections, name in (key.split(".") for key in keys):
+        was, now = theirs, ours
+        for section in sections:
+            was, now = was[section], now[section]
+        now[name] = was[name]
+    return validate(type(config), ours)
+
+
 @contextmanager
 def sole_writer(path: Path, remedy: str) -> Iterator[None]:
     """Keeps other processes from writing the same file; a killed one lets go. Raises BadInput where another is at it."""
@@ -60,8 +76,14 @@ def failure_on_file(output: Path) -> Iterator[None]:
     try:
         yield
     except RunFailed as error:
-        write_json(output / FAILURE, {"error": str(error)})
+        write_json(output / FAILURE, {"error": str(error), "goes_on": error.goes_on})
         raise
+
+
+def fails_by_its_settings(output: Path) -> bool:
+    """Whether the last try failed in a way that the same settings would meet again, such as weights that are not finite. What
+    was killed, stopped, or short of memory, disk or network, was not."""
+    return (read_json(output / FAILURE) or {}).get("goes_on") is False
 
 
 def _on_file(path: Path, kind: type[BaseModel]) -> dict[str, Any]:

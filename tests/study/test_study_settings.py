@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +14,9 @@ from datasets import Dataset, DatasetDict
 
 from dasd import cli
 from dasd.analysis.first_order import told_apart_by
-from dasd.config import BadInput, EvalConfig, dump_config, load_config
+from dasd.config import BadInput, EvalConfig, RunConfig, RunFailed, dump_config, load_config
 from dasd.files import read_lines, write_json
+from dasd.folders import claim, failure_on_file
 from dasd.study import work
 from dasd.study.cells import Cell, all_cells, check, settings_of
 from dasd.study.config import Study, load_study
@@ -405,11 +407,127 @@ def test_a_failure_of_its_own_is_judged_whatever_an_earlier_try_lacked(tmp_path,
 
     def ends(start: list[str], stdout: object, **_: object) -> SimpleNamespace:
         stdout.write("dasd: stopped: its loss is nan\n")
+        with suppress(RunFailed), failure_on_file(first.folder):
+            raise RunFailed("its loss is nan", goes_on=False)
         return SimpleNamespace(returncode=1)
 
     monkeypatch.setattr(work.subprocess, "run", ends)
     Work(given, 1, lambda cell: run_cell(cell) if cell.name == first.name else finish(cell)).go()
     assert all(cell.done for cell in others)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "dasd: checkpoint-1 could not be written (unexpected pos 5808704 vs 5808592; 3 MiB free there): make room first",
+        "OSError: [Errno 122] Disk quota exceeded",
+        "requests.exceptions.ConnectionError: hub",
+        "filelock._error.Timeout: The file lock '/x' could not be acquired.",
+        "dasd: stopped; what was written before is intact",
+        "dasd: runs/x holds a run with other settings (training.save_steps)",
+    ],
+)
+def test_a_candidate_whose_machine_failed_is_tried_again(tmp_path, monkeypatch, words):
+    given = study(tmp_path, search=SEARCH)
+    first, *others = all_cells(given)
+
+    def ends(start: list[str], stdout: object, **_: object) -> SimpleNamespace:
+        stdout.write(words + "\n")
+        with suppress(RunFailed), failure_on_file(first.folder):
+            raise RunFailed(words)
+        return SimpleNamespace(returncode=1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work.subprocess, "run", ends)
+        Work(given, 1, lambda cell: run_cell(cell) if cell.name == first.name else finish(cell)).go()
+    assert not (given.output / "countdown/grpo/choice.json").exists()
+    Work(given, 1, lambda cell: finish(cell, 0.9 if cell.name == first.name else 0.5)).go()
+    assert all(cell.done for cell in others)
+    assert chosen_for(next(cell for cell in others if cell.arm == "grpo" and cell.candidate is None)) == first.candidate
+
+
+def test_what_only_watches_a_run_may_change_while_a_cell_is_under_way(tmp_path, monkeypatch):
+    given = study(tmp_path)
+    first = all_cells(given)[0]
+    claim(first.folder, first.run_config({}))
+    edited(tmp_path, training=BASE["training"] | {"save_steps": 3, "report_steps": 1}, validation={"limit": 4})
+    asked = []
+
+    def ends(start: list[str], **_: object) -> SimpleNamespace:
+        asked.append(load_config(RunConfig, first.folder / "cell.yaml"))
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(work.subprocess, "run", ends)
+    monkeypatch.setattr(work, "_last_words", lambda *_: "enough")
+    run_cell(first)
+    claim(first.folder, asked[0])  # it would be refused
+
+
+def test_sections_with_nothing_under_them_change_nothing(tmp_path):
+    plain = study(tmp_path, tasks={"countdown": {}})
+    empty = {"training": {}, "teacher": None, "data": None, "method": {}}
+    bare = study(
+        tmp_path,
+        tasks={"countdown": empty},
+        arms={arm: {"training": {}, "teacher": None} | of for arm, of in SMALL["arms"].items()},
+    )
+    for one, other in zip(all_cells(plain), all_cells(bare), strict=True):
+        assert one.run_config({}) == other.run_config({})
+    assert all_cells(plain)[0].run_config({}).training.group_size == BASE["training"]["group_size"]
+
+
+def test_arms_of_the_same_settings_are_refused(tmp_path, capsys):
+    path = write(tmp_path, arms={"grpo": None, "dasd": None})
+    assert cli.run(["study", str(path), "--plan"]) == 2
+    assert "arms grpo and dasd have the same settings" in capsys.readouterr().err
+
+
+def test_a_search_without_seeds_is_refused(tmp_path):
+    with pytest.raises(BadInput, match=r"search\.seeds: seeds must be different numbers, at least one"):
+        study(tmp_path, search={**SEARCH, "seeds": []})
+
+
+def test_a_choice_of_another_search_is_refused(tmp_path, capsys):
+    given = study(tmp_path, search=SEARCH)
+    Work(given, 1, finish).go()
+    path = write(tmp_path, search={**SEARCH, "grid": {"method.beta": [0.05, 0.2]}, "arms": {}})
+    for what in ("--report", "--plan"):
+        assert cli.run(["study", str(path), what]) == 2
+        assert 'choice.json is the choice of another search ({"training.learning_rate": ' in capsys.readouterr().err
+
+
+def test_a_study_of_the_same_folder_is_not_counted_again(tmp_path):
+    path = write(tmp_path)
+    path.with_name("copy.yaml").write_text(path.read_text())
+    asked = {"probes": {}, "gains": {}, "beta": 0.1, "also": ["copy.yaml"]}
+    with pytest.raises(BadInput, match=r"copy\.yaml would be counted twice"):
+        load_study(write(tmp_path, predictions=asked), {})
+
+
+def test_rollouts_of_an_arm_of_its_own_are_refused(tmp_path):
+    for name, value in {"top_k": 1, "num_generations": 2, "shuffle_dataset": False}.items():
+        arms = {**SMALL["arms"], "dasd": {"method": {"name": "dasd"}, "training": {"trl": {name: value}}}}
+        with pytest.raises(BadInput, match=rf"arms\.dasd sets training\.trl\.{name}, which all arms of a task share"):
+            study(tmp_path, arms=arms)
+
+
+def test_a_rate_that_the_reference_did_not_get_is_said(tmp_path):
+    search = {"grid": {}, "arms": {"dasd": {"training.learning_rate": [2e-4, 1e-3, 1e-2]}}, "seeds": [7]}
+    given = study(tmp_path, search=search)
+    Work(given, 1, finish).go()
+    own = study(
+        tmp_path / "own", arms={**SMALL["arms"], "dasd": {"method": {"name": "dasd"}, "training": {"learning_rate": 2e-4}}}
+    )
+    for of in (given, own):
+        said = [text for text in results(of)["findings"] if text.startswith("Not of the method alone")]
+        assert said == [
+            "Not of the method alone, on countdown: grpo runs with training.learning_rate 0.0001, dasd with 0.0002."
+        ]
+
+
+def test_what_a_method_brings_with_it_is_not_apart(tmp_path):
+    given = study(tmp_path, arms={"grpo": {"method": {"name": "grpo"}}, "dapo": {"method": {"name": "dapo"}}})
+    assert not [text for text in results(given)["findings"] if text.startswith("Not of the method alone")]
 
 
 def test_a_suite_that_comes_after_the_cells_is_refused_by_report_and_plan(tmp_path, capsys):

@@ -99,7 +99,8 @@ def make_config(kind: type[T], values: dict[str, Any], overrides: Overrides = ()
     pairs = [*deepcopy(dict(overrides)).items()] if isinstance(overrides, Mapping) else _pairs(kind, overrides)
     values = _for_method(kind, values, dict(pairs).get("method.name"))
     for key, value in pairs:
-        _set(values, key.split("."), value, key)
+        if value or not _is_section(_annotation(kind, key.split("."))):  # `training:` with nothing under it changes nothing
+            _set(values, key.split("."), value, key)
     return validate(kind, _with_preset(kind, values) if "method" in kind.model_fields else values)
 
 
@@ -266,6 +267,10 @@ def _annotation(kind: Any, path: Sequence[str]) -> Any:
             return None
         kind = fields[part].annotation
     return kind
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 def _pairs(kind: Any, overrides: Sequence[str]) -> list[tuple[str, Any]]:

@@ -84,6 +84,7 @@ class Cell:
         config = self.study.config
         ours = {"training.steps": config.steps, "training.seed": self.seed, "output": str(self.folder)}
         given = {**flat(config.tasks[self.task]), **flat(config.arms[self.arm]), **(self.candidate or chosen), **ours}
+        given = {key: value for key, value in given.items() if value != {}}  # as in a file that extends another: no change
         try:
             return load_config(RunConfig, self.study.base, given)
         except BadInput as error:
@@ -154,11 +155,19 @@ def all_cells(study: Study) -> list[Cell]:
 
 def check(cells: list[Cell]) -> None:
     """Builds the configs of every cell. Raises BadInput with the first that is none, or would be judged on
-    the problems that it trains on, or chosen on those of the test."""
+    the problems that it trains on, or chosen on those of the test; and with two arms that are the same."""
     from dasd.evaluation.benchmarks import choose
 
+    known: dict[str, str] = {}
     for cell in cells:
         run = cell.run_config(next(iter(candidates(cell.study, cell.arm)), {}))
+        if cell.candidate is None:
+            same = known.setdefault(repr((cell.task, cell.seed, settings_of(run), candidates(cell.study, cell.arm))), cell.arm)
+            if same != cell.arm:
+                raise BadInput(
+                    f"arms {same} and {cell.arm} have the same settings: what an arm is called chooses nothing, give it a "
+                    "method ({method: {name: ...}}) or other settings"
+                )
         asked, tested = (each.eval_config(run).data for each in (cell, replace(cell, candidate=None)))
         if cell.candidate is not None and (source := shared_source(tested, asked)):
             raise BadInput(

@@ -19,6 +19,9 @@ Grid = dict[str, list[Any]]  # dotted key of a run's config -> the values that a
 MATCHED = (
     "output", "model", "data", "validation", "training.steps", "training.seed", "training.rollouts_per_step",
     "training.group_size", "training.num_iterations", "training.max_completion_length", "training.temperature",
+    "training.trl.shuffle_dataset", "training.trl.generation_batch_size", "training.trl.num_generations",
+    "training.trl.top_p", "training.trl.top_k", "training.trl.min_p", "training.trl.repetition_penalty",
+    "training.trl.generation_kwargs",
 )  # fmt: skip
 OURS = ("output", "training.steps", "training.seed")  # the study says these itself
 # What may change while a study is under way: what it says itself, and what only watches a run.
@@ -43,6 +46,11 @@ class SearchConfig(Section):
     arms: dict[str, Grid] = Field(default_factory=dict, description="for single arms, beside those of all")
     seeds: tuple[int, ...] = Field((1000,), description="training seeds of the search, none of which the study itself uses")
     evaluation: StudyEvaluation = StudyEvaluation(split="validation", limit=64, num_samples=4)
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return _different(value)
 
     @field_validator("grid", "arms")
     @classmethod
@@ -114,9 +122,7 @@ class StudyConfig(Section):
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or len(set(value)) < len(value):
-            raise ValueError(f"seeds must be different numbers, at least one, got {list(value)}")
-        return value
+        return _different(value)
 
     @model_validator(mode="after")
     def _arms_fit(self) -> StudyConfig:
@@ -164,6 +170,12 @@ class StudyConfig(Section):
             grid = dict.fromkeys(self.search.grid_of(arm))
             _refuse(grid, "search", MATCHED, "which all arms of a task share: budget and problems are matched")
         return self
+
+
+def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be different numbers, at least one, got {list(seeds)}")
+    return seeds
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -217,9 +229,9 @@ def load_study(path: Path, recipes: Mapping[str, Path]) -> Study:
     if study.config.predictions is None:
         return study
     also = tuple(_load(path.parent / name, recipes) for name in study.config.predictions.also)
-    paths = [each.path.resolve() for each in (study, *also)]
-    for place, (other, own) in enumerate(zip(also, paths[1:], strict=True), start=1):
-        if own in paths[:place]:
+    folders = [each.output.resolve() for each in (study, *also)]  # where the cells are, whatever the files are called
+    for place, (other, own) in enumerate(zip(also, folders[1:], strict=True), start=1):
+        if own in folders[:place]:
             raise BadInput(f"predictions.also: {other.path} would be counted twice; name other study files, each once")
         theirs, ours = other.config.reference, study.config.reference
         if theirs != ours:

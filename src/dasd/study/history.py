@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 from filelock import FileLock
@@ -17,7 +17,7 @@ from dasd.config import BadInput, RunConfig, filled
 from dasd.files import append_lines, read_lines, write_text
 from dasd.study.cells import Cell, all_cells, asked_of, candidates, settings_of
 from dasd.study.config import Study, flat, is_of
-from dasd.study.search import read_choice
+from dasd.study.search import choice_file, read_choice
 
 FILE, AT = "history.jsonl", "%Y-%m-%d %H:%M UTC"
 Note = dict[str, Any]
@@ -36,6 +36,7 @@ def check(study: Study) -> None:
             f"{study.output} holds a study with another {', '.join(changed)}, which is fixed before the first run: give "
             "another output"
         )
+    _choices_are_of_this_search(study)
     found = [(cell, why) for cell in all_cells(study) if (why := _why_another(cell))]
     if found:
         cell, why = found[0]
@@ -44,6 +45,17 @@ def check(study: Study) -> None:
             f"{cell.folder}{count} {why}; set the study back, give the task or the arm another name, or delete "
             f"{study.output / cell.task / cell.arm} to run it again"
         )
+
+
+def _choices_are_of_this_search(study: Study) -> None:
+    """A choice stands. One of other keys, or of values that the search no longer has, is of another search."""
+    for task, arm in product(study.config.tasks, study.config.arms):
+        choice, tried = read_choice(study, task, arm), candidates(study, arm)
+        if choice is not None and tried and choice["chosen"] not in tried:
+            raise BadInput(
+                f"{choice_file(study, task, arm)} is the choice of another search ({json.dumps(choice['chosen'])}): set the "
+                f"search back, or delete {study.output / task / arm} to search again"
+            )
 
 
 def record(study: Study) -> None:

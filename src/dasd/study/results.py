@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from dasd.config import BadInput
+from dasd.config import BadInput, RunConfig
 from dasd.evaluation.estimators import holm, pass_at_k
+from dasd.presets import PRESETS
 from dasd.study import statistics
 from dasd.study.cells import Cell, all_cells, main_cells
 from dasd.study.claims import better, paired
-from dasd.study.config import Study
+from dasd.study.config import Study, flat
 from dasd.study.history import check, deviations, first
 from dasd.study.outcome import CURVES
 from dasd.study.predicted import against_effects, gains_against_effects
@@ -70,6 +72,7 @@ def results(study: Study, workers: int = 1) -> Record:
         },
         "cells": states,
         "choices": _choices(study),
+        "apart": _apart(study),
         "results": rows,
         "better": better(rows),
         "pairs": _pairs(study, read),
@@ -289,6 +292,33 @@ def _choices(study: Study) -> list[Record]:
             if choice is None or choice["candidates"]:
                 found.append({"task": task, "arm": arm, **(choice or {"chosen": None, "candidates": []})})
     return found
+
+
+def _apart(study: Study) -> list[Record]:
+    """Settings of the training that an arm and the reference do not share, but for what belongs to either's method; not those
+    that the reference's search chose, of which `choices` has both sides."""
+    found = []
+    for task, arm in product(study.config.tasks, study.config.arms):
+        choices = [read_choice(study, task, of) for of in (study.config.reference, arm)]
+        if None in choices:
+            continue
+        theirs, ours = (
+            main_cells(study, task, of)[0].run_config(choice["chosen"])
+            for of, choice in zip((study.config.reference, arm), choices, strict=True)
+            if choice
+        )
+        was, now = (flat({"training": run.training.model_dump(mode="json")}) for run in (theirs, ours))
+        said = {*_of_the_method(theirs), *_of_the_method(ours), *(choices[0] or {})["chosen"]}
+        found += [
+            {"task": task, "arm": arm, "key": key, "reference": was.get(key), "value": now.get(key)}
+            for key in {**was, **now}
+            if was.get(key, {}) != now.get(key, {}) and key not in said
+        ]
+    return found
+
+
+def _of_the_method(run: RunConfig) -> Record:
+    return flat({"training": PRESETS.get(run.method.name, {}).get("training", {})})
 
 
 def _state(cell: Cell) -> Record:

@@ -152,6 +152,10 @@ def _apart_in_settings(found: Record) -> list[str]:
                     f"Not of the method alone, on {task}: {reference} runs with {key} {theirs}, and by the search's choice on "
                     f"validation problems {names}."
                 )
+    for task, key in dict.fromkeys((each["task"], each["key"]) for each in found.get("apart", ())):
+        same = [each for each in found["apart"] if (each["task"], each["key"]) == (task, key)]
+        others = ", ".join(f"{each['arm']} with {each['value']}" for each in same)
+        said.append(f"Not of the method alone, on {task}: {reference} runs with {key} {same[0]['reference']}, {others}.")
     return said
 
 

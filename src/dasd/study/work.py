@@ -21,13 +21,14 @@ from filelock import FileLock, Timeout
 
 from dasd.config import dump_config
 from dasd.files import write_json, write_text
+from dasd.folders import as_begun, fails_by_its_settings
 from dasd.progress import console
 from dasd.study.cells import STATE, Cell, all_cells
-from dasd.study.config import Study
+from dasd.study.config import IDLE, OURS, Study
 from dasd.study.outcome import keep
 from dasd.study.search import chosen_for, read_choice, settle
 
-LOG, KILLED = "log.txt", "killed"
+LOG = "log.txt"
 # What the machine lacked, as torch, CUDA's libraries, NumPy, Python and the system say it.
 SHORT = re.compile(
     "OutOfMemory|out of memory|MemoryError|can't allocate memory|cannot allocate memory|ALLOC_FAILED|No space left on device",
@@ -44,7 +45,7 @@ def run_cell(cell: Cell) -> str | None:
     Returns the last words of a failure.
     """
     folder = cell.folder
-    run = cell.run_config(chosen_for(cell))
+    run = as_begun(folder, cell.run_config(chosen_for(cell)), [key for key in IDLE if key not in OURS])
     write_text(folder / "cell.yaml", dump_config(run))
     write_text(folder / "eval.yaml", dump_config(cell.eval_config(run)))
     if cell.suites:
@@ -58,7 +59,7 @@ def run_cell(cell: Cell) -> str | None:
             log.flush()
             code = subprocess.run(start, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment).returncode
         if code < 0:
-            return f"{KILLED} by signal {-code}"
+            return f"killed by signal {-code}"
         if code:
             return f"dasd {command[0]} ended with {code}: {_last_words(folder / LOG, before)}"
     keep(cell, run)
@@ -149,8 +150,9 @@ class Work:
             return "wait" if waiting else None
 
     def _own_failures(self) -> dict[str, str]:
-        """Those that tell something of a candidate's settings: not that somebody ended it, or that memory or disk was short."""
-        return {name: why for name, why in self.failed.items() if not why.startswith(KILLED) and not SHORT.search(why)}
+        """Those that tell something of a candidate's settings, and not of the machine."""
+        failed = [cell for cell in self.cells if cell.name in self.failed and fails_by_its_settings(cell.folder)]
+        return {cell.name: self.failed[cell.name] for cell in failed}
 
     def _search_is_open(self, cell: Cell) -> bool:
         mine = [each for each in self.cells if (each.task, each.arm) == (cell.task, cell.arm) and each.candidate is not None]
