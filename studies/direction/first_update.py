@@ -2,7 +2,7 @@
 correlations.
 
     dasd study studies/direction/forms.yaml --report
-    dasd study studies/direction/products-others.yaml --report
+    dasd study studies/direction/study.yaml --report
     python studies/direction/first_update.py
 
 By the learning rate that the search gave the arms, and without the methods that leave the verifier out. On Countdown that was
@@ -12,6 +12,7 @@ thought of after the results; the verdicts are those of `dasd study`.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dasd.study.predicted import Record, judged
 HERE = Path(__file__).parent
 NO_VERIFIER = ("opsd", "sdpo", "opsa")
 LOOKS = {True: ("o", "#1f5fa8", "begun after the gains were on file"), False: ("D", "#d07a1f", "begun before")}
-PANELS = {"Countdown": ("forms",), "Products": ("products-others", "products")}  # the first has the cells of all
+PANELS = {"Countdown": ("forms",), "Products": ("products", "products-others")}
 NAMED = {  # where a name stands, in points from its mark
     "Countdown": {
         "hepo": (-12, 7), "rlsd": (-8, 6), "dasd": (-8, 8), "conformity": (-52, -9), "opsd": (6, -9), "sdpo": (6, 4),
@@ -33,17 +34,18 @@ NAMED = {  # where a name stands, in points from its mark
         "conformity_other_problem": (-36, 12), "scaffold_only": (7, -3),
         "conformity_length_matched": (-6, -12), "opsa": (6, -3),
         "sdpo": (6, -3), "opsd": (-26, -3), "novelty": (-36, -4), "rlsd": (-10, -11), "two_sided": (-16, 9),
+        "token_frequency": (7, -3), "dasd_rho_0.5": (-60, -3), "dasd_rho_0.2": (-60, -3),
     },
 }  # fmt: skip
 
 
 def main() -> None:
     figure, both = plt.subplots(1, 2, figsize=(8.7, 4.0), dpi=120)
+    known, choices = read("main")["gain_prediction"]["cells"], read("forms")["choices"]
     for axes, (task, names) in zip(both, PANELS.items(), strict=True):
-        study = json.loads((HERE / f"results/{names[0]}/study.json").read_text())
-        cells = [cell for cell in study["gain_prediction"]["cells"] if cell["study"] in names]
+        cells = [cell for cell in known if cell["study"] in names]
         print(task)
-        say_all(cells, study["choices"])
+        say_all(cells, choices if task == "Countdown" else ())
         draw(axes, cells, NAMED[task])
         axes.set_title(f"{task}, {len(cells)} arms", fontsize=9.5, loc="left")
     both[0].set_ylabel("Avg@16 minus grpo's, after 30 steps", fontsize=9)
@@ -53,7 +55,11 @@ def main() -> None:
     figure.savefig(HERE.parents[1] / "docs/first-update.png")
 
 
-def say_all(cells: list[Record], choices: list[Any]) -> None:
+def read(name: str) -> Any:
+    return json.loads((HERE / f"results/{name}/study.json").read_text())
+
+
+def say_all(cells: list[Record], choices: Sequence[Any]) -> None:
     say("all", cells)
     rates = {choice["arm"]: choice["chosen"]["training.learning_rate"] for choice in choices}
     for rate in sorted(set(rates.values())):
