@@ -4,6 +4,7 @@ import contextlib
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dasd.config import BUNDLED, BadInput, EvalConfig, RunConfig, dump_config, load_config, nearest, validate
+from dasd.config.core import read_yaml
 
 
 def load(*overrides, kind=RunConfig, path=None):
@@ -376,6 +378,16 @@ def test_a_micro_batch_that_does_not_divide_names_the_largest_that_does():
         ("output: !!python/object/apply:os.system ['true']", "cannot be read as YAML: could not determine a constructor"),
         (b"output: \xff\xfe", "cannot be read as YAML: "),
         ("a: \0", "cannot be read as YAML: "),
+        (
+            "training:\n  steps: 3\n  seed: 1\n  steps: 4\n",
+            "the key 'training.steps' is there twice, in lines 2 and 4",
+        ),
+        ("seed: 1\noutput: a\n'seed': 2\n", "the key 'seed' is there twice, in lines 1 and 3: keep one of them"),
+        (
+            "data:\n  sources:\n  - source: a\n    source: b\n",
+            "the key 'data.sources.0.source' is there twice",
+        ),
+        ("training: {trl: {a: 1, a: 1}}", "the key 'training.trl.a' is there twice, in line 1: keep one of them"),
     ],
     ids=repr,
 )
@@ -385,6 +397,33 @@ def test_unreadable_files(written, text, message):
     assert told.startswith(f"config {path} ")
     assert message in told
     assert "\n" not in told
+
+
+def test_a_key_that_is_merged_in_may_be_said_again(written):
+    """As YAML has it: what is said goes over what `<<` brings, whatever is merged into that."""
+    text = (
+        "data: {task_settings: {a: &a {x: 1, y: 1}, b: &b {<<: *a, y: 2}, c: {<<: [*b, *a], y: 3, z: 3}, d: {<<: *b, <<: *a}}}"
+    )
+    found = load_config(RunConfig, written(text)).data.task_settings
+    assert found["c"] == {"x": 1, "y": 3, "z": 3}
+    assert found["b"] == {"x": 1, "y": 2}
+    assert found["d"]["x"] == 1
+    with pytest.raises(BadInput, match=r"'data\.task_settings\.b\.y' is there twice"):
+        load_config(RunConfig, written(text.replace("<<: *a, y: 2", "<<: *a, y: 2, y: 4")))
+
+
+@pytest.mark.parametrize("key", ["training.trl.further", "data.task_settings", "model.chat_template_kwargs"])
+def test_a_key_that_is_twice_in_an_override_is_refused(key):
+    with pytest.raises(BadInput, match=rf"^--{key}: the key 'a' is there twice"):
+        load_config(RunConfig, None, [f"--{key}", "{a: 1, a: 2}"])
+
+
+def test_every_yaml_file_here_says_each_key_once():
+    root = Path(__file__).parents[1]
+    files = [path for folder in ("recipes", "studies", "src") for path in (root / folder).rglob("*.yaml")]
+    assert len(files) > 60
+    for path in files:
+        read_yaml(path.read_text(encoding="utf-8"))
 
 
 def test_missing_file_and_folder(tmp_path):

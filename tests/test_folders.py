@@ -183,3 +183,12 @@ def test_free_keys_are_the_same_only_if_they_are_the_same():
     assert (values["training"]["trl"], values["method"], values["of_the_past"]) == ({"beta": 0.1}, said["method"], 1)
     assert (values["training"]["steps"], values["training"]["sampler"]) == (5, "auto")
     assert filled(RunConfig, {}) == RunConfig().model_dump(mode="json")
+
+
+def test_a_key_that_is_twice_in_a_runs_config_is_refused(tmp_path):
+    """Whoever mended it by hand has said two things, of which the first was passed over."""
+    claim(tmp_path, RunConfig(output=str(tmp_path)))
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{path.read_text()}output: elsewhere\n")
+    with pytest.raises(BadInput, match=r"config\.yaml cannot be read as YAML: the key 'output' is there twice.*mend it"):
+        claim(tmp_path, RunConfig(output=str(tmp_path)))

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from dasd.config import BadInput, RunFailed, dump_config, filled, validate
+from dasd.config.core import read_yaml
 from dasd.files import read_json, write_json, write_text
 
 T = TypeVar("T", bound=BaseModel)
@@ -90,7 +91,7 @@ def _on_file(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
     """The config on file; settings that came after it was written have their defaults, which change nothing."""
     remedy = "mend it, give another --output, or delete the folder"
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        said = read_yaml(path.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError) as error:
         raise BadInput(f"{path} cannot be read as YAML: {' '.join(str(error).split())}; {remedy}") from None
     if not isinstance(said, dict):

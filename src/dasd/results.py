@@ -12,8 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dasd.config.core import read_yaml
 from dasd.files import read_json, read_lines
 from dasd.report.data.inputs import is_finished, mapping
 from dasd.report.data.methods import describe_method
@@ -40,7 +39,7 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return mapping(yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8")))
+        return mapping(read_yaml((self.folder / "config.yaml").read_text(encoding="utf-8")))
 
     @property
     def metrics(self) -> list[dict[str, Any]]:

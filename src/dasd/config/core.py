@@ -107,7 +107,7 @@ def make_config(kind: type[T], values: dict[str, Any], overrides: Overrides = ()
 def read_values(kind: type[BaseModel], path: Path) -> dict[str, Any]:
     """A config file's values, over those of the file it `extends` (a path relative to its own folder). Raises BadInput."""
     try:
-        values = _read_yaml(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"config {path} does not exist") from None
     except IsADirectoryError:
@@ -223,6 +223,10 @@ def nearest(word: str, choices: Sequence[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else "."
 
 
+class KeyTwice(yaml.YAMLError):
+    """A mapping has a key twice, of which YAML's reader would keep the last in silence."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as people mean it: 5e-5 is a number, a date is text."""
 
@@ -243,18 +247,53 @@ for _kind in (_Loader, _Dumper):
     )
 
 
-def _read_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)
+def read_yaml(text: str) -> Any:
+    """What a YAML text says. Raises yaml.YAMLError: it is none, or (KeyTwice) a mapping has a key twice."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        _refuse_twice(loader, node, "", set())
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
-def _read_value(text: str, annotation: Any) -> Any:
-    """An override's text as its setting's type wants it: text settings take any text, the rest is YAML."""
+def _refuse_twice(loader: yaml.SafeLoader, node: yaml.Node | None, path: str, seen: set[int]) -> None:
+    """Looks at what is written, before `<<` is resolved: what is merged in may be said again.
+
+    seen  nodes that were looked at, by identity: an alias stands for the same node, and may stand for one that it is in
+    """
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _refuse_twice(loader, item, f"{path}{index}.", seen)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[Any, int] = {}
+        for key, item in node.value:
+            if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"):
+                name, line = loader.construct_object(key), key.start_mark.line + 1
+                if name in lines:
+                    where = f"line {line}" if lines[name] == line else f"lines {lines[name]} and {line}"
+                    raise KeyTwice(f"the key '{path}{name}' is there twice, in {where}: keep one of them")
+                lines[name] = line
+            _refuse_twice(loader, item, f"{path}{key.value}." if isinstance(key, yaml.ScalarNode) else path, seen)
+
+
+def _read_value(text: str, annotation: Any, key: str) -> Any:
+    """An override's text as its setting's type wants it: text settings take any text, the rest is YAML.
+
+    Raises BadInput where a mapping has a key twice: as a text it would be no better.
+    """
     if annotation in (str, str | None):
         return None if text == "null" and annotation is not str else text
     if not text.strip() and get_origin(annotation) in (list, tuple):
         return ()
     try:
-        return _read_yaml(text)
+        return read_yaml(text)
+    except KeyTwice as error:
+        raise BadInput(f"--{key}: {error}") from None
     except (ValueError, yaml.YAMLError):
         return text
 
@@ -287,7 +326,7 @@ def _pairs(kind: Any, overrides: Sequence[str]) -> list[tuple[str, Any]]:
                 raise BadInput(f"{word} needs a value")
             text = rest.pop(0)
         key = key.replace("-", "_")
-        pairs.append((key, _read_value(text, _annotation(kind, key.split(".")))))
+        pairs.append((key, _read_value(text, _annotation(kind, key.split(".")), key)))
     return pairs
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from dasd.config import BUNDLED, BadInput, DataConfig, EvalConfig, Section, nearest, validate
+from dasd.config.core import read_yaml
 from dasd.data.cells import text_of
 from dasd.data.files import READERS, Number
 from dasd.data.problems import load_problems, source_names, task_of
@@ -102,7 +102,7 @@ class Benchmark(Section):
 @cache
 def benchmarks() -> dict[str, Benchmark]:
     text = Path(__file__).with_name("benchmarks.yaml").read_text(encoding="utf-8")
-    return {name: validate(Benchmark, entry) for name, entry in yaml.safe_load(text).items()}
+    return {name: validate(Benchmark, entry) for name, entry in read_yaml(text).items()}
 
 
 def benchmark_names() -> list[str]:

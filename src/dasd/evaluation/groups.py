@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from dasd.config import BadInput
+from dasd.config.core import read_yaml
 from dasd.evaluation.readers import OnFile, Run, read_run
 from dasd.evaluation.summary import Record
 from dasd.trained import Trained, is_run
@@ -128,7 +129,7 @@ def _training(run: Run) -> dict[str, Any] | None:
     for folder in (*([Path(told.run)] if told else []), run.path, *run.path.parents[:1], *Path(model).parents[:2]):
         if is_run(folder) and (told is not None or _trained_there(run)):
             try:
-                config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+                config = read_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
             except (OSError, yaml.YAMLError):
                 continue
             if isinstance(config, dict):
