@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dasd.config import BadInput
 from dasd.files import append_lines, read_lines, repair_lines, write_json, write_lines, write_text
 
 # What str.splitlines takes for the end of a line, and JSON does not.
@@ -103,6 +105,48 @@ def test_what_is_not_finite_becomes_null(path):
     write_json(path, [record])
     assert strict(path.read_text()) == [finite]
     assert math.isnan(record["a"])  # the caller's record is left as it is
+
+
+def test_a_file_that_was_cut_off_is_appended_to_whole(path):
+    """Without a repair before: what readers leave out is taken away, and no record is glued to it."""
+    for torn in ('{"n": 2, "te', "\0" * 9, '{"n": 2}', "x" * 200_000):
+        path.write_text(f'{{"n": 1}}\n{torn}')
+        append_lines(path, [{"n": 3}])
+        assert read_lines(path) == [{"n": 1}, {"n": 3}]
+        path.write_text(torn)
+        append_lines(path, [{"n": 3}])
+        assert read_lines(path) == [{"n": 3}]
+
+
+def test_a_write_that_fails_in_the_middle_leaves_no_part_of_a_line(path):
+    """As on a full disk: the system takes the first bytes and refuses the rest."""
+    append_lines(path, [{"n": 0}])
+    before = path.read_bytes()
+    code = (
+        "import resource; from pathlib import Path; from dasd.files import append_lines\n"
+        f"path, limit = Path({str(path)!r}), resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))\n"
+        "records = [{'n': n, 'text': 'x' * 1000} for n in range(1, 100)]\n"
+        "try:\n    append_lines(path, records)\nexcept OSError as error:\n    print(error.strerror)\n"
+        "print(path.stat().st_size)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, limit)\n"
+        "append_lines(path, [{'n': -1}])\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said == ["File too large", str(len(before))]
+    assert read_lines(path) == [{"n": 0}, {"n": -1}]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [('{"n": 2, "te{"n": 3}', "not JSON"), ("\0\0\0", "not JSON"), ("3", "no JSON object"), ('["n"]', "no JSON object")],
+)
+def test_a_damaged_line_is_named(path, line, said):
+    path.write_text(f'{{"n": 1}}\n\n{line}\n{{"n": 4}}\n')
+    for read in (read_lines, repair_lines):
+        with pytest.raises(BadInput, match=f"^{re.escape(str(path))}, line 3: {said}.*delete"):
+            read(path)
+    assert path.read_text().count("\n") == 4  # nothing is taken away but by the user
 
 
 def test_a_record_that_cannot_be_written_leaves_the_file_as_it_was(path):

@@ -530,6 +530,16 @@ def test_what_a_method_brings_with_it_is_not_apart(tmp_path):
     assert not [text for text in results(given)["findings"] if text.startswith("Not of the method alone")]
 
 
+def test_a_damaged_line_of_the_history_is_named(tmp_path, capsys):
+    given = study(tmp_path)
+    record(given)
+    history = given.output / "history.jsonl"
+    history.write_text('{"at": "2026-0' + history.read_text())  # as a full disk left it, and the next note was glued to it
+    for what in ("--report", "--plan"):
+        assert cli.run(["study", str(write(tmp_path)), what]) == 2
+        assert f"dasd: {history}, line 1: not JSON" in capsys.readouterr().err
+
+
 def test_a_suite_that_comes_after_the_cells_is_refused_by_report_and_plan(tmp_path, capsys):
     given = study(tmp_path)
     record(given)

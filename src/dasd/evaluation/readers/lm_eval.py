@@ -36,8 +36,9 @@ def read(place: Path) -> OnFile:
     named = _NAME.fullmatch(place.name)
     assert named is not None
     by_document: dict[str, list[Record]] = {}
+    records = read_lines(place)
     try:
-        for line in read_lines(place):
+        for line in records:
             by_document.setdefault(str(line["doc_id"]), []).append(line)
         filters = {line["filter"] for lines in by_document.values() for line in lines}
         samples = [_scored(document, lines, len(filters) > 1) for document, lines in by_document.items()]
