@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dasd.config import BadInput
-from dasd.files import append_lines, read_lines, repair_lines, write_json, write_lines, write_text
+from dasd.files import append_lines, read_json, read_lines, repair_lines, write_json, write_lines, write_text
 
 # What str.splitlines takes for the end of a line, and JSON does not.
 SEPARATORS = "a\u2028b\u2029c\x85d\x1ce\x0bf\x0cg\rh\ni"
@@ -180,6 +180,17 @@ def test_json_is_for_reading(tmp_path):
     path = tmp_path / "x.json"
     write_json(path, {"name": "é", "list": [1]})
     assert path.read_text(encoding="utf-8") == '{\n  "name": "é",\n  "list": [\n    1\n  ]\n}\n'
+
+
+@pytest.mark.parametrize("held", [b"", b'{"steps": 1, "se', b'{"name": "\xe4\xb8', b"\0\0\0\0"], ids=repr)
+def test_a_json_file_that_was_cut_off_is_named_with_what_to_do(tmp_path, held):
+    path = tmp_path / "x.json"
+    assert read_json(path) is None
+    path.write_bytes(held)
+    with pytest.raises(BadInput, match=rf"^{re.escape(str(path))} is (empty|cut off or no JSON).*: delete it and give"):
+        read_json(path)
+    with pytest.raises(BadInput, match=r": mend it$"):
+        read_json(path, "mend it")
 
 
 @pytest.mark.parametrize("write", [write_text, write_json, lambda path, text: write_lines(path, [{}, {"text": text}])])

@@ -27,9 +27,16 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds; None where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def read_json(path: Path, remedy: str = "delete it and give the command that wrote it again") -> Any:
+    """What a JSON file holds; None where there is no such file. Raises BadInput with the remedy where it holds no JSON."""
+    if not path.exists():
+        return None
+    held = path.read_bytes()
+    try:
+        return json.loads(held.decode("utf-8"))
+    except ValueError as error:
+        fault = f"cut off or no JSON ({error})" if held.strip() else "empty"
+        raise BadInput(f"{path} is {fault}: {remedy}") from None
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

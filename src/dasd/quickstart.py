@@ -21,7 +21,7 @@ from dasd.credit import make_method
 from dasd.evaluation.benchmarks import data_suite
 from dasd.evaluation.runner import run_evaluation, sound
 from dasd.evaluation.summary import compare, metric_sums, summarize
-from dasd.files import read_lines, write_json, write_text
+from dasd.files import read_json, read_lines, write_json, write_text
 from dasd.folders import claim
 from dasd.models import load_model
 from dasd.progress import console, print_table
@@ -44,7 +44,7 @@ def quickstart(config: RunConfig) -> dict[str, Any]:
     summary_path = output / "summary.json"
     claim(output, config, write=False)
     if summary_path.exists():
-        summary = json.loads(summary_path.read_text(encoding="utf-8"))
+        summary = read_json(summary_path)
         console.print(
             f"{output} is finished: shown again. For a fresh run give another --output, or delete it.", soft_wrap=True
         )

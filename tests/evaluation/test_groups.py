@@ -122,3 +122,16 @@ def test_five_runs_on_one_page_and_as_json(folders: list[Path], tmp_path: Path, 
     assert "some are right" in page
     assert run(["compare", *map(str, folders), "--output", str(output)]) == 0
     assert "p (Holm)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("held", ["", '{"identity": {"suite": '])
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("eval.json", "evaluate again"), ("summary.json", "delete it and give the command")]
+)
+def test_a_file_that_was_cut_off_is_named_with_what_to_do(tmp_path, capsys, held, name, remedy):
+    first, second = write(tmp_path / "a", [1, 2]), write(tmp_path / "b", [2, 2])
+    (second / name).write_text(held)
+    assert run(["compare", str(first), str(second), "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"dasd: {second / name} is ")
+    assert remedy in said

@@ -181,6 +181,9 @@ def test_probes_that_cannot_be_read_are_refused(tmp_path):
         study(tmp_path, predictions={"gains": {"countdown": ["gain.json"]}, "beta": 0.1})
     with pytest.raises(BadInput, match=r"probe.json holds no gains"):
         results(study(tmp_path, predictions={"gains": {"countdown": ["probe.json"]}, "beta": 0.1}))
+    (tmp_path / "gain.json").write_text('{"gains": {"dasd"')
+    with pytest.raises(BadInput, match=r"gain.json is cut off or no JSON .*: delete it and give the command"):
+        results(study(tmp_path, predictions={"gains": {"countdown": ["gain.json"]}, "beta": 0.1}))
 
 
 def test_studies_of_one_file_name_are_two_and_none_is_counted_twice(tmp_path):

@@ -540,6 +540,20 @@ def test_a_damaged_line_of_the_history_is_named(tmp_path, capsys):
         assert f"dasd: {history}, line 1: not JSON" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["outcome.json", "cell.json", "choice.json"])
+@pytest.mark.parametrize("held", ["", '{"steps": 1, "set'])
+def test_a_file_of_the_study_that_was_cut_off_is_named(tmp_path, capsys, name, held):
+    given = study(tmp_path, search=SEARCH)
+    cell = next(cell for cell in all_cells(given) if cell.candidate is None)
+    path = (cell.folder.parent if name == "choice.json" else cell.folder) / name
+    path.parent.mkdir(parents=True)
+    path.write_text(held)
+    for what in ("--report", "--plan"):
+        assert cli.run(["study", str(tmp_path / "study.yaml"), what]) == 2
+        assert f"dasd: {path} is " in (said := capsys.readouterr().err)
+        assert "delete it and give the command that wrote it again" in said
+
+
 def test_a_suite_that_comes_after_the_cells_is_refused_by_report_and_plan(tmp_path, capsys):
     given = study(tmp_path)
     record(given)

@@ -7,7 +7,6 @@ holds them, `problems.jsonl` what was asked; once all samples are there, `answer
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from dasd.config import BadInput, EvalConfig
 from dasd.evaluation.benchmarks import Suite
 from dasd.evaluation.entropies import read_entropies
 from dasd.evaluation.verdicts import digest, read_verdicts
-from dasd.files import read_lines, write_json, write_lines
+from dasd.files import read_json, read_lines, write_json, write_lines
 from dasd.tasks.base import Problem
 
 SAMPLES, IDENTITY, SUMMARY, PROBLEMS = "samples.jsonl", "eval.json", "summary.json", "problems.jsonl"
@@ -81,6 +80,11 @@ class Evaluation:
         return [found[key] for problem, sample in self.pairs if (key := (problem.id, sample)) in found]
 
 
+def read_identity(path: Path) -> Any:
+    """What an evaluation's `eval.json` holds. Without it nobody knows whose the samples beside it are. Raises BadInput."""
+    return read_json(path, f"delete the folder {path.parent} and evaluate again")
+
+
 def check_identity(evaluation: Evaluation) -> None:
     """Refuses a folder that belongs to another evaluation."""
     path, ours = evaluation.output / IDENTITY, evaluation.identity
@@ -88,7 +92,7 @@ def check_identity(evaluation: Evaluation) -> None:
         if sample_files(evaluation.output):
             raise BadInput(f"{evaluation.output} holds samples of unknown origin (no {IDENTITY}): give another --output")
         return
-    theirs = json.loads(path.read_text(encoding="utf-8")).get("identity", {})
+    theirs = read_identity(path).get("identity", {})
     if theirs != ours:
         settings = theirs.get("settings", {})
         changed = [key for key, value in ours["settings"].items() if settings.get(key) != value]
@@ -110,7 +114,7 @@ def claim(evaluation: Evaluation, sampler: Record) -> None:
     """Marks the folder as this evaluation's and says who wrote the samples. Shards may do so at the same moment."""
     path, suite = evaluation.output / IDENTITY, evaluation.suite
     with FileLock(path.with_name(f".{path.name}.lock")):
-        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"samplers": []}
+        earlier = read_identity(path) if path.exists() else {"samplers": []}
         samplers = [*earlier["samplers"], *([sampler] if sampler not in earlier["samplers"] else [])]
         facts = {"task": suite.task, "prompt": suite.prompt, "source": suite.source, "problems": evaluation.ids}
         write_json(
@@ -134,8 +138,7 @@ def read_samples(output: Path) -> dict[tuple[str, int], Record]:
 
     `answer` names the class of the extracted answer; `entropies` and `verdict` are there where they have been worked out.
     """
-    path = output / ANSWERS
-    classes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    classes = read_json(output / ANSWERS) or {}
     records = [record for path in sample_files(output) for record in read_lines(path)]
     entropies, judged = read_entropies(output), read_verdicts(output)
     for record in records:

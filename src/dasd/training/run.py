@@ -28,7 +28,7 @@ from dasd.config import BadInput, RunConfig, RunFailed
 from dasd.credit import Method, has_teacher, make_method
 from dasd.data.mixture import describe, mixed
 from dasd.data.problems import Finding, as_row, check_lengths, check_problems, load_problems, task_of
-from dasd.files import repair_lines, write_json
+from dasd.files import read_json, repair_lines, write_json
 from dasd.folders import CONFIG, claim, failure_on_file, sole_writer
 from dasd.model_fit import context_length, end_tokens
 from dasd.models import keep_generation_config, load_model, model_path
@@ -269,7 +269,7 @@ def _tell_how_it_goes_on(config: RunConfig, trainer: SelfDistillationTrainer, do
 
 
 def _warn_of_other_processes(record: Path) -> None:
-    before, now = json.loads(record.read_text(encoding="utf-8")).get("processes", 1), processes.count()
+    before, now = read_json(record).get("processes", 1), processes.count()
     if before != now:
         logger.warning(
             "This run was started on %d processes and goes on with %d: same problems, other random numbers where TRL or vLLM "
