@@ -80,3 +80,44 @@ def test_a_dot_in_a_name_on_the_hub_makes_no_file():
 
 def test_what_can_be_read_as_a_file_is_known_for_one():
     assert set(READERS) <= FILE_ENDINGS
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder `d` with a file for each split, seen from beside it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "validation", "test"):
+        (tmp_path / "d" / name).parent.mkdir(exist_ok=True)
+        write_file(tmp_path / "d" / f"{name}.jsonl")
+    return tmp_path / "d"
+
+
+def test_a_file_of_a_folders_split_is_that_split(folder):
+    (folder.parent / "link.jsonl").symlink_to(folder / "train.jsonl")
+    (folder.parent / "linked").symlink_to(folder)
+    same = ["d/train.jsonl", "./d/../d/train.jsonl", str(folder / "train.jsonl"), "link.jsonl", "linked/train.jsonl"]
+    for name in same:
+        with pytest.raises(BadInput, match=r"train\.jsonl is what is trained on|link\.jsonl is what is trained on"):
+            watched({"source": "d"}, source=name, split="test")
+        with pytest.raises(BadInput, match=r"d is what is trained on: .* validation\.split to another split"):
+            watched({"source": name}, source="d", split="train")
+    other = watched({"source": "d"}, source="linked/test.jsonl").validation_data()
+    assert load_problems(other)[0].problem == "test 0"
+    assert load_problems(watched({"source": "link.jsonl"}, source="d").validation_data())[0].problem == "validation 0"
+
+
+def test_two_splits_of_a_folder_that_are_one_file_are_one(folder):
+    (folder / "validation.jsonl").unlink()
+    (folder / "validation.jsonl").symlink_to("train.jsonl")
+    with pytest.raises(BadInput, match="d is what is trained on"):
+        watched({"source": "d"})
+    watched({"source": "d"}, split="test")
+
+
+def test_a_split_of_a_saved_dataset_by_its_own_folder_is_that_split(tmp_path):
+    whole = saved(tmp_path / "whole")
+    with pytest.raises(BadInput, match="whole/train is what is trained on"):
+        watched({"source": whole}, source=f"{whole}/train")
+    with pytest.raises(BadInput, match="whole is what is trained on"):
+        watched({"source": f"{whole}/test"}, source=whole, split="test")
+    watched({"source": whole}, source=f"{whole}/test")

@@ -99,6 +99,21 @@ def test_a_search_on_the_file_of_the_test_is_refused(tmp_path):
         check(all_cells(searched(train)))
 
 
+def test_a_search_on_a_file_of_the_split_of_the_test_is_refused(tmp_path):
+    for name in ("train", "validation", "test"):
+        (tmp_path / "d").mkdir(exist_ok=True)
+        (tmp_path / "d" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    place = str(tmp_path / "d")
+
+    def searched(name: str) -> Study:
+        search = {**SEARCH, "evaluation": {"source": f"{place}/{name}.jsonl", "split": "validation"}}
+        return on(tmp_path, MATHS | {"source": place}, evaluation={"split": "test"}, search=search)
+
+    check(all_cells(searched("validation")))
+    with pytest.raises(BadInput, match=r"search\.evaluation asks the problems of evaluation .*test\.jsonl"):
+        check(all_cells(searched("test")))
+
+
 def test_a_cell_is_evaluated_with_the_prompt_that_it_was_trained_with(tmp_path):
     """Its model's settings and system prompt, on its own problems and on suites, as `dasd eval` reads them."""
     model = {"chat_template_kwargs": {"enable_thinking": False}, "chat_template": "plain", "trust_remote_code": True,

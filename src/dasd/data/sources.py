@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dasd.config import BadInput, DataConfig
-from dasd.config.splits import FILE_ENDINGS
+from dasd.config.splits import FILE_ENDINGS, files_by_split
 from dasd.data.files import READERS, Table, arrow_table, join, read_file
 from dasd.hub import check_hub
 
@@ -35,12 +35,12 @@ def _folder(path: Path, config: DataConfig) -> Table:
             saved = datasets.load_from_disk(str(path))
             splits = saved if isinstance(saved, dict) else {config.split: saved}
             return _arrow(_split_of(splits, config))
-        files = datasets.load_dataset_builder(str(path)).config.data_files
+        files = files_by_split(path)
     except BadInput:
         raise
     except Exception as error:  # datasets raises many kinds
         raise _unusable(config, error) from None
-    paths = [Path(file) for file in _split_of(files or {}, config)]
+    paths = [Path(file) for file in _split_of(files, config)]
     unknown = next((file for file in paths if file.suffix not in READERS), None)
     if unknown is not None:
         raise BadInput(f"data.source {config.source}: unknown file type of {unknown.name}; use {', '.join(READERS)}")
