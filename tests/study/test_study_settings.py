@@ -497,6 +497,24 @@ def test_arms_of_the_same_settings_are_refused(tmp_path, capsys):
     assert "arms grpo and dasd have the same settings" in capsys.readouterr().err
 
 
+def test_a_split_that_is_not_there_is_said_before_anything_is_trained(tmp_path, capsys):
+    asked = {**SMALL["evaluation"], "split": "trian"}
+    assert cli.run(["study", str(write(tmp_path, evaluation=asked)), "--plan"]) == 2
+    assert (
+        "evaluation.split 'trian' of bundled is not one of pretrain, train, validation, test, did you mean 'train'?"
+        in capsys.readouterr().err
+    )
+    assert cli.run(["study", str(write(tmp_path, search={**SEARCH, "evaluation": asked})), "--plan"]) == 2
+    assert "search.evaluation.split 'trian' of bundled is not one of" in capsys.readouterr().err
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for split in ("train", "test"):
+        (mine / f"{split}.jsonl").write_text(json.dumps(ROWS[0] | {"problem": split}) + "\n")
+    check(all_cells(on(tmp_path, MATHS | {"source": str(mine)})))
+    with pytest.raises(BadInput, match=r"evaluation\.split 'trian' of .*mine is not one of train, test"):
+        check(all_cells(on(tmp_path, MATHS | {"source": str(mine)}, evaluation=asked)))
+
+
 def test_a_search_without_seeds_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"search\.seeds: seeds must be different numbers, at least one"):
         study(tmp_path, search={**SEARCH, "seeds": []})

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from dasd.config import BUNDLED, BadInput, DataConfig, nearest
+from dasd.config.splits import files_by_split, has_splits
 from dasd.data.cells import is_conversation, json_of, question_of, reply_of, text_of
 from dasd.data.files import parted_otherwise
 from dasd.data.sources import load_rows
+from dasd.files import read_json
 from dasd.prompts import with_system_prompt
 from dasd.tasks import make_task
 from dasd.tasks.base import GradeStatus, MakesProblems, Problem, ReadsAnswers, Task
@@ -52,6 +55,28 @@ def task_of(config: DataConfig) -> Task:
         return make_task(config.task, config.answer_format, config.task_settings)
     except (ValueError, ImportError) as error:
         raise BadInput(f"data.task {config.task}: {error}") from None
+
+
+def check_split(config: DataConfig, key: str) -> None:
+    """Raises BadInput where a source has no split of the name under `key`, as far as that is known beforehand: not of the hub's
+    data, nor of a task in a file of one's own, which would have to be run."""
+    for part in config.parts:
+        known = _splits(part)
+        if known and part.split not in known:
+            raise BadInput(
+                f"{key} {part.split!r} of {part.source} is not one of {', '.join(known)}{nearest(part.split, known)}"
+            )
+
+
+def _splits(part: DataConfig) -> list[str]:
+    if part.source == BUNDLED:
+        task = None if ".py:" in part.task else task_of(part)
+        return list(task.splits) if isinstance(task, MakesProblems) else []
+    folder = Path(part.source).expanduser()
+    if not folder.is_dir() or not has_splits(part.source):
+        return []
+    saved = read_json(folder / "dataset_dict.json")
+    return list(saved["splits"]) if saved else list(files_by_split(folder))
 
 
 def _made_problems(config: DataConfig) -> list[Problem]:

@@ -156,9 +156,11 @@ def all_cells(study: Study) -> list[Cell]:
 def check(cells: list[Cell]) -> None:
     """Builds the configs of every cell. Raises BadInput with the first that is none, or would be judged on
     the problems that it trains on, or chosen on those of the test; and with two arms that are the same."""
+    from dasd.data.problems import check_split
     from dasd.evaluation.benchmarks import choose
 
     known: dict[str, str] = {}
+    checked: set[str] = set()
     for cell in cells:
         run = cell.run_config(next(iter(candidates(cell.study, cell.arm)), {}))
         if cell.candidate is None:
@@ -169,6 +171,10 @@ def check(cells: list[Cell]) -> None:
                     "method ({method: {name: ...}}) or other settings"
                 )
         asked, tested = (each.eval_config(run).data for each in (cell, replace(cell, candidate=None)))
+        section = "evaluation" if cell.candidate is None else "search.evaluation"
+        if (whose := repr((section, asked))) not in checked:
+            check_split(asked, f"{section}.split")
+            checked.add(whose)
         if cell.candidate is not None and (source := shared_source(tested, asked)):
             raise BadInput(
                 f"{cell.task}: search.evaluation asks the problems of evaluation ({source}, {asked.split}): choose on another "
