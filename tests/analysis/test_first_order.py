@@ -70,3 +70,13 @@ def test_what_it_refuses(updates):
     noise = np.random.default_rng(0).normal(size=(8, 50)).astype(np.float32)
     with pytest.raises(ValueError, match="gain of v itself cannot be told from 0"):
         relative_gains({"v": noise}, "v")
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_an_update_that_is_no_number_is_refused_by_name(updates, number):
+    """A weight with NaN in it counted for nothing, and the reference's was said to be too few batches."""
+    for name in updates:
+        broken = {each: of.copy() for each, of in updates.items()}
+        broken[name][3, 7] = number
+        with pytest.raises(ValueError, match=rf"update 4 of {name} is not finite"):
+            relative_gains(broken, "v")

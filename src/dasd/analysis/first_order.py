@@ -40,14 +40,21 @@ def relative_gains(updates: Mapping[str, Updates], reference: str, seed: int = 0
     over the other half of the batches.
 
     The interval is 95 %, from bootstrap draws of the batches within each half, the same draws for all. Raises ValueError for
-    fewer than LEAST_BATCHES batches, updates of different shapes, and a reference whose own gain may be 0.
+    fewer than LEAST_BATCHES batches, updates of different shapes or with numbers that are not finite, and a reference whose own
+    gain may be 0.
     """
     ours = updates[reference]
     if len(ours) < LEAST_BATCHES:
         raise ValueError(f"{len(ours)} batches: at least {LEAST_BATCHES} are needed, half of them for each side")
-    for name, theirs in updates.items():
+    for name, theirs in {reference: ours, **updates}.items():
         if theirs.shape != ours.shape:
             raise ValueError(f"updates of {name} have shape {theirs.shape}, those of {reference} {ours.shape}")
+        # A weight with NaN in it would count as one that nothing moves.
+        if broken := [batch for batch, update in enumerate(theirs, start=1) if not np.isfinite(update).all()]:
+            raise ValueError(
+                f"update {broken[0]} of {name} is not finite (NaN or infinite), so its gain is not known: leave {name} out, or "
+                "delete its updates and mend its settings"
+            )
     draws = draws_of_halves(len(ours), seed)
     base = _gains(ours, ours, draws)
     if not np.quantile(base, 0.025) > 0:
