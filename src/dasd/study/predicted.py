@@ -241,11 +241,17 @@ def _probe(path: Path) -> Record:
 def _gains(path: Path, reference: str) -> Record:
     found = read_json(path)
     gains = found.get("gains") if isinstance(found, dict) else None
-    if not isinstance(gains, dict) or any(not {"mean", "low", "high"} <= set(of) for of in gains.values()):
+    if not isinstance(gains, dict):
         raise BadInput(f"{path} holds no gains: give the gain.json that dasd gain writes")
+    for arm, of in gains.items():
+        if not isinstance(of, dict) or any(not isinstance(of.get(key), int | float) for key in ("mean", "low", "high")):
+            raise BadInput(
+                f"{path} has no gain of {arm} that is a number for each of mean, low, high: make it with more batches "
+                f"(dasd gain --batches), or take {arm} out of the file"
+            )
     if (theirs := found.get("reference", reference)) != reference:
         raise BadInput(f"{path} holds gains over {theirs}'s, and the study compares with {reference}")
-    return {"settings": {}, **found}
+    return {**found, "settings": found.get("settings") or {}}
 
 
 def _is_of_that_arm(path: Path, file: Record, study: Study, row: Record) -> None:
