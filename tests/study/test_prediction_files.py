@@ -40,3 +40,13 @@ def test_null_in_place_of_all_gains_or_settings(tmp_path):
             with_gains(tmp_path, file)
     kept = with_gains(tmp_path, {"gains": {"dasd": END}, "reference": "grpo", "settings": None})
     assert len(kept["gain_prediction"]["cells"]) == 1
+
+
+def test_gains_over_another_reference_of_that_name_are_refused(tmp_path):
+    """Every gain of the file is over it; only arms with a difference were looked at, and the reference has none."""
+    settings = settings_of(tmp_path)
+    file = {"gains": {"grpo": END, "dasd": END}, "reference": "grpo", "settings": settings}
+    assert len(with_gains(tmp_path, file)["gain_prediction"]["cells"]) == 1
+    settings["grpo"] = {**settings["grpo"], "method": {"name": "dapo"}}
+    with pytest.raises(BadInput, match=r"a gain of another grpo: method.name is dapo there and grpo in"):
+        with_gains(tmp_path, file)

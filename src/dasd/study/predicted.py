@@ -113,12 +113,12 @@ def gains_against_effects(
     """
     reference = study.config.reference
     files = {task: [(path, _gains(path, reference)) for path in paths] for task, paths in study.gains.items()}
+    for of, row in [(of, row) for _, of, rows in studies for row in rows if row["own"]]:
+        for path, file in files.get(row["task"], ()):
+            _is_of_that_arm(path, file, of, row)  # the reference, too, which has no difference and is in every gain
 
     def guess(of: Study, row: Record) -> Record | None:
-        having = [(path, file) for path, file in files.get(row["task"], ()) if row["arm"] in file["gains"]]
-        for path, file in having:
-            _is_of_that_arm(path, file, of, row)
-        found = [file["gains"][row["arm"]] for _, file in having]
+        found = [file["gains"][row["arm"]] for _, file in files.get(row["task"], ()) if row["arm"] in file["gains"]]
         means = {key: float(np.mean([each[key] for each in found])) for key in ("mean", "low", "high")} if found else None
         return {"predicted": means, "by": "first update"} if means else None
 
