@@ -7,8 +7,10 @@ import json
 import pytest
 
 from dasd.analysis.first_order import told_apart_by
-from dasd.config import BadInput
+from dasd.config import BadInput, RunConfig
+from dasd.config.core import make_config
 from dasd.study.cells import all_cells
+from dasd.study.predicted import _is_of_that_arm
 from dasd.study.results import results
 from study.test_study import answered, study
 
@@ -50,3 +52,46 @@ def test_gains_over_another_reference_of_that_name_are_refused(tmp_path):
     settings["grpo"] = {**settings["grpo"], "method": {"name": "dapo"}}
     with pytest.raises(BadInput, match=r"a gain of another grpo: method.name is dapo there and grpo in"):
         with_gains(tmp_path, file)
+
+
+def test_a_gain_of_another_loss_is_of_another_arm(tmp_path):
+    """All of `training` was left out, though loss and rewards make the update."""
+    said = {"training": {"loss_type": "cispo", "trl": {"beta": 0.04, "optim": "sgd"}}}
+    arms = {"grpo": {"method": {"name": "grpo"}}, "dasd": {"method": {"name": "dasd"}, **said}}
+    own, other = settings_of(tmp_path / "own", arms=arms), settings_of(tmp_path / "other")
+    file = {"gains": {"grpo": END, "dasd": END}, "reference": "grpo"}
+    found = with_gains(tmp_path / "kept", {**file, "settings": json.loads(json.dumps(own))}, arms=arms)
+    assert len(found["gain_prediction"]["cells"]) == 1
+    with pytest.raises(BadInput, match=r"a gain of another dasd: training.loss_type is dapo there and cispo in"):
+        with_gains(tmp_path / "loss", {**file, "settings": other}, arms=arms)
+    other["dasd"]["training"]["loss_type"] = "cispo"
+    with pytest.raises(BadInput, match=r"a gain of another dasd: training.trl.beta is None there and 0.04 in"):
+        with_gains(tmp_path / "trl", {**file, "settings": other}, arms=arms)
+    for settings in other.values():
+        del settings["training"]  # an older file
+    assert len(with_gains(tmp_path / "old", {**file, "settings": other}, arms=arms)["gain_prediction"]["cells"]) == 1
+
+
+def test_what_does_not_change_the_first_update_is_no_other_arm(tmp_path):
+    idle = {
+        "steps": 7, "seed": 3, "learning_rate": 0.5, "warmup_steps": 2, "save_steps": 3, "eval_steps": 4, "report_steps": 5,
+        "rollouts_per_step": 64, "micro_batch_size": 4, "lora_alpha": 5.0, "trl": {"optim": "sgd", "lr_scheduler_type": "cosine"},
+    }  # fmt: skip
+    plain = {"method": {"name": "dasd"}}
+    assert told_apart_by(make_config(RunConfig, plain)) == told_apart_by(make_config(RunConfig, {**plain, "training": idle}))
+    for key, value in {
+        "rewards": ["mine.py:f"], "overlong_buffer": 0.5, "temperature": 0.7, "dynamic_sampling": 2, "lora_rank": 4,
+        "trl": {"scale_rewards": "none"},
+    }.items():  # fmt: skip
+        other = make_config(RunConfig, {**plain, "training": {key: value}})
+        assert told_apart_by(other) != told_apart_by(make_config(RunConfig, plain)), key
+
+
+def test_a_search_of_the_loss_that_is_open_says_nothing_of_it_yet(tmp_path):
+    search = {"grid": {"training.loss_type": ["cispo", "dapo"]}, "seeds": [9], "evaluation": {"split": "validation"}}
+    file = {"gains": {"grpo": END, "dasd": END}, "reference": "grpo", "settings": settings_of(tmp_path)}
+    for each in all_cells(given := study(tmp_path, search=search)):
+        if each.candidate is None:
+            answered(each, [1, 0])
+    row = {"task": "countdown", "arm": "dasd"}
+    _is_of_that_arm(tmp_path / "gain.json", file, given, row)

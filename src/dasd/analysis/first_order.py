@@ -26,13 +26,33 @@ DRAWS = 1_000
 WEIGHTS_AT_A_TIME = 4_096
 LEAST_BATCHES = 4
 Updates = np.ndarray  # (batches, weights) float32
+# What rollouts, rewards and loss of the first update are made of, in `training` and in its `trl`; whatever may matter counts.
+# Not how long, how fast and in how large batches a run goes on.
+OF_UPDATE = (
+    "loss_type", "temperature", "max_completion_length", "dynamic_sampling", "overlong_buffer", "rewards", "reward_weights",
+    "lora_rank",
+)  # fmt: skip
+OF_ADAPTER = ("lora_alpha", "lora_targets", "lora_embeddings")
+OF_UPDATE_IN_TRL = (
+    "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs", "disable_dropout", "beta", "use_bias_correction_kl",
+    "epsilon", "epsilon_high", "delta", "sapo_temperature_neg", "sapo_temperature_pos", "vespo_k_pos", "vespo_lambda_pos",
+    "vespo_k_neg", "vespo_lambda_neg", "importance_sampling_level", "reward_weights", "multi_objective_aggregation",
+    "scale_rewards", "mask_truncated_completions", "top_entropy_quantile", "entropy_coef", "use_adaptive_entropy",
+    "entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target", "off_policy_mask_threshold",
+    "router_aux_loss_coef",
+)  # fmt: skip
 
 
 def told_apart_by(run: RunConfig) -> dict[str, Any]:
-    """What makes two configs of one name two: the model's path, the task, method and teacher, as JSON has them."""
+    """What makes two configs of one name two: the model's path, the task, method and teacher, and of the training what the
+    first update is made of, as JSON has them. Options of TRL are there where they are given.
+    """
     said = portable(run)
     single = {section: {key: said[section][key]} for section, key in (("model", "path"), ("data", "task"))}
-    return {**single, "method": said["method"], "teacher": said["teacher"]}
+    training = {key: said["training"][key] for key in (*OF_UPDATE, *(OF_ADAPTER if run.training.lora_rank else ()))}
+    if of_trl := {key: value for key, value in said["training"]["trl"].items() if key in OF_UPDATE_IN_TRL}:
+        training["trl"] = of_trl
+    return {**single, "method": said["method"], "teacher": said["teacher"], "training": training}
 
 
 def relative_gains(updates: Mapping[str, Updates], reference: str, seed: int = 0) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dasd.analysis.correlation import spearman
+from dasd.analysis import first_order
 from dasd.analysis.first_order import told_apart_by
 from dasd.config import BadInput, RunConfig
 from dasd.files import read_json
@@ -26,6 +27,11 @@ from dasd.study.search import read_choice
 
 LEAST_CELLS = 8  # with fewer there is no verdict
 DRAWS = 10_000
+OF_UPDATE = (
+    "method", "teacher",
+    *(f"training.{key}" for key in (*first_order.OF_UPDATE, *first_order.OF_ADAPTER)),
+    *(f"training.trl.{key}" for key in first_order.OF_UPDATE_IN_TRL),
+)  # fmt: skip
 OPPOSITE = {"conform": "deviate", "deviate": "conform"}
 MAPS = {
     **dict.fromkeys(("tanh", "linear", "hard"), ("conform", "deviate")),
@@ -94,9 +100,9 @@ def against_effects(study: Study, studies: Sequence[tuple[str, Study, Sequence[R
 
 
 def _as_chosen(study: Study, task: str, arm: str) -> RunConfig | None:
-    """An arm with the settings that its search chose; None while a search is open that tries some of its method or teacher."""
+    """An arm with the settings that its search chose; None while a search is open that tries some of what its update is of."""
     choice, tried = read_choice(study, task, arm), next(iter(candidates(study, arm)), {})
-    if choice is None and any(is_of(key, ("method", "teacher")) for key in tried):
+    if choice is None and any(is_of(key, OF_UPDATE) for key in tried):
         return None
     return Cell(study, task, arm, study.config.seeds[0]).run_config(choice["chosen"] if choice else tried)
 
@@ -255,11 +261,12 @@ def _gains(path: Path, reference: str) -> Record:
 
 
 def _is_of_that_arm(path: Path, file: Record, study: Study, row: Record) -> None:
-    """Raises BadInput where a config has an arm's name and another method or teacher. Older files do not say."""
+    """Raises BadInput where a config has an arm's name and another method, teacher or loss. Older files do not say all."""
     said, run = file["settings"].get(row["arm"]), _as_chosen(study, row["task"], row["arm"])
     if said is None or run is None:
         return
-    said, now = flat(said), flat(told_apart_by(run))
+    now = flat({section: settings for section, settings in told_apart_by(run).items() if section in said})
+    said = flat(said)
     if differs := [key for key in {**said, **now} if said.get(key) != now.get(key)]:
         key = differs[0]
         raise BadInput(
