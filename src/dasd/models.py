@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -38,6 +39,21 @@ def model_path(config: ModelConfig) -> str:
             f"model.path {config.path} does not ship with this package{nearest(config.path, known)} {', '.join(known)} do"
         )
     return str(BASE_MODELS[name])
+
+
+def weights_digest(config: ModelConfig) -> str | None:
+    """Which weights a model has on file, an adapter's base included; of a hub id its commit. None where nothing says so."""
+    folder = Path(model_path(config))
+    if not folder.is_dir():
+        commit: str | None = getattr(base_config(config), "_commit_hash", None)
+        return commit
+    found = hashlib.sha256()
+    for file in sorted({file for pattern in _WEIGHTS for file in folder.glob(pattern)}):
+        with file.open("rb") as content:
+            found.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}".encode())
+    if is_adapter(folder):
+        found.update(f"base {weights_digest(_of_base(config))}".encode())
+    return found.hexdigest()[:16]
 
 
 def load_model(config: ModelConfig) -> tuple[Any, Any]:

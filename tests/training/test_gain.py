@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import yaml
 
+from dasd.assets import BASE_MODELS
 from dasd.cli import run
-from dasd.config import BadInput, RunConfig, RunFailed, load_config
+from dasd.config import BadInput, ModelConfig, RunConfig, RunFailed, load_config
+from dasd.models import weights_digest
 from dasd.training import rewards
 from dasd.training.gain import ROLLOUTS, SUMMARY, UPDATES, gains
 
@@ -91,7 +93,9 @@ def test_what_is_on_file_is_not_made_again(done, monkeypatch):
     files = {name: load_config(RunConfig, folder / f"{name}.yaml") for name in ("grpo", "conformity")}
     again = gains(files, "grpo", folder / "out", BATCHES)
     assert again["gains"]["conformity"] == summary["gains"]["conformity"]
-    assert json.loads((folder / "out" / SUMMARY).read_text())["gains"].keys() == {"grpo", "conformity"}
+    on_file = json.loads((folder / "out" / SUMMARY).read_text())
+    assert on_file["gains"] == summary["gains"], "those that were not asked again"
+    assert on_file["settings"] == summary["settings"]
     assert len(json.loads((folder / "out" / ROLLOUTS).read_text())["batches"]) == BATCHES
 
 
@@ -218,3 +222,77 @@ def test_the_command_prints_a_table_and_figures(done, capsys):
     assert json.loads(shown.out)["gains"]["nothing"]["verdict"] == "undecided"
     assert "reference" in shown.err
     assert "128 rollouts of a model that does not move" in shown.err
+
+
+def test_another_reference_holds_for_the_gains_of_before_too(done, tmp_path):
+    _, _, folder = done
+    shutil.copytree(folder / "out", tmp_path / "out")
+    files = {name: load_config(RunConfig, folder / f"{name}.yaml") for name in ("nothing", "grpo")}
+    found = gains(files, "nothing", tmp_path / "out", BATCHES)
+    assert list(found["gains"]) == ["nothing", "grpo", "conformity", "novelty", "sdpo"]
+    assert found["gains"]["nothing"]["verdict"] == "reference"
+    assert found["gains"]["grpo"]["verdict"] != "reference"
+
+
+def test_gains_whose_updates_are_gone_are_not_dropped_in_silence(done, tmp_path):
+    _, _, folder = done
+    shutil.copytree(folder / "out", tmp_path / "out")
+    (tmp_path / "out" / "novelty" / UPDATES).unlink()
+    before = (tmp_path / "out" / SUMMARY).read_text()
+    files = {name: load_config(RunConfig, folder / f"{name}.yaml") for name in ("grpo", "nothing")}
+    with pytest.raises(BadInput, match=r"holds a gain of novelty, whose updates are gone: give novelty\.yaml too, .* or delete"):
+        gains(files, "grpo", tmp_path / "out", BATCHES)
+    assert (tmp_path / "out" / SUMMARY).read_text() == before
+
+
+def test_the_command_says_which_gains_are_of_before(done, capsys):
+    _, _, folder = done
+    files = [str(folder / f"{name}.yaml") for name in ("grpo", "conformity")]
+    assert run(["gain", *files, "--batches", str(BATCHES), "--output", str(folder / "out"), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert set(json.loads(shown.out)["gains"]) == {"grpo", "conformity", "nothing", "novelty", "sdpo"}
+    assert "On file from before: nothing, novelty, sdpo." in " ".join(shown.err.split())
+
+
+def test_weights_that_changed_behind_their_path_are_refused(done, tmp_path):
+    """Old updates of one config would be compared with new ones of another, or old gains be given for the new model."""
+    model = tmp_path / "m"
+    shutil.copytree(BASE_MODELS["countdown"], model)
+    files = configs(tmp_path, grpo={"name": "grpo"}, dasd={"name": "dasd"})
+    loaded = {name: load_config(RunConfig, file, ["--model.path", str(model)]) for name, file in files.items()}
+    shutil.copytree(done[2] / "out", out := tmp_path / "out")
+    kept = json.loads((out / ROLLOUTS).read_text())
+    assert kept["weights"] == weights_digest(loaded["grpo"].model), "the same weights at another path"
+    kept["settings"]["model"]["path"] = str(model)
+    shutil.rmtree(out / "grpo")  # another model's path
+    (out / SUMMARY).unlink()
+    file = model / "model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    def asked():
+        (out / ROLLOUTS).write_text(json.dumps(kept))
+        return gains(loaded, "grpo", out, BATCHES)
+
+    with pytest.raises(BadInput, match=r"out holds updates of other weights than .*/m has now: give another --output"):
+        asked()
+    del kept["weights"]  # a folder of an earlier version
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(pytest.fail.Exception, match="so far"):
+        patch.setattr("dasd.training.gain._make_updates", lambda *args: pytest.fail("so far, so good"))
+        asked()
+
+
+def test_an_adapters_weights_are_its_own_and_its_bases(tmp_path):
+    base, tuned = tmp_path / "base", tmp_path / "tuned"
+    for folder, file in ((base, "model.safetensors"), (tuned, "adapter_model.safetensors")):
+        folder.mkdir()
+        (folder / file).write_bytes(b"one")
+    (base / "config.json").write_text("{}")
+    (tuned / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    found = {weights_digest(ModelConfig(path=str(tuned)))}
+    for folder, file in ((base, "model.safetensors"), (tuned, "adapter_model.safetensors")):
+        (folder / file).write_bytes(b"two")
+        found.add(weights_digest(ModelConfig(path=str(tuned))))
+    assert len(found) == 3
+    (base / "README.md").write_text("no weights")
+    assert weights_digest(ModelConfig(path=str(tuned))) in found

@@ -58,5 +58,7 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
         "nothing.",
         soft_wrap=True,
     )
+    if before := [name for name in summary["gains"] if name not in configs]:
+        console.print(escape(f"On file from before: {', '.join(before)}."), soft_wrap=True)
     console.print(f"Figures: {known.output / SUMMARY}", soft_wrap=True)
     return summary

@@ -23,6 +23,7 @@ from dasd.analysis.first_order import relative_gains, told_apart_by
 from dasd.config import BadInput, RunConfig, RunFailed, filled
 from dasd.files import read_json, write_json
 from dasd.folders import claim, sole_writer
+from dasd.models import weights_digest
 from dasd.progress import track
 from dasd.training.arguments import trainer_arguments
 from dasd.training.batches import policy_moves, whole_batches
@@ -45,8 +46,9 @@ SUMMARY, ROLLOUTS, UPDATES = "gain.json", "rollouts.json", "updates.npy"
 def gains(configs: Mapping[str, RunConfig], reference: str, folder: Path, batches: int) -> dict[str, Any]:
     """Relative gains of the named configs over `batches` batches of rollouts, which `folder/gain.json` keeps.
 
-    A config's updates stay in `folder/NAME`, so a killed command goes on and a config can be added. Raises BadInput for configs
-    whose updates cannot be compared, and for a folder of other settings.
+    A config's updates stay in `folder/NAME`, so a killed command goes on and a config can be added; gains of configs that are on
+    file from before are given, too. Raises BadInput for configs whose updates cannot be compared, and for a folder of other
+    settings or of other weights of the model.
     """
     still = {name: standing_still(configs[name], batches) for name in dict.fromkeys([reference, *configs])}
     first = still[reference]
@@ -64,14 +66,17 @@ def gains(configs: Mapping[str, RunConfig], reference: str, folder: Path, batche
             )
         claim(folder / name, config, write=False)
     missing = [name for name in still if not (folder / name / UPDATES).exists()]
-    _known_rollouts(folder, first)
+    weights_now = weights_digest(first.model)
+    _known_rollouts(folder, first, weights_now)
     # Whatever is wrong with model or data is said before a folder is made.
     ready = {name: prepare(still[name]) for name in missing[:1]}
     folder.mkdir(parents=True, exist_ok=True)
     with sole_writer(folder / SUMMARY, "wait for it, or give another --output"):
+        before = _of_before(folder, still)
         for name in missing:
-            _make_updates(folder / name, still[name], ready.pop(name) if name in ready else prepare(still[name]))
-        found = {name: np.load(folder / name / UPDATES, mmap_mode="r") for name in still}
+            _make_updates(folder / name, still[name], ready.pop(name) if name in ready else prepare(still[name]), weights_now)
+        # A config's gain depends on its own updates and the reference's alone, so those of before come out as they were.
+        found = {name: np.load(folder / name / UPDATES, mmap_mode="r") for name in (*still, *before)}
         try:
             of = relative_gains(found, reference)
         except ValueError as error:
@@ -79,10 +84,26 @@ def gains(configs: Mapping[str, RunConfig], reference: str, folder: Path, batche
         weights, rollouts = int(found[reference].shape[1]), batches * first.training.rollouts_per_step
         rollouts //= first.training.num_iterations
         facts = {"reference": reference, "batches": batches, "rollouts": rollouts, "weights": weights}
-        settings = {name: told_apart_by(config) for name, config in configs.items()}
+        settings = {name: said for name, said in before.items() if said is not None}
+        settings = {name: told_apart_by(config) for name, config in configs.items()} | settings
         summary = {**facts, "seed": first.training.seed, "gains": of, "settings": settings}
         write_json(folder / SUMMARY, summary)
     return summary
+
+
+def _of_before(folder: Path, still: Mapping[str, RunConfig]) -> dict[str, Any]:
+    """The settings of the configs that `gain.json` has and this call does not ask, None where an older file does not say.
+
+    Raises BadInput where updates of one are gone: its gain would be lost.
+    """
+    known = read_json(folder / SUMMARY) or {}
+    names = [name for name in known.get("gains", {}) if name not in still]
+    if gone := [name for name in names if not (folder / name / UPDATES).exists()]:
+        raise BadInput(
+            f"{folder / SUMMARY} holds a gain of {gone[0]}, whose updates are gone: give {gone[0]}.yaml too, which makes them anew, "
+            "or delete that file"
+        )
+    return {name: known.get("settings", {}).get(name) for name in names}
 
 
 def standing_still(config: RunConfig, batches: int) -> RunConfig:
@@ -93,9 +114,9 @@ def standing_still(config: RunConfig, batches: int) -> RunConfig:
     return config.model_copy(update={"training": training.model_copy(update={**steps, **still})})
 
 
-def _make_updates(place: Path, config: RunConfig, prepared: tuple[Any, ...]) -> None:
+def _make_updates(place: Path, config: RunConfig, prepared: tuple[Any, ...], weights: str | None) -> None:
     """Writes (batches, weights) of one config, and samples the rollouts if it is the first."""
-    known = _known_rollouts(place.parent, config)
+    known = _known_rollouts(place.parent, config, weights)
     place.mkdir(exist_ok=True)
     with _quiet(), TemporaryDirectory(dir=place) as work:
         trainer = build_trainer(config.model_copy(update={"output": work}), *prepared)
@@ -105,7 +126,7 @@ def _make_updates(place: Path, config: RunConfig, prepared: tuple[Any, ...]) -> 
             trainer.add_callback(keeper)
             trainer.train()
         if known is None:
-            write_json(place.parent / ROLLOUTS, {"settings": _shared(config), "batches": written})
+            write_json(place.parent / ROLLOUTS, {"settings": _shared(config), "weights": weights, "batches": written})
         np.save(Path(work) / UPDATES, np.stack(keeper.updates))
         claim(place, config)
         (Path(work) / UPDATES).replace(place / UPDATES)
@@ -131,14 +152,18 @@ def _shared(config: RunConfig) -> dict[str, Any]:
     return found | {f"training.trl.{name}": getattr(arguments, name) for name in SHARED_OF_TRL}
 
 
-def _known_rollouts(folder: Path, config: RunConfig) -> list[Any] | None:
-    """Those on file, None where there are none. Raises BadInput where they are of other settings."""
+def _known_rollouts(folder: Path, config: RunConfig, weights: str | None) -> list[Any] | None:
+    """Those on file, None where there are none. Raises BadInput where they are of other settings or weights of the model."""
     known = read_json(folder / ROLLOUTS)
     if known is None:
         return None
     settings = filled(RunConfig, known["settings"])
     if differs := [key for key, value in _shared(config).items() if settings.get(key) != value]:
         raise BadInput(f"{folder} holds rollouts of another {differs[0]}: give another --output, or delete it")
+    if (theirs := known.get("weights")) is not None and theirs != weights:  # an earlier version did not say
+        raise BadInput(
+            f"{folder} holds updates of other weights than {config.model.path} has now: give another --output, or delete it"
+        )
     batches: list[Any] = known["batches"]
     return batches
 
