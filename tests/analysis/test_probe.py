@@ -154,6 +154,7 @@ def test_the_command_writes_a_summary_and_refuses_nonsense(tmp_path, capsys):
     words = ["probe", "bundled", "--output", str(tmp_path / "p"), "--data.limit", "2", "--max_completion_length", "48"]
     assert run([*words, "--positions", "1", "--continuations", "2"]) == 0
     summary = json.loads((tmp_path / "p" / "summary.json").read_text())
+    assert (summary["task"], summary["model"]) == ("countdown", "bundled")
     predicted = summary["contexts"]["solution"]["predictions"]
     assert {each["word"] for name, each in predicted.items() if name != "grpo"} == {"undecided"}  # two problems
     said = " ".join(capsys.readouterr().out.split())

@@ -58,7 +58,8 @@ def test_a_gain_of_another_loss_is_of_another_arm(tmp_path):
     """All of `training` was left out, though loss and rewards make the update."""
     said = {"training": {"loss_type": "cispo", "trl": {"beta": 0.04, "optim": "sgd"}}}
     arms = {"grpo": {"method": {"name": "grpo"}}, "dasd": {"method": {"name": "dasd"}, **said}}
-    own, other = settings_of(tmp_path / "own", arms=arms), settings_of(tmp_path / "other")
+    plain = {name: {"method": arm["method"]} for name, arm in arms.items()}
+    own, other = settings_of(tmp_path / "own", arms=arms), settings_of(tmp_path / "other", arms=plain)
     file = {"gains": {"grpo": END, "dasd": END}, "reference": "grpo"}
     found = with_gains(tmp_path / "kept", {**file, "settings": json.loads(json.dumps(own))}, arms=arms)
     assert len(found["gain_prediction"]["cells"]) == 1
@@ -75,7 +76,8 @@ def test_a_gain_of_another_loss_is_of_another_arm(tmp_path):
 def test_what_does_not_change_the_first_update_is_no_other_arm(tmp_path):
     idle = {
         "steps": 7, "seed": 3, "learning_rate": 0.5, "warmup_steps": 2, "save_steps": 3, "eval_steps": 4, "report_steps": 5,
-        "rollouts_per_step": 64, "micro_batch_size": 4, "lora_alpha": 5.0, "trl": {"optim": "sgd", "lr_scheduler_type": "cosine"},
+        "rollouts_per_step": 64, "micro_batch_size": 4, "lora_alpha": 5.0,
+        "trl": {"optim": "sgd", "lr_scheduler_type": "cosine"},
     }  # fmt: skip
     plain = {"method": {"name": "dasd"}}
     assert told_apart_by(make_config(RunConfig, plain)) == told_apart_by(make_config(RunConfig, {**plain, "training": idle}))
@@ -95,3 +97,22 @@ def test_a_search_of_the_loss_that_is_open_says_nothing_of_it_yet(tmp_path):
             answered(each, [1, 0])
     row = {"task": "countdown", "arm": "dasd"}
     _is_of_that_arm(tmp_path / "gain.json", file, given, row)
+
+
+def test_a_probe_is_of_the_task_and_model_that_it_is_given_for(tmp_path):
+    """Countdown's were taken for Products'."""
+    for each in all_cells(given := study(tmp_path)):
+        answered(each, [1, 0])
+    model = all_cells(given)[0].run_config({}).model.path
+    rules = {"contexts": {"solution": {"rules": []}}}
+
+    def probed(**said):
+        (tmp_path / "probe.json").write_text(json.dumps({**said, **rules}))
+        return results(study(tmp_path, predictions={"probes": {"countdown": ["probe.json"]}, "beta": 0.1}))
+
+    for said in ({}, {"task": "countdown", "model": f"{model}/"}):  # an older file; a folder as the shell completes it
+        assert "prediction" in probed(**said)
+    with pytest.raises(BadInput, match=r"probe.json is a probe of data.task products, and countdown in .* has countdown"):
+        probed(task="products", model=model)
+    with pytest.raises(BadInput, match=rf"probe.json is a probe of model.path mine, and countdown in .* has {model}"):
+        probed(task="countdown", model="mine")

@@ -240,7 +240,7 @@ def test_gains_whose_updates_are_gone_are_not_dropped_in_silence(done, tmp_path)
     (tmp_path / "out" / "novelty" / UPDATES).unlink()
     before = (tmp_path / "out" / SUMMARY).read_text()
     files = {name: load_config(RunConfig, folder / f"{name}.yaml") for name in ("grpo", "nothing")}
-    with pytest.raises(BadInput, match=r"holds a gain of novelty, whose updates are gone: give novelty\.yaml too, .* or delete"):
+    with pytest.raises(BadInput, match=r"holds a gain of novelty, whose updates are gone: give novelty\.yaml too, .*delete"):
         gains(files, "grpo", tmp_path / "out", BATCHES)
     assert (tmp_path / "out" / SUMMARY).read_text() == before
 
@@ -254,7 +254,7 @@ def test_the_command_says_which_gains_are_of_before(done, capsys):
     assert "On file from before: nothing, novelty, sdpo." in " ".join(shown.err.split())
 
 
-def test_weights_that_changed_behind_their_path_are_refused(done, tmp_path):
+def test_weights_that_changed_behind_their_path_are_refused(done, tmp_path, monkeypatch):
     """Old updates of one config would be compared with new ones of another, or old gains be given for the new model."""
     model = tmp_path / "m"
     shutil.copytree(BASE_MODELS["countdown"], model)
@@ -277,8 +277,8 @@ def test_weights_that_changed_behind_their_path_are_refused(done, tmp_path):
     with pytest.raises(BadInput, match=r"out holds updates of other weights than .*/m has now: give another --output"):
         asked()
     del kept["weights"]  # a folder of an earlier version
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(pytest.fail.Exception, match="so far"):
-        patch.setattr("dasd.training.gain._make_updates", lambda *args: pytest.fail("so far, so good"))
+    monkeypatch.setattr("dasd.training.gain._make_updates", lambda *args: pytest.fail("so far, so good"))
+    with pytest.raises(pytest.fail.Exception, match="so far"):
         asked()
 
 

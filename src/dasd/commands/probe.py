@@ -8,6 +8,7 @@ from typing import Any
 
 from dasd.commands.base import Commands, declare, path
 from dasd.config import ProbeConfig, load_config
+from dasd.config.core import portable
 from dasd.trained import as_trained
 
 
@@ -36,7 +37,8 @@ def run(known: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
 
     output = known.output or Path("runs/probe") / model_slug(known.model)
     records = assemble(run_probe(config, output), config.contexts)
-    summary = summarize_probe(records, config.contexts, config.rho, config.seed)
+    of = {"task": config.data.task, "model": portable(config)["model"]["path"]}
+    summary = {**of, **summarize_probe(records, config.contexts, config.rho, config.seed)}
     write_json(output / "summary.json", summary)
     page = build_probe_page(output)
     for table in probe_tables(summary):

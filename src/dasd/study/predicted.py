@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dasd.analysis.correlation import spearman
 from dasd.analysis import first_order
+from dasd.analysis.correlation import spearman
 from dasd.analysis.first_order import told_apart_by
 from dasd.config import BadInput, RunConfig
 from dasd.files import read_json
@@ -82,12 +83,16 @@ def predicted(probes: Sequence[Record], context: str, rule: Rule) -> Record | No
 def against_effects(study: Study, studies: Sequence[tuple[str, Study, Sequence[Record]]]) -> Record:
     """What forced tokens predicted: of each (name, study, rows of its results) `cells`, and what `judged` says of them.
 
-    Raises BadInput for an old probe.
+    Raises BadInput for an old probe, and for one of another task or model.
     """
     asked = study.config.predictions
     if asked is None:
         raise ValueError("the study has no predictions")
     probes = {task: [_probe(path) for path in paths] for task, paths in study.probes.items()}
+    for _, each, _ in studies:
+        for task in each.config.tasks:
+            for path, probe in zip(study.probes.get(task, ()), probes.get(task, ()), strict=True):
+                _is_of_that_task(path, probe, each, task)
 
     def guess(of: Study, row: Record) -> Record | None:
         if (run := _as_chosen(of, row["task"], row["arm"])) is None:
@@ -119,9 +124,10 @@ def gains_against_effects(
     """
     reference = study.config.reference
     files = {task: [(path, _gains(path, reference)) for path in paths] for task, paths in study.gains.items()}
-    for of, row in [(of, row) for _, of, rows in studies for row in rows if row["own"]]:
-        for path, file in files.get(row["task"], ()):
-            _is_of_that_arm(path, file, of, row)  # the reference, too, which has no difference and is in every gain
+    for _, each, rows in studies:
+        for row in (row for row in rows if row["own"]):
+            for path, file in files.get(row["task"], ()):
+                _is_of_that_arm(path, file, each, row)  # the reference, too, which has no difference and is in every gain
 
     def guess(of: Study, row: Record) -> Record | None:
         found = [file["gains"][row["arm"]] for _, file in files.get(row["task"], ()) if row["arm"] in file["gains"]]
@@ -242,6 +248,17 @@ def _probe(path: Path) -> Record:
     if not contexts or any("rules" not in of for of in contexts.values()):
         raise BadInput(f"{path} holds no predictions of a probe: give the summary.json that this version of dasd probe writes")
     return found
+
+
+def _is_of_that_task(path: Path, probe: Record, study: Study, task: str) -> None:
+    """Raises BadInput for a probe of another task or model than the study's task of that name. Older files do not say."""
+    run = told_apart_by(Cell(study, task, study.config.reference, study.config.seeds[0]).run_config({}))
+    for key, said, ours in (
+        ("data.task", probe.get("task"), run["data"]["task"]),
+        ("model.path", probe.get("model"), run["model"]["path"]),
+    ):
+        if said is not None and normpath(said) != normpath(ours):  # a folder may end with / as the shell completes it
+            raise BadInput(f"{path} is a probe of {key} {said}, and {task} in {study.path} has {ours}")
 
 
 def _gains(path: Path, reference: str) -> Record:

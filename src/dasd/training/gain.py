@@ -46,9 +46,8 @@ SUMMARY, ROLLOUTS, UPDATES = "gain.json", "rollouts.json", "updates.npy"
 def gains(configs: Mapping[str, RunConfig], reference: str, folder: Path, batches: int) -> dict[str, Any]:
     """Relative gains of the named configs over `batches` batches of rollouts, which `folder/gain.json` keeps.
 
-    A config's updates stay in `folder/NAME`, so a killed command goes on and a config can be added; gains of configs that are on
-    file from before are given, too. Raises BadInput for configs whose updates cannot be compared, and for a folder of other
-    settings or of other weights of the model.
+    A config's updates stay in `folder/NAME`, so a killed command goes on and a config can be added; those of before are given,
+    too. Raises BadInput for configs whose updates cannot be compared, and for a folder of other settings or of other weights.
     """
     still = {name: standing_still(configs[name], batches) for name in dict.fromkeys([reference, *configs])}
     first = still[reference]
@@ -100,8 +99,8 @@ def _of_before(folder: Path, still: Mapping[str, RunConfig]) -> dict[str, Any]:
     names = [name for name in known.get("gains", {}) if name not in still]
     if gone := [name for name in names if not (folder / name / UPDATES).exists()]:
         raise BadInput(
-            f"{folder / SUMMARY} holds a gain of {gone[0]}, whose updates are gone: give {gone[0]}.yaml too, which makes them anew, "
-            "or delete that file"
+            f"{folder / SUMMARY} holds a gain of {gone[0]}, whose updates are gone: give {gone[0]}.yaml too, which makes them "
+            "anew, or delete that file"
         )
     return {name: known.get("settings", {}).get(name) for name in names}
 
