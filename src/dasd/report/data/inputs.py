@@ -13,8 +13,6 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from dasd.config.core import read_yaml
-
 FILES = ("config.yaml", "run.json", "metrics.jsonl", "summary.json", "rollouts.json", "validation.jsonl")
 Series = dict[str, NDArray[np.float64]]  # metric -> one value a step, NaN where it was not logged; "step" is the axis
 
@@ -67,7 +65,7 @@ def last_change(run_dir: Path) -> float:
 def settings(files: RunFiles) -> dict[str, Any]:
     """The config as data; empty where it cannot be read."""
     try:
-        return mapping(read_yaml(files.config or ""))
+        return mapping(yaml.safe_load(files.config or ""))
     except (yaml.YAMLError, RecursionError):
         return {}
 

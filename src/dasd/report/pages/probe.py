@@ -13,7 +13,6 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from dasd.config.core import read_yaml
 from dasd.report.data.facts import data_line
 from dasd.report.data.inputs import mapping, number
 from dasd.report.data.metrics import COUNT, MINUS, RATE, TOKENS, UNKNOWN, Unit
@@ -63,7 +62,7 @@ def build_probe_page(folder: Path) -> Path:
     """Writes `folder/probe.html` and returns its path. Raises ValueError where the folder holds no probe."""
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        config = read_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         content = _content(summary, config)
         written = datetime.fromtimestamp((folder / "summary.json").stat().st_mtime, UTC)
         facts = {
