@@ -515,6 +515,12 @@ def test_a_split_that_is_not_there_is_said_before_anything_is_trained(tmp_path, 
         check(all_cells(on(tmp_path, MATHS | {"source": str(mine)}, evaluation=asked)))
 
 
+def test_a_setting_that_is_dotted_and_nested_is_refused(tmp_path):
+    arms = {**SMALL["arms"], "dasd": {"method": {"name": "dasd", "beta": 0.2}, "method.beta": 0.3}}
+    with pytest.raises(BadInput, match=r"method\.beta is there twice, dotted and under its section"):
+        study(tmp_path, arms=arms)
+
+
 def test_a_search_without_seeds_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"search\.seeds: seeds must be different numbers, at least one"):
         study(tmp_path, search={**SEARCH, "seeds": []})

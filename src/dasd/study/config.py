@@ -179,10 +179,13 @@ def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under their dotted keys; keys that are dotted already stay."""
+    """Nested settings under their dotted keys; keys that are dotted already stay. Raises ValueError for one that is both."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
+        more = flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
+        if twice := found.keys() & more.keys():
+            raise ValueError(f"{min(twice)} is there twice, dotted and under its section: keep one of them")
+        found |= more
     return found
 
 
