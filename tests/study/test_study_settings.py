@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -414,19 +415,25 @@ def test_a_candidate_that_was_short_of_memory_is_not_judged(tmp_path, monkeypatc
     assert all(cell.done for cell in others)
 
 
+def failing(cell: Cell, words: str, goes_on: bool = True) -> Callable[..., SimpleNamespace]:
+    """In place of `subprocess.run`: the cell's command says these last words, and keeps why it failed."""
+
+    def ends(start: list[str], stdout: object, **_: object) -> SimpleNamespace:
+        stdout.write(words + "\n")
+        with suppress(RunFailed), failure_on_file(cell.folder):
+            raise RunFailed(words, goes_on=goes_on)
+        return SimpleNamespace(returncode=1)
+
+    return ends
+
+
 def test_a_failure_of_its_own_is_judged_whatever_an_earlier_try_lacked(tmp_path, monkeypatch):
     given = study(tmp_path, search=SEARCH)
     first, *others = all_cells(given)
     first.folder.mkdir(parents=True)
     (first.folder / "log.txt").write_text("torch.OutOfMemoryError: CUDA out of memory\n")
 
-    def ends(start: list[str], stdout: object, **_: object) -> SimpleNamespace:
-        stdout.write("dasd: stopped: its loss is nan\n")
-        with suppress(RunFailed), failure_on_file(first.folder):
-            raise RunFailed("its loss is nan", goes_on=False)
-        return SimpleNamespace(returncode=1)
-
-    monkeypatch.setattr(work.subprocess, "run", ends)
+    monkeypatch.setattr(work.subprocess, "run", failing(first, "dasd: stopped: its loss is nan", goes_on=False))
     Work(given, 1, lambda cell: run_cell(cell) if cell.name == first.name else finish(cell)).go()
     assert all(cell.done for cell in others)
 
@@ -446,14 +453,8 @@ def test_a_candidate_whose_machine_failed_is_tried_again(tmp_path, monkeypatch, 
     given = study(tmp_path, search=SEARCH)
     first, *others = all_cells(given)
 
-    def ends(start: list[str], stdout: object, **_: object) -> SimpleNamespace:
-        stdout.write(words + "\n")
-        with suppress(RunFailed), failure_on_file(first.folder):
-            raise RunFailed(words)
-        return SimpleNamespace(returncode=1)
-
     with monkeypatch.context() as patch:
-        patch.setattr(work.subprocess, "run", ends)
+        patch.setattr(work.subprocess, "run", failing(first, words))
         Work(given, 1, lambda cell: run_cell(cell) if cell.name == first.name else finish(cell)).go()
     assert not (given.output / "countdown/grpo/choice.json").exists()
     Work(given, 1, lambda cell: finish(cell, 0.9 if cell.name == first.name else 0.5)).go()

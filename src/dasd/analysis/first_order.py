@@ -26,6 +26,10 @@ DRAWS = 1_000
 WEIGHTS_AT_A_TIME = 4_096
 LEAST_BATCHES = 4
 Updates = np.ndarray  # (batches, weights) float32
+# What of TRL's options decides which rollouts there are.
+ROLLOUTS_IN_TRL = (
+    "generation_batch_size", "shuffle_dataset", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
+)  # fmt: skip
 # What rollouts, rewards and loss of the first update are made of, in `training` and in its `trl`; whatever may matter counts.
 # Not how long, how fast and in how large batches a run goes on.
 OF_UPDATE = (

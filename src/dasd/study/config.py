@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, field_validator, model_validator
 
+from dasd.analysis.first_order import ROLLOUTS_IN_TRL
 from dasd.config import BadInput, RunConfig, load_config, nearest
 from dasd.config.core import LocalPath, Section, read_values
 
@@ -19,9 +20,7 @@ Grid = dict[str, list[Any]]  # dotted key of a run's config -> the values that a
 MATCHED = (
     "output", "model", "data", "validation", "training.steps", "training.seed", "training.rollouts_per_step",
     "training.group_size", "training.num_iterations", "training.max_completion_length", "training.temperature",
-    "training.trl.shuffle_dataset", "training.trl.generation_batch_size", "training.trl.num_generations",
-    "training.trl.top_p", "training.trl.top_k", "training.trl.min_p", "training.trl.repetition_penalty",
-    "training.trl.generation_kwargs",
+    "training.trl.num_generations", *(f"training.trl.{name}" for name in ROLLOUTS_IN_TRL),
 )  # fmt: skip
 OURS = ("output", "training.steps", "training.seed")  # the study says these itself
 # What may change while a study is under way: what it says itself, and what only watches a run.

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -297,24 +296,29 @@ def _choices(study: Study) -> list[Record]:
 def _apart(study: Study) -> list[Record]:
     """Settings of the training that an arm and the reference do not share, but for what belongs to either's method; not those
     that the reference's search chose, of which `choices` has both sides."""
-    found = []
-    for task, arm in product(study.config.tasks, study.config.arms):
-        choices = [read_choice(study, task, of) for of in (study.config.reference, arm)]
-        if None in choices:
+    found: list[Record] = []
+    for task in study.config.tasks:
+        runs = {arm: _settled_run(study, task, arm) for arm in study.config.arms}
+        if (reference := runs.pop(study.config.reference)) is None:
             continue
-        theirs, ours = (
-            main_cells(study, task, of)[0].run_config(choice["chosen"])
-            for of, choice in zip((study.config.reference, arm), choices, strict=True)
-            if choice
-        )
-        was, now = (flat({"training": run.training.model_dump(mode="json")}) for run in (theirs, ours))
-        said = {*_of_the_method(theirs), *_of_the_method(ours), *(choices[0] or {})["chosen"]}
-        found += [
-            {"task": task, "arm": arm, "key": key, "reference": was.get(key), "value": now.get(key)}
-            for key in {**was, **now}
-            if was.get(key, {}) != now.get(key, {}) and key not in said
-        ]
+        theirs, chosen = reference
+        was = flat({"training": theirs.training.model_dump(mode="json")})
+        for arm, ours in ((arm, known[0]) for arm, known in runs.items() if known):
+            now = flat({"training": ours.training.model_dump(mode="json")})
+            said = {*_of_the_method(theirs), *_of_the_method(ours), *chosen}
+            found += [
+                {"task": task, "arm": arm, "key": key, "reference": was.get(key), "value": now.get(key)}
+                for key in {**was, **now}
+                if was.get(key, {}) != now.get(key, {}) and key not in said
+            ]
     return found
+
+
+def _settled_run(study: Study, task: str, arm: str) -> tuple[RunConfig, Record] | None:
+    """How an arm is run, and what its search chose; None while the search is open."""
+    if (choice := read_choice(study, task, arm)) is None:
+        return None
+    return main_cells(study, task, arm)[0].run_config(choice["chosen"]), choice["chosen"]
 
 
 def _of_the_method(run: RunConfig) -> Record:

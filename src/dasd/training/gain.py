@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from dasd.analysis.first_order import relative_gains, told_apart_by
+from dasd.analysis.first_order import ROLLOUTS_IN_TRL, relative_gains, told_apart_by
 from dasd.config import BadInput, RunConfig, RunFailed, filled
 from dasd.files import read_json, write_json
 from dasd.folders import claim, sole_writer
@@ -36,9 +36,6 @@ SHARED = (
     "model", "data", "training.steps", "training.seed", "training.rollouts_per_step", "training.group_size",
     "training.temperature", "training.max_completion_length", "training.sampler", "training.dynamic_sampling",
     "training.lora_rank", "training.lora_alpha", "training.lora_targets", "training.lora_embeddings", "training.num_iterations",
-)  # fmt: skip
-SHARED_OF_TRL = (
-    "generation_batch_size", "shuffle_dataset", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
 )  # fmt: skip
 SUMMARY, ROLLOUTS, UPDATES = "gain.json", "rollouts.json", "updates.npy"
 
@@ -148,7 +145,7 @@ def _refuse_shared_batches(name: str, config: RunConfig) -> None:
 def _shared(config: RunConfig) -> dict[str, Any]:
     settings, arguments = config.model_dump(mode="json"), trainer_arguments(config)
     found = {key: reduce(lambda section, name: section[name], key.split("."), settings) for key in SHARED}
-    return found | {f"training.trl.{name}": getattr(arguments, name) for name in SHARED_OF_TRL}
+    return found | {f"training.trl.{name}": getattr(arguments, name) for name in ROLLOUTS_IN_TRL}
 
 
 def _known_rollouts(folder: Path, config: RunConfig, weights: str | None) -> list[Any] | None:
